@@ -1,0 +1,80 @@
+"""Every exception that this package raises.
+
+The tree::
+
+    Exception
+    +-- ValueError
+    |   +-- KatcpSyntaxError          a line, name or message id against the grammar
+    +-- TypeError
+    |   +-- KatcpTypeError            an argument of the wrong type
+    +-- RuntimeError
+    |   +-- KatcpUsageError           a call in the wrong state of the client
+    |       +-- KatcpThreadError      ... or from the wrong thread (an AssertionError too)
+    +-- KatcpDeviceError              what goes wrong on a device's side
+    +-- FailReply                     a device's handler asks for a ``fail`` reply
+    +-- AsyncReply                    a device's handler will reply later
+    +-- KatcpClientError              what goes wrong between client and device
+        +-- KatcpVersionError         the device's protocol has no such thing
+        +-- KatcpClientDisconnected   no connection, or it was lost
+        |   +-- KatcpClientOverflow   ... closed because a limit was exceeded
+        +-- KatcpClientTimeout        no reply in time
+        +-- KatcpClientStopped        the client was stopped first
+
+An instance of a `KatcpClientError` is also what `katcp.Message.local_error`
+holds in a reply that the client made up itself.
+"""
+
+
+class KatcpSyntaxError(ValueError):
+    """A line, a message name or a message id does not follow the KATCP grammar."""
+
+
+class KatcpTypeError(TypeError):
+    """A value is of a type that cannot be sent or parsed."""
+
+
+class KatcpUsageError(RuntimeError):
+    """A method was called in a state of the client in which it makes no sense."""
+
+
+class KatcpThreadError(KatcpUsageError, AssertionError):
+    """A method was called from a thread from which it must not be called.
+
+    It is an `AssertionError` too, because that is what the old package raised.
+    """
+
+
+class KatcpDeviceError(Exception):
+    """Something went wrong on the side of a device."""
+
+
+class FailReply(Exception):
+    """Raised by a device's request handler to answer ``fail`` with this text."""
+
+
+class AsyncReply(Exception):
+    """Raised by a device's request handler that will send its reply later."""
+
+
+class KatcpClientError(Exception):
+    """Something went wrong between a client and its device."""
+
+
+class KatcpVersionError(KatcpClientError):
+    """The protocol version that the device speaks does not have what was asked for."""
+
+
+class KatcpClientDisconnected(KatcpClientError):
+    """There is no connection to the device, or it was lost before the reply came."""
+
+
+class KatcpClientOverflow(KatcpClientDisconnected):
+    """A size limit was exceeded, and the connection is closed for it."""
+
+
+class KatcpClientTimeout(KatcpClientError):
+    """The device did not reply within the timeout."""
+
+
+class KatcpClientStopped(KatcpClientError):
+    """The client was stopped before the reply came."""

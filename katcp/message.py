@@ -1,0 +1,511 @@
+"""The KATCP message: a value, and how it is written on the wire.
+
+Strategy
+--------
+A message is a type, a name, an optional id and a list of arguments. Names are
+native strings, ids and arguments are bytes: KATCP names no encoding, and an
+argument may hold any binary data.
+
+Escaping never walks over single bytes. Whether there is anything to escape is
+one `bytes.translate`, and each of the seven special bytes is one
+`bytes.replace`. Long arguments are escaped block by block, and a block of zero
+bytes (blank FPGA memory) is recognised as a whole: it costs hardly more than a
+block of letters.
+
+Reading is in `katcp.parser`.
+"""
+
+from __future__ import annotations
+
+import logging
+import numbers
+import re
+from decimal import Decimal
+from typing import Any, ClassVar, Iterable, Optional, Union
+
+from .errors import KatcpClientError, KatcpSyntaxError, KatcpTypeError
+
+logger = logging.getLogger(__name__)
+
+MAX_MID = 2**31 - 1
+
+# protocol.md, section 2: "Those seven bytes must be escaped in an argument".
+# The backslash comes first, or it would escape the escapes.
+_ESCAPES = (
+    (b"\\", b"\\\\"),
+    (b" ", b"\\_"),
+    (b"\0", b"\\0"),
+    (b"\n", b"\\n"),
+    (b"\r", b"\\r"),
+    (b"\x1b", b"\\e"),
+    (b"\t", b"\\t"),
+)
+_SPECIALS = b"".join(plain for plain, _ in _ESCAPES)
+BLOCK_SIZE = 4096
+ZERO_BLOCK = b"\0" * BLOCK_SIZE
+ESCAPED_ZERO_BLOCK = b"\\0" * BLOCK_SIZE
+_NAME_RE = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
+
+# Heads ("?foo") that were checked and encoded before. Programs use few names,
+# but they may make them up: the table starts anew when it is full.
+_heads: dict[tuple[int, str], bytes] = {}
+_MAX_HEADS = 1000
+
+
+class Message:
+    r"""A KATCP message: a request, a reply or an inform.
+
+    Parameters
+    ----------
+    mtype : {Message.REQUEST, Message.REPLY, Message.INFORM}
+        The type of the message.
+    name : str
+        The name: ASCII letters, digits and dashes, beginning with a letter.
+    arguments : iterable, optional
+        The arguments; each is turned into bytes by `format_argument`.
+    mid : int, str or bytes, optional
+        The message id, 1 to 2147483647. Default: no id.
+
+    Raises
+    ------
+    KatcpSyntaxError
+        If the type, the name or the id is not allowed by the grammar.
+    KatcpTypeError
+        If the name, the id or an argument is of a type that cannot be sent.
+
+    Attributes
+    ----------
+    mtype : int
+        One of `REQUEST`, `REPLY`, `INFORM`.
+    name : str
+        The name.
+    arguments : list of bytes
+        The arguments, unescaped. A plain list that may be changed.
+    mid : bytes or None
+        The message id.
+    local_error : KatcpClientError or None
+        None in every message that came from a device or that a program made.
+        In a reply that the client made up itself (timeout, disconnected,
+        stopped, ...) the exception that tells the cause.
+
+    Notes
+    -----
+    A message may be made and read in any thread. It is mutable, and hence not
+    hashable.
+
+    Examples
+    --------
+    >>> msg = Message.request("sensor-sampling", "temperature", "period", 0.5)
+    >>> bytes(msg)
+    b'?sensor-sampling temperature period 0.5'
+    >>> Message.reply("read", "ok", b"two words").arguments
+    [b'ok', b'two words']
+    """
+
+    __slots__ = ("_client_mid", "arguments", "local_error", "mid", "mtype", "name")
+
+    mtype: int
+    name: str
+    arguments: list[bytes]
+    mid: Optional[bytes]
+    local_error: Optional[KatcpClientError]
+    # The id that a client gave to this object, which it may take back when
+    # the object is sent again; ids that a program chose are never changed.
+    _client_mid: Optional[bytes]
+
+    # Message types.
+    REQUEST: ClassVar[int] = 0
+    REPLY: ClassVar[int] = 1
+    INFORM: ClassVar[int] = 2
+
+    # Return codes: the first argument of a reply.
+    OK: ClassVar[bytes] = b"ok"
+    FAIL: ClassVar[bytes] = b"fail"
+    INVALID: ClassVar[bytes] = b"invalid"
+
+    TYPE_NAMES: ClassVar[dict[int, str]] = {
+        REQUEST: "REQUEST",
+        REPLY: "REPLY",
+        INFORM: "INFORM",
+    }
+    TYPE_SYMBOLS: ClassVar[dict[int, bytes]] = {REQUEST: b"?", REPLY: b"!", INFORM: b"#"}
+    TYPE_SYMBOL_LOOKUP: ClassVar[dict[bytes, int]] = {
+        symbol: mtype for mtype, symbol in TYPE_SYMBOLS.items()
+    }
+
+    # The letter after a backslash -> what it stands for, and the way back.
+    # The empty key is the empty argument, written ``\@``.
+    ESCAPE_LOOKUP: ClassVar[dict[bytes, bytes]] = {
+        **{escape[1:]: plain for plain, escape in _ESCAPES},
+        b"@": b"",
+    }
+    REVERSE_ESCAPE_LOOKUP: ClassVar[dict[bytes, bytes]] = {
+        plain: letter for letter, plain in ESCAPE_LOOKUP.items()
+    }
+    ESCAPE_RE: ClassVar[re.Pattern[bytes]] = re.compile(rb"[\\ \0\n\r\x1b\t]")
+
+    def __init__(
+        self,
+        mtype: int,
+        name: str,
+        arguments: Optional[Iterable[Any]] = None,
+        mid: Union[int, str, bytes, None] = None,
+    ) -> None:
+        if mtype not in self.TYPE_SYMBOLS:
+            raise KatcpSyntaxError(f"Invalid command type {mtype!r}.")
+        if (mtype, name) not in _heads:
+            _encode_head(mtype, name)
+        if isinstance(arguments, (str, bytes, bytearray)):
+            raise KatcpTypeError(
+                f"The arguments of {name!r} must be a sequence of arguments, "
+                f"not a single {type(arguments).__name__}."
+            )
+        self.mtype = mtype
+        self.name = name
+        self.arguments = [] if arguments is None else [self.format_argument(a) for a in arguments]
+        self.mid = None if mid is None else _format_mid(mid)
+        self.local_error = None
+        self._client_mid = None
+
+    @classmethod
+    def request(cls, name: str, *args: Any, **kwargs: Any) -> Message:
+        """Return a request message.
+
+        Parameters
+        ----------
+        name : str
+            The name of the request.
+        *args
+            The arguments.
+        mid : int, str or bytes, optional
+            The message id (keyword only). Default: no id.
+
+        Returns
+        -------
+        Message
+        """
+        return cls(cls.REQUEST, name, args, **_only_mid(kwargs))
+
+    @classmethod
+    def reply(cls, name: str, *args: Any, **kwargs: Any) -> Message:
+        """Return a reply message; parameters as for `request`.
+
+        Returns
+        -------
+        Message
+        """
+        return cls(cls.REPLY, name, args, **_only_mid(kwargs))
+
+    @classmethod
+    def inform(cls, name: str, *args: Any, **kwargs: Any) -> Message:
+        """Return an inform message; parameters as for `request`.
+
+        Returns
+        -------
+        Message
+        """
+        return cls(cls.INFORM, name, args, **_only_mid(kwargs))
+
+    @classmethod
+    def reply_to_request(cls, req_msg: Message, *args: Any) -> Message:
+        """Return the reply to *req_msg*: with its name and its id.
+
+        Parameters
+        ----------
+        req_msg : Message
+            The request to answer.
+        *args
+            The arguments of the reply.
+
+        Returns
+        -------
+        Message
+        """
+        return cls(cls.REPLY, req_msg.name, args, mid=req_msg.mid)
+
+    @classmethod
+    def reply_inform(cls, req_msg: Message, *args: Any) -> Message:
+        """Return an inform that belongs to *req_msg*: with its name and its id.
+
+        Parameters
+        ----------
+        req_msg : Message
+            The request that the inform is part of the answer to.
+        *args
+            The arguments of the inform.
+
+        Returns
+        -------
+        Message
+        """
+        return cls(cls.INFORM, req_msg.name, args, mid=req_msg.mid)
+
+    def copy(self) -> Message:
+        """Return a copy with an argument list of its own and without the id.
+
+        Returns
+        -------
+        Message
+        """
+        copied = _make_message(self.mtype, self.name, list(self.arguments), None)
+        copied.local_error = self.local_error
+        return copied
+
+    def reply_ok(self) -> bool:
+        """Return whether this is a reply whose first argument is ``ok``.
+
+        Returns
+        -------
+        bool
+        """
+        return self.mtype == self.REPLY and self.arguments[:1] == [self.OK]
+
+    def format_argument(self, arg: Any) -> bytes:
+        """Return *arg* as the bytes of one argument, before escaping.
+
+        Bytes, bytearrays and memoryviews are taken as they are, text as UTF-8,
+        True and False as ``1`` and ``0``, numbers (NumPy's too) by value, and
+        anything else as its `str`.
+
+        Parameters
+        ----------
+        arg : object
+            The argument.
+
+        Returns
+        -------
+        bytes
+
+        Raises
+        ------
+        KatcpTypeError
+            If *arg* is an array: that is many arguments, or binary data.
+        """
+        if isinstance(arg, bytes):
+            return arg
+        if isinstance(arg, str):
+            return _encode_text(arg)
+        if isinstance(arg, (bytearray, memoryview)):
+            return bytes(arg)
+        if isinstance(arg, numbers.Number):
+            return _format_number(arg).encode("ascii")
+        if hasattr(arg, "shape") and hasattr(arg, "item"):
+            return self.format_argument(_array_item(arg))
+        return _encode_text(str(arg))
+
+    def __bytes__(self) -> bytes:
+        """Return the line to send, without its terminator."""
+        head = _heads.get((self.mtype, self.name)) or _encode_head(self.mtype, self.name)
+        if self.mid is not None:
+            head = b"%s[%s]" % (head, _format_mid(self.mid))
+        return b" ".join([head, *self._escaped_arguments()])
+
+    def _escaped_arguments(self) -> list[bytes]:
+        """Return the arguments as they stand on the wire."""
+        arguments = self.arguments
+        try:
+            # Most messages have nothing to escape: one look for all arguments.
+            if all(arguments) and not _needs_escape(b"".join(arguments)):
+                return arguments
+        except TypeError:
+            self._refuse_arguments()
+        return [escape_argument(argument) for argument in arguments]
+
+    def _refuse_arguments(self) -> None:
+        """Raise the error that names the argument which is not bytes."""
+        for position, argument in enumerate(self.arguments, 1):
+            if not isinstance(argument, bytes):
+                raise KatcpTypeError(
+                    f"Argument {position} of {self.name!r} is of type "
+                    f"{type(argument).__name__}, not bytes: "
+                    f"use Message.format_argument() before adding it."
+                )
+
+    def __str__(self) -> str:
+        """Return the line as text; what is not UTF-8 as backslash escapes."""
+        return bytes(self).decode("utf-8", "backslashreplace")
+
+    def __repr__(self) -> str:
+        mid = "" if self.mid is None else f"[{_printable(self.mid)}]"
+        arguments = ", ".join(_short_repr(argument) for argument in self.arguments)
+        return (
+            f"<Message {self.TYPE_NAMES[self.mtype].lower()} {self.name}{mid} "
+            f"{'(' + arguments + ')' if arguments else ''}>"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return (
+            self.mtype == other.mtype
+            and self.name == other.name
+            and self.mid == other.mid
+            and self.arguments == other.arguments
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def encode_utf8_with_error_log(arg: str) -> bytes:
+    """Return *arg* in UTF-8, with ``?`` and an error log for what has no UTF-8 form.
+
+    Parameters
+    ----------
+    arg : str
+        The text. Only lone surrogates cannot be encoded.
+
+    Returns
+    -------
+    bytes
+    """
+    try:
+        return arg.encode("utf-8")
+    except UnicodeEncodeError:
+        logger.error(
+            "Error encoding message argument to byte str! Replacing bad characters with '?'."
+        )
+        return arg.encode("utf-8", "replace")
+
+
+_encode_text = encode_utf8_with_error_log
+
+
+def escape_argument(argument: bytes) -> bytes:
+    r"""Return *argument* as it stands on the wire; the empty one is ``\@``.
+
+    Parameters
+    ----------
+    argument : bytes
+        The argument.
+
+    Returns
+    -------
+    bytes
+    """
+    if not argument:
+        return b"\\@"
+    if not _needs_escape(argument):
+        return argument
+    return b"".join(
+        [
+            _escape_block(argument[start : start + BLOCK_SIZE])
+            for start in range(0, len(argument), BLOCK_SIZE)
+        ]
+    )
+
+
+def _escape_block(block: bytes) -> bytes:
+    if block == ZERO_BLOCK:
+        return ESCAPED_ZERO_BLOCK
+    for plain, escaped in _ESCAPES:
+        block = block.replace(plain, escaped)
+    return block
+
+
+def shorten(text: str, limit: int = 1000) -> str:
+    """Return *text*, cut to *limit* characters: what a log may show of a message.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+    limit : int, optional
+        The number of characters that are kept.
+
+    Returns
+    -------
+    str
+    """
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def _make_message(mtype: int, name: str, arguments: list[bytes], mid: Optional[bytes]) -> Message:
+    """Return a message whose parts are known to be good, unchecked and not copied."""
+    message = Message.__new__(Message)
+    message.mtype = mtype
+    message.name = name
+    message.arguments = arguments
+    message.mid = mid
+    message.local_error = None
+    message._client_mid = None
+    return message
+
+
+def _needs_escape(data: bytes) -> bool:
+    return len(data.translate(None, _SPECIALS)) != len(data)
+
+
+def _encode_head(mtype: int, name: str) -> bytes:
+    """Check type and name, and return them as they stand on the wire."""
+    if not name:
+        raise KatcpSyntaxError("Command missing command name.")
+    if not isinstance(name, str):
+        raise KatcpTypeError(f"A message name must be a str, not {type(name).__name__}.")
+    if not _NAME_RE.fullmatch(name):
+        if not _NAME_RE.match(name):
+            raise KatcpSyntaxError(
+                "Command name should start with an alphabetic character "
+                f"(got {shorten(name, 100)!r})."
+            )
+        raise KatcpSyntaxError(
+            "Command name should consist only of alphanumeric characters and dashes "
+            f"(got {shorten(name, 100)!r})."
+        )
+    head = Message.TYPE_SYMBOLS[mtype] + name.encode("ascii")
+    if len(_heads) >= _MAX_HEADS:
+        _heads.clear()
+    _heads[mtype, name] = head
+    return head
+
+
+def _format_mid(mid: Union[int, str, bytes]) -> bytes:
+    """Return a message id as bytes, or raise KatcpSyntaxError."""
+    text = mid.encode("utf-8", "replace") if isinstance(mid, str) else mid
+    if isinstance(text, numbers.Integral) and not isinstance(text, bool):
+        text = b"%d" % int(text)
+    # At most 10 digits are turned into a number: a longer one costs time.
+    if not (
+        isinstance(text, bytes)
+        and text.isdigit()
+        and len(text) <= 10
+        and 1 <= int(text) <= MAX_MID
+    ):
+        raise KatcpSyntaxError(f"Invalid message id {mid!r}.")
+    return text
+
+
+def _only_mid(kwargs: dict[str, Any]) -> dict[str, Any]:
+    unknown = {key: value for key, value in kwargs.items() if key != "mid"}
+    if unknown:
+        raise TypeError(f"Invalid keyword argument(s): {unknown!r}")
+    return kwargs
+
+
+def _format_number(number: Any) -> str:
+    """Return a number as the shortest text that reads back as the same value."""
+    if isinstance(number, numbers.Integral):
+        return "%d" % int(number)
+    if isinstance(number, (float, numbers.Real)):
+        return repr(float(number))
+    if isinstance(number, Decimal):
+        return str(number)
+    return repr(complex(number)).strip("()")
+
+
+def _array_item(array: Any) -> Any:
+    """Return the one value of a NumPy scalar that is no `numbers.Number`."""
+    if array.shape != ():
+        raise KatcpTypeError(
+            f"An array of shape {array.shape} is not one argument: pass its values with "
+            "*array, or its memory with array.tobytes()."
+        )
+    return array.item()
+
+
+def _short_repr(argument: bytes) -> str:
+    escaped = escape_argument(argument[:1001])
+    return repr(escaped) if len(escaped) <= 1000 else f"{escaped[:1000]!r}..."
+
+
+def _printable(data: Any) -> str:
+    return data.decode("ascii", "backslashreplace") if isinstance(data, bytes) else str(data)
