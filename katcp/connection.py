@@ -1,0 +1,320 @@
+"""One TCP connection: dial, read, write, close. An object is used once.
+
+A reconnect makes a new object, so a late callback of the old one cannot touch
+it. Everything here runs in the loop's thread.
+
+Reading
+-------
+The stream is read in chunks, and a `LineSplitter` cuts them into lines. What
+has arrived is delivered before the end of the connection is reported, also
+when a write noticed the end first.
+
+Writing
+-------
+The first message of a turn of the loop is sent at once. Those that follow in
+the same turn are joined and sent at its end: one system call, not one each.
+
+Limits
+------
+`max_msg_size` and `max_write_buffer_size` are asked for when they are needed,
+since programs change them while a connection is open; what a program sets on
+the stream itself (`stream.max_buffer_size`, `stream.max_write_buffer_size`)
+holds until the client's own limit is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from typing import Any, Awaitable, Callable, Optional, Union
+
+import tornado.netutil
+from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
+
+from .errors import KatcpClientDisconnected, KatcpClientOverflow
+from .parser import LineSplitter
+
+CHUNK_SIZE = 65536
+
+# How much is joined in one turn of the loop before it is sent.
+MAX_JOINED_SIZE = 65536
+
+# Seconds of silence before the kernel asks whether the peer is still there,
+# seconds between two such questions, and how many may go unanswered.
+KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
+
+# What the kernel says of a write to a peer that has gone.
+_PEER_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ESHUTDOWN)
+
+
+class ConnectionFailed(Exception):
+    """No connection could be made; the text is the reason."""
+
+
+class ConnectionEnded(Exception):
+    """The connection has ended, and everything that arrived was delivered.
+
+    Attributes
+    ----------
+    cause : Exception or None
+        Why. None: the peer closed it in an orderly way, or `close` was called
+        without an error.
+    """
+
+    def __init__(self, cause: Optional[BaseException]) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class _PatientStream(IOStream):
+    """A stream that lets the reader find out that the peer has gone.
+
+    `IOStream` closes itself when a write fails, and with it goes what the peer
+    had sent before: its last words, often the reason.
+    """
+
+    def write_to_fd(self, data: memoryview) -> int:
+        try:
+            return super().write_to_fd(data)
+        except OSError as error:
+            if error.errno not in _PEER_GONE:
+                raise
+            return len(data)
+
+
+class Connection:
+    """One TCP connection to a device.
+
+    Parameters
+    ----------
+    host, port
+        Where to connect to.
+    max_msg_size : callable
+        Returns the largest size of a line in bytes.
+    max_write_buffer_size : callable
+        Returns how many bytes may wait to be sent.
+
+    Attributes
+    ----------
+    stream : tornado.iostream.IOStream or None
+        None before it is open.
+    """
+
+    def __init__(
+        self,
+        host: Optional[str],
+        port: Union[int, str],
+        max_msg_size: Callable[[], int],
+        max_write_buffer_size: Callable[[], int],
+    ) -> None:
+        self.stream: Optional[IOStream] = None
+        self.host = host
+        self.port = port
+        self._max_msg_size = max_msg_size
+        self._max_write_buffer_size = max_write_buffer_size
+        self._msg_limit = self._write_limit = 0
+        self._splitter = LineSplitter()
+        self._loop = asyncio.get_running_loop()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self._error: Optional[BaseException] = None
+        # The messages of this turn of the loop that wait for its end, and the
+        # future of their common write. None: nothing was sent in this turn.
+        self._joined: Optional[list[bytes]] = None
+        self._joined_size = 0
+        self._joined_written: Optional[asyncio.Future[None]] = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called, or the peer has gone."""
+        return self._closed.done()
+
+    @property
+    def local_address(self) -> tuple[Any, ...]:
+        """The address of this end, as `socket.getsockname` gives it."""
+        assert self.stream is not None
+        return tuple(self.stream.socket.getsockname())
+
+    async def open(self, timeout: float) -> None:
+        """Connect, to each address of the host in turn.
+
+        *timeout* is in seconds, for each address. Raises `ConnectionFailed`,
+        also when `close` is called meanwhile.
+        """
+        dialing = asyncio.ensure_future(self._dial(timeout))
+        try:
+            await asyncio.wait([dialing, self._closed], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not dialing.done():
+                dialing.cancel()
+        if self.is_closed:
+            raise ConnectionFailed("closed while connecting")
+        self.stream = dialing.result()
+        self._set_options(self.stream)
+
+    async def read_lines(self) -> list[bytes]:
+        """Return the lines of the next chunk; there may be none.
+
+        Raises `ConnectionEnded` after the last.
+        """
+        stream = self.stream
+        if stream is None or self.is_closed:
+            raise ConnectionEnded(self._error)
+        if self._splitter.overflowed:
+            self.close(KatcpClientOverflow(
+                f"a line was longer than MAX_MSG_SIZE ({stream.max_buffer_size} bytes)"
+            ))
+            raise ConnectionEnded(self._error)
+        self._update_msg_limit(stream)
+        try:
+            data = await stream.read_bytes(stream.read_chunk_size, partial=True)
+        except StreamClosedError as error:
+            self.close(error.real_error)
+            raise ConnectionEnded(self._error) from None
+        return self._splitter.feed(data, stream.max_buffer_size)
+
+    @property
+    def half_line(self) -> bytes:
+        """What arrived after the last whole line."""
+        return self._splitter.pending
+
+    def write(self, data: bytes) -> Awaitable[None]:
+        """Send *data*; return a future that resolves when the kernel has it.
+
+        Raises `KatcpClientOverflow` if too much waits to be sent already, and
+        `KatcpClientDisconnected` if the connection has ended.
+        """
+        stream = self.stream
+        if stream is None or self.is_closed or stream.closed():
+            raise KatcpClientDisconnected("the connection is closed")
+        self._update_write_limit(stream)
+        if self._joined is None:
+            self._joined = []
+            self._loop.call_soon(self._end_turn)
+            return self._write_now(stream, data)
+        if stream.writing():
+            self._send_joined()
+            return self._write_now(stream, data)
+        return self._join(stream, data)
+
+    def close(self, error: Optional[BaseException] = None) -> None:
+        """Close, now; what waits to be sent or read is dropped. May be called again."""
+        if not self._closed.done():
+            self._error = error
+            self._closed.set_result(None)
+        if self.stream is not None:
+            self.stream.close()
+        if self._joined_written is not None and not self._joined_written.done():
+            self._joined_written.cancel()
+
+    async def until_done_or_closed(self, awaitable: Awaitable[Any]) -> None:
+        """Wait for *awaitable*, but no longer than the connection is open."""
+        future = asyncio.ensure_future(awaitable)
+        await asyncio.wait([future, self._closed], return_when=asyncio.FIRST_COMPLETED)
+
+    async def _dial(self, timeout: float) -> IOStream:
+        """Return a connected stream."""
+        try:
+            addresses = await self._resolve()
+        except OSError as error:
+            raise ConnectionFailed(str(error)) from None
+        reason = "the name has no address"
+        for family, address in addresses:
+            try:
+                return await self._connect(family, address, timeout)
+            except ConnectionFailed as error:
+                reason = str(error)
+        raise ConnectionFailed(reason)
+
+    async def _resolve(self) -> list[tuple[int, Any]]:
+        """Return the addresses of the host, without blocking the loop."""
+        host = self.host or "0.0.0.0"  # the old client's meaning of no host
+        port = int(self.port)
+        if tornado.netutil.is_valid_ip(host):
+            # Such a look-up asks nobody, so it needs no thread.
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            return [(family, address) for family, _, _, _, address in found]
+        return list(await tornado.netutil.Resolver().resolve(host, port))
+
+    async def _connect(self, family: int, address: Any, timeout: float) -> IOStream:
+        stream = _PatientStream(
+            socket.socket(family, socket.SOCK_STREAM),
+            max_buffer_size=self._max_msg_size(),
+            max_write_buffer_size=self._max_write_buffer_size(),
+        )
+        try:
+            connecting = asyncio.ensure_future(stream.connect(address))
+            done, _ = await asyncio.wait([connecting], timeout=timeout)
+            if not done:
+                raise ConnectionFailed(f"no answer within {timeout} seconds")
+            connecting.result()
+        except StreamClosedError as error:
+            raise ConnectionFailed(str(error.real_error or error)) from None
+        finally:
+            if not connecting.done() or connecting.exception() is not None:
+                stream.close()
+        return stream
+
+    def _set_options(self, stream: IOStream) -> None:
+        stream.set_nodelay(True)
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE:
+            if hasattr(socket, name):
+                stream.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        self._update_msg_limit(stream)
+        self._update_write_limit(stream)
+
+    def _update_msg_limit(self, stream: IOStream) -> None:
+        """Let the stream know the client's limit if it has changed."""
+        limit = self._max_msg_size()
+        if limit != self._msg_limit:
+            stream.max_buffer_size = self._msg_limit = limit
+        # The stream refuses to hold more than the limit, counting all lines.
+        stream.read_chunk_size = max(1, min(CHUNK_SIZE, stream.max_buffer_size // 2))
+
+    def _update_write_limit(self, stream: IOStream) -> None:
+        limit = self._max_write_buffer_size()
+        if limit != self._write_limit:
+            stream.max_write_buffer_size = self._write_limit = limit
+
+    def _write_now(self, stream: IOStream, data: bytes) -> Awaitable[None]:
+        try:
+            return stream.write(data)
+        except StreamBufferFullError:
+            raise self._overflow(stream) from None
+
+    def _join(self, stream: IOStream, data: bytes) -> Awaitable[None]:
+        """Let *data* go out with the others of this turn."""
+        assert self._joined is not None
+        limit = stream.max_write_buffer_size
+        if limit is not None and self._joined_size + len(data) > limit:
+            raise self._overflow(stream)
+        if self._joined_written is None:
+            self._joined_written = self._loop.create_future()
+        written = self._joined_written
+        self._joined.append(data)
+        self._joined_size += len(data)
+        if self._joined_size >= MAX_JOINED_SIZE:
+            self._send_joined()
+        return written
+
+    def _send_joined(self) -> None:
+        """Send what waits for the end of the turn."""
+        if self._joined and self.stream is not None and not self.stream.closed():
+            data = b"".join(self._joined)
+            written, self._joined_written = self._joined_written, None
+            self._joined = []
+            self._joined_size = 0
+            self.stream.write(data).add_done_callback(  # type: ignore[attr-defined]
+                lambda _: written and not written.done() and written.set_result(None)
+            )
+
+    def _end_turn(self) -> None:
+        self._send_joined()
+        self._joined = None
+
+    def _overflow(self, stream: IOStream) -> KatcpClientOverflow:
+        return KatcpClientOverflow(
+            "more than MAX_WRITE_BUFFER_SIZE "
+            f"({stream.max_write_buffer_size} bytes) would wait to be sent"
+        )

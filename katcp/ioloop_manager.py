@@ -1,0 +1,321 @@
+"""Who owns a loop and its thread.
+
+A loop is *managed* (made here, run and closed in a thread of its own) or
+*shared* (given by the program, which runs it). `IOLoopManager` hides the
+difference from a client. A managed loop never becomes the current loop of the
+thread that asked for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import threading
+from typing import Any, Callable, Optional
+
+import tornado.gen
+from tornado.ioloop import IOLoop
+
+from .errors import KatcpUsageError
+from .threadsafe import LoopDoor, call_in_loop
+
+_default_logger = logging.getLogger(__name__)
+
+
+class IOLoopManager:
+    """Make, run and close a loop in a thread of its own, or use a given one.
+
+    Parameters
+    ----------
+    managed_default : bool, optional
+        Whether the loop is managed if `set_ioloop` does not say otherwise.
+    logger : logging.Logger, optional
+        Where to log. Default: the logger ``katcp.ioloop_manager``.
+
+    Notes
+    -----
+    Its methods may be called from any thread.
+    """
+
+    def __init__(
+        self, managed_default: bool = True, logger: logging.Logger = _default_logger
+    ) -> None:
+        self.daemon = False
+        self._managed = managed_default
+        self._logger = logger
+        self._ioloop: Optional[IOLoop] = None
+        self._door: Optional[LoopDoor] = None
+        self._thread: Optional[threading.Thread] = None
+        self._lock = threading.Lock()
+
+    @property
+    def managed(self) -> bool:
+        """Whether the loop is made, run and closed by this manager."""
+        return self._managed
+
+    def setDaemon(self, daemonic: bool) -> None:  # noqa: N802  (the documented name)
+        """Let the thread of a managed loop be a daemon thread.
+
+        Parameters
+        ----------
+        daemonic : bool
+            Whether the interpreter may exit while the loop runs. Takes effect
+            at the next `start`.
+        """
+        self.daemon = daemonic
+
+    def set_ioloop(self, ioloop: Optional[IOLoop] = None, managed: Optional[bool] = None) -> None:
+        """Use a given loop.
+
+        Parameters
+        ----------
+        ioloop : tornado.ioloop.IOLoop, optional
+            The loop. Default: the current one, at the time it is needed.
+        managed : bool, optional
+            Whether this manager shall run the loop. Default: as constructed.
+
+        Raises
+        ------
+        RuntimeError
+            If there is a loop already.
+        """
+        if self._ioloop is not None:
+            raise KatcpUsageError("IOLoop instance already set")
+        if managed is not None:
+            self._managed = managed
+        self._ioloop = ioloop
+
+    def get_ioloop(self) -> IOLoop:
+        """Return the loop; it is made now if there is none yet.
+
+        Returns
+        -------
+        tornado.ioloop.IOLoop
+        """
+        if self._ioloop is None:
+            self._ioloop = IOLoop(make_current=False) if self._managed else IOLoop.current()
+        return self._ioloop
+
+    def get_door(self) -> LoopDoor:
+        """Return the way into the loop from other threads.
+
+        Returns
+        -------
+        LoopDoor
+        """
+        if self._door is None:
+            self._door = LoopDoor(self.get_ioloop())
+        return self._door
+
+    def start(self, timeout: Optional[float] = None) -> None:
+        """Run a managed loop in a new thread; return when it runs.
+
+        Parameters
+        ----------
+        timeout : float in seconds, optional
+            How long to wait for the thread. Default: no limit.
+
+        Raises
+        ------
+        RuntimeError
+            If the thread runs already.
+        """
+        if not self._managed:
+            return
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                raise KatcpUsageError("The managed ioloop is running already.")
+            started = threading.Event()
+            door = self.get_door()
+            self._thread = threading.Thread(
+                target=self._run_managed_ioloop,
+                args=(door, started),
+                name="katcp-ioloop",
+                daemon=self.daemon,
+            )
+            self._thread.start()
+        started.wait(timeout)
+
+    def stop(
+        self, timeout: Optional[float] = None, callback: Optional[Callable[[], Any]] = None
+    ) -> None:
+        """Stop a managed loop, after *callback* was run in it.
+
+        A shared loop is left running; only *callback* is run in it. Use `join`
+        to wait for the end.
+
+        Parameters
+        ----------
+        timeout : float in seconds, optional
+            Kept for old programs; nothing is waited for.
+        callback : callable, optional
+            What to run in the loop before it stops.
+        """
+        door = self._door
+        if door is None:
+            return
+        try:
+            door.post(self._stop_in_ioloop, door, callback)
+        except KatcpUsageError:
+            # The loop is closed already: it was stopped before.
+            return
+
+    def join(self, timeout: Optional[float] = None) -> None:
+        """Wait until the thread of a managed loop has ended.
+
+        Does nothing for a shared loop.
+
+        Parameters
+        ----------
+        timeout : float in seconds, optional
+            How long to wait. Default: no limit.
+
+        Raises
+        ------
+        RuntimeError
+            If the manager was never started, or in the loop's own thread.
+        """
+        if not self._managed:
+            return
+        if self._thread is None:
+            raise KatcpUsageError("Cannot join if not started")
+        self._thread.join(timeout)
+
+    def _stop_in_ioloop(self, door: LoopDoor, callback: Optional[Callable[[], Any]]) -> None:
+        """Run *callback* and end the loop; in the loop's thread."""
+        try:
+            if callback is not None:
+                callback()
+        finally:
+            if self._managed:
+                self._logger.info("Stopping ioloop %r", door.ioloop)
+                door.ioloop.stop()
+
+    def _run_managed_ioloop(self, door: LoopDoor, started: threading.Event) -> None:
+        """Run and close the loop; the body of its thread."""
+        ioloop = door.ioloop
+        door.remember_thread()
+        ioloop.add_callback(started.set)
+        try:
+            ioloop.start()
+            # What was posted before the door was shut is run, as promised.
+            door.shut()
+            ioloop.add_callback(ioloop.stop)
+            ioloop.start()
+        except Exception:
+            self._logger.exception("Error running tornado IOloop")
+        finally:
+            door.shut()
+            started.set()
+            self._close(ioloop)
+
+    def _close(self, ioloop: IOLoop) -> None:
+        """Close the loop, so that the next start makes a new one; in its thread."""
+        asyncio_loop: asyncio.AbstractEventLoop = ioloop.asyncio_loop  # type: ignore[attr-defined]
+        tasks = asyncio.all_tasks(asyncio_loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            asyncio_loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+        asyncio_loop.run_until_complete(asyncio_loop.shutdown_asyncgens())
+        self._ioloop = None
+        self._door = None
+        ioloop.close()
+        self._logger.info("Managed tornado IOloop %r stopped", ioloop)
+
+
+class IOLoopThreadWrapper:
+    """Call functions in a loop from other threads, and wait for their results.
+
+    Parameters
+    ----------
+    ioloop : tornado.ioloop.IOLoop, optional
+        The loop. Default: the current one.
+
+    Attributes
+    ----------
+    default_timeout : float or None
+        How long `call_in_ioloop` waits if it is not told; seconds, None for
+        no limit.
+    """
+
+    default_timeout: Optional[float] = None
+
+    def __init__(self, ioloop: Optional[IOLoop] = None) -> None:
+        self.ioloop = ioloop or IOLoop.current()
+
+    def call_in_ioloop(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: Optional[float] = None,
+    ) -> Any:
+        """Run ``fn(*args, **kwargs)`` in the loop and return its result.
+
+        Parameters
+        ----------
+        fn : callable
+            What to run; an awaitable that it returns is awaited.
+        args : tuple
+            Its positional arguments.
+        kwargs : dict
+            Its keyword arguments.
+        timeout : float in seconds, optional
+            How long to wait. Default: `default_timeout`.
+
+        Returns
+        -------
+        object
+            What *fn* returned, or the result of the awaitable.
+
+        Raises
+        ------
+        concurrent.futures.TimeoutError
+            If it takes too long.
+        """
+        limit = self.default_timeout if timeout is None else timeout
+        return call_in_loop(self.ioloop, lambda: fn(*args, **kwargs), timeout=limit)
+
+    def decorate_callable(self, callable_: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that runs *callable_* in the loop, from any thread.
+
+        Parameters
+        ----------
+        callable_ : callable
+            What to run.
+
+        Returns
+        -------
+        callable
+        """
+
+        def decorated(*args: Any, **kwargs: Any) -> Any:
+            return self.call_in_ioloop(callable_, args, kwargs)
+
+        return decorated
+
+
+def with_relative_timeout(
+    timeout: Optional[float], future: Any, io_loop: Optional[IOLoop] = None
+) -> Any:
+    """Return a future that fails with `tornado.gen.TimeoutError` after a time.
+
+    Parameters
+    ----------
+    timeout : float in seconds or None
+        How long to wait from now. None: no limit.
+    future : awaitable
+        What to wait for.
+    io_loop : tornado.ioloop.IOLoop, optional
+        Kept for old programs: the loop is the one that runs the caller.
+
+    Returns
+    -------
+    tornado.concurrent.Future
+    """
+    if timeout is None:
+        return future
+    return tornado.gen.with_timeout(datetime.timedelta(seconds=timeout), future)
+

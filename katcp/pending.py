@@ -1,0 +1,310 @@
+"""Which request a reply or an inform belongs to.
+
+`PendingRequests` holds the requests of one client that have been sent and not
+answered. It never calls anybody and knows no clock: the client asks it, and
+acts. The rules (protocol.md, section 4):
+
+With ids: match by id, as a number, then check the name. On a mismatch the
+request stays pending. A request that timed out is forgotten, but its id is not
+given out again while the late reply may still come.
+
+Without ids: match by name, first in, first out. A request that timed out stays
+in the queue of its name as *abandoned*: the next reply of that name, and the
+informs before it, are its own and go to nobody. Should that reply have been
+lost for good, the queue would stay one behind for ever; so a request that
+times out after an abandoned one took a reply *during its own life* is
+forgotten instead. One lost reply costs at most one more timeout, and no request
+is answered with another's reply.
+
+Nothing here costs more when more requests are pending: what is finished is
+skipped when it is met, and swept when it is the larger part.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+import heapq
+import logging
+from typing import Callable, Optional
+
+from .message import MAX_MID, Message, shorten
+
+# How many ids of timed-out requests are remembered at most: a device that
+# never answers must not cost memory for ever.
+MAX_ABANDONED_MIDS = 1000
+
+
+class Fate(enum.Enum):
+    """What became of a request."""
+
+    PENDING = "pending"
+    ENDED = "ended"
+    ABANDONED = "abandoned"
+
+
+class PendingRequest:
+    """One request that waits for its reply.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    mid : bytes or None
+        The id it was sent with.
+    on_reply : callable or None
+        What to call with the reply. None: nobody asked for it.
+    on_inform : callable or None
+        What to call with each inform. None: nobody asked for them.
+    started : float
+        When it was sent.
+    deadline : float or None
+        When it times out.
+    fate : Fate
+        What became of it.
+    """
+
+    __slots__ = (
+        "deadline",
+        "fate",
+        "late_replies",
+        "mid",
+        "name",
+        "number",
+        "on_inform",
+        "on_reply",
+        "started",
+    )
+
+    def __init__(
+        self,
+        message: Message,
+        on_reply: Optional[Callable[[Message], None]],
+        on_inform: Optional[Callable[[Message], None]],
+        started: float,
+        deadline: Optional[float],
+    ) -> None:
+        self.name = message.name
+        self.mid = message.mid
+        self.number = None if message.mid is None else int(message.mid)
+        self.on_reply = on_reply
+        self.on_inform = on_inform
+        self.started = started
+        self.deadline = deadline
+        self.fate = Fate.PENDING
+        self.late_replies = 0
+
+    def take_callback(self) -> Optional[Callable[[Message], None]]:
+        """Return `on_reply` and let go of both callbacks.
+
+        A finished request may lie in the heap of deadlines for some time: it
+        must not keep what its callbacks keep.
+        """
+        on_reply = self.on_reply
+        self.on_reply = self.on_inform = None
+        return on_reply
+
+
+class _NameQueue:
+    """The requests of one name that were sent without id, in their order."""
+
+    __slots__ = ("late", "late_replies", "requests")
+
+    def __init__(self) -> None:
+        self.requests: collections.deque[PendingRequest] = collections.deque()
+        # How many abandoned requests stand before all in `requests`, and how
+        # many replies such ones have taken.
+        self.late = 0
+        self.late_replies = 0
+
+    def settle(self) -> None:
+        """Let the first in `requests` be pending, or let there be none."""
+        while self.requests and self.requests[0].fate is not Fate.PENDING:
+            if self.requests.popleft().fate is Fate.ABANDONED:
+                self.late += 1
+
+    def is_idle(self) -> bool:
+        return not self.late and not self.requests
+
+
+class PendingRequests:
+    """The requests of one client that wait for their replies.
+
+    Parameters
+    ----------
+    logger : logging.Logger
+        Where a reply that cannot be right is reported.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._last_mid = 0
+        # In the order in which they were sent.
+        self._pending: dict[PendingRequest, None] = {}
+        self._by_mid: dict[int, PendingRequest] = {}
+        self._by_name: dict[str, _NameQueue] = {}
+        self._abandoned_mids: dict[int, None] = {}
+        self._deadlines: list[tuple[float, int, PendingRequest]] = []
+        self._sent = 0
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def is_mid_pending(self, mid: int) -> bool:
+        """Return whether a pending request has this id."""
+        return mid in self._by_mid
+
+    def may_be_answered_late(self, mid: int) -> bool:
+        """Return whether a request with this id timed out and was not answered yet."""
+        return mid in self._abandoned_mids
+
+    def next_mid(self) -> int:
+        """Return an id that no request uses: 1 to 2147483647, then 1 again."""
+        while True:
+            self._last_mid = self._last_mid % MAX_MID + 1
+            if self._last_mid not in self._by_mid and self._last_mid not in self._abandoned_mids:
+                return self._last_mid
+
+    def add(self, request: PendingRequest) -> None:
+        """Let *request* be pending."""
+        self._pending[request] = None
+        self._sent += 1
+        if request.number is not None:
+            self._by_mid[request.number] = request
+        else:
+            queue = self._by_name.setdefault(request.name, _NameQueue())
+            request.late_replies = queue.late_replies
+            queue.requests.append(request)
+        if request.deadline is not None:
+            heapq.heappush(self._deadlines, (request.deadline, self._sent, request))
+
+    def add_unclaimed(self, message: Message) -> None:
+        """Note a request whose reply nobody waits for: it must not answer another one."""
+        if message.mid is None:
+            request = PendingRequest(message, None, None, 0.0, None)
+            request.fate = Fate.ABANDONED
+            queue = self._by_name.setdefault(message.name, _NameQueue())
+            queue.requests.append(request)
+            queue.settle()
+
+    def match_reply(self, reply: Message) -> Optional[PendingRequest]:
+        """Return the request that *reply* ends, which is not pending any more."""
+        if reply.mid is not None:
+            request = self._match_mid(reply)
+            if request is None:
+                self._abandoned_mids.pop(int(reply.mid), None)
+                return None
+        else:
+            request = self._next_of_name(reply.name)
+            if request is None:
+                self._take_late_reply(reply.name)
+                return None
+        self.end(request)
+        return request
+
+    def match_inform(self, inform: Message) -> Optional[PendingRequest]:
+        """Return the pending request that *inform* belongs to."""
+        if inform.mid is not None:
+            return self._match_mid(inform)
+        return self._next_of_name(inform.name)
+
+    def end(self, request: PendingRequest) -> None:
+        """Let *request* be over: it was answered, or nobody can answer it."""
+        request.fate = Fate.ENDED
+        self._remove(request)
+
+    def abandon(self, request: PendingRequest) -> None:
+        """Let nobody wait for *request* any more, although it may still be answered."""
+        if request.fate is not Fate.PENDING:
+            return
+        if request.number is not None:
+            request.fate = Fate.ABANDONED
+            self._remember_mid(request.number)
+        else:
+            healed = self._by_name[request.name].late_replies > request.late_replies
+            request.fate = Fate.ENDED if healed else Fate.ABANDONED
+        self._remove(request)
+
+    def take_expired(self, now: float) -> list[PendingRequest]:
+        """Return the requests whose deadline is over; they are abandoned now."""
+        expired = []
+        self._drop_finished_deadlines()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            request = heapq.heappop(self._deadlines)[2]
+            self.abandon(request)
+            expired.append(request)
+            self._drop_finished_deadlines()
+        return expired
+
+    def next_deadline(self) -> Optional[float]:
+        """Return the earliest deadline of a pending request."""
+        self._drop_finished_deadlines()
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def take_all(self) -> list[PendingRequest]:
+        """Return all pending requests, in their order, and forget everything of them."""
+        requests = list(self._pending)
+        for request in requests:
+            request.fate = Fate.ENDED
+        self._pending.clear()
+        self._by_mid.clear()
+        self._by_name.clear()
+        self._abandoned_mids.clear()
+        self._deadlines.clear()
+        return requests
+
+    def _match_mid(self, msg: Message) -> Optional[PendingRequest]:
+        request = self._by_mid.get(int(msg.mid or 0))
+        if request is not None and request.name != msg.name:
+            self._logger.warning(
+                "Ignoring the id of %s: the pending request with this id is ?%s.",
+                shorten(str(msg)),
+                request.name,
+            )
+            return None
+        return request
+
+    def _next_of_name(self, name: str) -> Optional[PendingRequest]:
+        """Return the request that the next message of *name* without id belongs to."""
+        queue = self._by_name.get(name)
+        if queue is None:
+            return None
+        queue.settle()
+        return None if queue.late or not queue.requests else queue.requests[0]
+
+    def _take_late_reply(self, name: str) -> None:
+        """Let an abandoned request of *name* have had its reply, if there is one."""
+        queue = self._by_name.get(name)
+        if queue is not None and queue.late:
+            queue.late -= 1
+            queue.late_replies += 1
+            self._tidy(name, queue)
+
+    def _remove(self, request: PendingRequest) -> None:
+        """Take a request that is not pending any more out of the tables."""
+        self._pending.pop(request, None)
+        if request.number is not None:
+            self._by_mid.pop(request.number, None)
+        else:
+            self._tidy(request.name, self._by_name[request.name])
+        if len(self._deadlines) > 2 * len(self._pending) + 1000:
+            self._sweep_deadlines()
+
+    def _tidy(self, name: str, queue: _NameQueue) -> None:
+        queue.settle()
+        if queue.is_idle():
+            del self._by_name[name]
+
+    def _remember_mid(self, mid: int) -> None:
+        self._abandoned_mids[mid] = None
+        if len(self._abandoned_mids) > MAX_ABANDONED_MIDS:
+            del self._abandoned_mids[next(iter(self._abandoned_mids))]
+
+    def _drop_finished_deadlines(self) -> None:
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][2].fate is not Fate.PENDING:
+            heapq.heappop(deadlines)
+
+    def _sweep_deadlines(self) -> None:
+        self._deadlines = [entry for entry in self._deadlines if entry[2].fate is Fate.PENDING]
+        heapq.heapify(self._deadlines)
