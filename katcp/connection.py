@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import socket
 from typing import Any, Awaitable, Callable, Optional, Union
 
@@ -99,6 +100,10 @@ class Connection:
     ----------
     stream : tornado.iostream.IOStream or None
         None before it is open.
+    local_address : tuple
+        The address of this end, as `socket.getsockname` gives it; once open.
+    error : Exception or None
+        Why it was closed. None: in an orderly way.
     """
 
     def __init__(
@@ -109,6 +114,7 @@ class Connection:
         max_write_buffer_size: Callable[[], int],
     ) -> None:
         self.stream: Optional[IOStream] = None
+        self.local_address: tuple[Any, ...] = ()
         self.host = host
         self.port = port
         self._max_msg_size = max_msg_size
@@ -117,7 +123,7 @@ class Connection:
         self._splitter = LineSplitter()
         self._loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[None] = self._loop.create_future()
-        self._error: Optional[BaseException] = None
+        self.error: Optional[BaseException] = None
         # The messages of this turn of the loop that wait for its end, and the
         # future of their common write. None: nothing was sent in this turn.
         self._joined: Optional[list[bytes]] = None
@@ -129,12 +135,6 @@ class Connection:
         """Whether `close` was called, or the peer has gone."""
         return self._closed.done()
 
-    @property
-    def local_address(self) -> tuple[Any, ...]:
-        """The address of this end, as `socket.getsockname` gives it."""
-        assert self.stream is not None
-        return tuple(self.stream.socket.getsockname())
-
     async def open(self, timeout: float) -> None:
         """Connect, to each address of the host in turn.
 
@@ -143,13 +143,13 @@ class Connection:
         """
         dialing = asyncio.ensure_future(self._dial(timeout))
         try:
-            await asyncio.wait([dialing, self._closed], return_when=asyncio.FIRST_COMPLETED)
+            await self.until_done_or_closed(dialing)
         finally:
-            if not dialing.done():
-                dialing.cancel()
+            dialing.cancel()
         if self.is_closed:
             raise ConnectionFailed("closed while connecting")
         self.stream = dialing.result()
+        self.local_address = self.stream.socket.getsockname()
         self._set_options(self.stream)
 
     async def read_lines(self) -> list[bytes]:
@@ -159,18 +159,20 @@ class Connection:
         """
         stream = self.stream
         if stream is None or self.is_closed:
-            raise ConnectionEnded(self._error)
+            raise ConnectionEnded(self.error)
         if self._splitter.overflowed:
-            self.close(KatcpClientOverflow(
-                f"a line was longer than MAX_MSG_SIZE ({stream.max_buffer_size} bytes)"
-            ))
-            raise ConnectionEnded(self._error)
+            self.close(
+                KatcpClientOverflow(
+                    f"a line was longer than MAX_MSG_SIZE ({stream.max_buffer_size} bytes)"
+                )
+            )
+            raise ConnectionEnded(self.error)
         self._update_msg_limit(stream)
         try:
             data = await stream.read_bytes(stream.read_chunk_size, partial=True)
         except StreamClosedError as error:
             self.close(error.real_error)
-            raise ConnectionEnded(self._error) from None
+            raise ConnectionEnded(self.error) from None
         return self._splitter.feed(data, stream.max_buffer_size)
 
     @property
@@ -195,22 +197,24 @@ class Connection:
         if stream.writing():
             self._send_joined()
             return self._write_now(stream, data)
-        return self._join(stream, data)
+        return self._join(stream, self._joined, data)
 
     def close(self, error: Optional[BaseException] = None) -> None:
-        """Close, now; what waits to be sent or read is dropped. May be called again."""
+        """Close, now; what the kernel does not take at once is dropped.
+
+        Nothing that has arrived is delivered any more. May be called again.
+        """
         if not self._closed.done():
-            self._error = error
+            self._send_joined()
+            self.error = error
             self._closed.set_result(None)
         if self.stream is not None:
             self.stream.close()
-        if self._joined_written is not None and not self._joined_written.done():
-            self._joined_written.cancel()
 
     async def until_done_or_closed(self, awaitable: Awaitable[Any]) -> None:
         """Wait for *awaitable*, but no longer than the connection is open."""
-        future = asyncio.ensure_future(awaitable)
-        await asyncio.wait([future, self._closed], return_when=asyncio.FIRST_COMPLETED)
+        futures: list[asyncio.Future[Any]] = [asyncio.ensure_future(awaitable), self._closed]
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
     async def _dial(self, timeout: float) -> IOStream:
         """Return a connected stream."""
@@ -222,7 +226,7 @@ class Connection:
         for family, address in addresses:
             try:
                 return await self._connect(family, address, timeout)
-            except ConnectionFailed as error:
+            except (ConnectionFailed, OSError) as error:
                 reason = str(error)
         raise ConnectionFailed(reason)
 
@@ -283,16 +287,15 @@ class Connection:
         except StreamBufferFullError:
             raise self._overflow(stream) from None
 
-    def _join(self, stream: IOStream, data: bytes) -> Awaitable[None]:
+    def _join(self, stream: IOStream, joined: list[bytes], data: bytes) -> Awaitable[None]:
         """Let *data* go out with the others of this turn."""
-        assert self._joined is not None
         limit = stream.max_write_buffer_size
         if limit is not None and self._joined_size + len(data) > limit:
             raise self._overflow(stream)
         if self._joined_written is None:
             self._joined_written = self._loop.create_future()
         written = self._joined_written
-        self._joined.append(data)
+        joined.append(data)
         self._joined_size += len(data)
         if self._joined_size >= MAX_JOINED_SIZE:
             self._send_joined()
@@ -305,9 +308,7 @@ class Connection:
             written, self._joined_written = self._joined_written, None
             self._joined = []
             self._joined_size = 0
-            self.stream.write(data).add_done_callback(  # type: ignore[attr-defined]
-                lambda _: written and not written.done() and written.set_result(None)
-            )
+            self.stream.write(data).add_done_callback(functools.partial(_resolve, written))
 
     def _end_turn(self) -> None:
         self._send_joined()
@@ -318,3 +319,8 @@ class Connection:
             "more than MAX_WRITE_BUFFER_SIZE "
             f"({stream.max_write_buffer_size} bytes) would wait to be sent"
         )
+
+
+def _resolve(written: Optional[asyncio.Future[None]], _: Any) -> None:
+    if written is not None and not written.done():
+        written.set_result(None)

@@ -37,7 +37,8 @@ class AsyncEvent:
         self.ioloop = ioloop
         self._flag = False
         # A dict, not a set: those who wait are woken in the order they came.
-        self._waiting: dict[asyncio.Future[bool], None] = {}
+        # Each with the value that it resolves with.
+        self._waiting: dict[asyncio.Future[Any], Any] = {}
 
     def is_set(self) -> bool:
         """Return whether the event is set; from any thread."""
@@ -48,8 +49,8 @@ class AsyncEvent:
     def set(self) -> None:
         """Set the event and wake all that wait for it."""
         self._flag = True
-        for future in self._take_waiting():
-            future.set_result(True)
+        for future, value in self._take_waiting():
+            future.set_result(value)
 
     def clear(self) -> None:
         """Clear the event: who waits from now on waits for the next `set`."""
@@ -63,29 +64,31 @@ class AsyncEvent:
         error : Exception
             What the futures raise.
         """
-        for future in self._take_waiting():
+        for future, _ in self._take_waiting():
             future.set_exception(error)
             # Not everybody who asked still looks; that is no error to log.
             future.exception()
 
-    def until_set(self, timeout: Optional[float] = None) -> Awaitable[bool]:
-        """Return a future that resolves with True when the event is set.
+    def until_set(self, timeout: Optional[float] = None, value: Any = True) -> Awaitable[Any]:
+        """Return a future that resolves when the event is set.
 
         Parameters
         ----------
         timeout : float in seconds, optional
             After this time the future fails with `tornado.gen.TimeoutError`.
             Default: no limit.
+        value : object, optional
+            What the future resolves with. Default: True.
 
         Returns
         -------
         tornado.concurrent.Future
         """
-        future: asyncio.Future[bool] = _new_future(self.ioloop)
+        future: asyncio.Future[Any] = _new_future(self.ioloop)
         if self._flag:
-            future.set_result(True)
+            future.set_result(value)
             return future
-        self._waiting[future] = None
+        self._waiting[future] = value
         future.add_done_callback(self._forget)
         if timeout is not None:
             _fail_after(timeout, future)
@@ -116,11 +119,16 @@ class AsyncEvent:
             return self._flag
         return True
 
-    def _take_waiting(self) -> list[asyncio.Future[bool]]:
+    def _take_waiting(self) -> list[tuple[asyncio.Future[Any], Any]]:
         waiting, self._waiting = self._waiting, {}
-        return [future for future in waiting if not future.done()]
+        # Nobody can be woken in a loop that was closed.
+        return [
+            (future, value)
+            for future, value in waiting.items()
+            if not future.done() and not future.get_loop().is_closed()
+        ]
 
-    def _forget(self, future: asyncio.Future[bool]) -> None:
+    def _forget(self, future: asyncio.Future[Any]) -> None:
         self._waiting.pop(future, None)
 
 
@@ -207,7 +215,7 @@ class AsyncState:
         self._state = state
         self._events[state].set()
 
-    def until_state(self, state: Hashable, timeout: Optional[float] = None) -> Awaitable[bool]:
+    def until_state(self, state: Hashable, timeout: Optional[float] = None) -> Awaitable[Any]:
         """Return a future that resolves with True when *state* holds.
 
         Parameters
@@ -224,9 +232,7 @@ class AsyncState:
         self._check(state)
         return self._events[state].until_set(timeout)
 
-    def until_state_in(
-        self, *states: Hashable, timeout: Optional[float] = None
-    ) -> Any:
+    def until_state_in(self, *states: Hashable, timeout: Optional[float] = None) -> Any:
         """Return a future that resolves with True when one of *states* holds.
 
         Parameters

@@ -318,4 +318,3 @@ def with_relative_timeout(
     if timeout is None:
         return future
     return tornado.gen.with_timeout(datetime.timedelta(seconds=timeout), future)
-

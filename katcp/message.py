@@ -465,10 +465,7 @@ def _format_mid(mid: Union[int, str, bytes]) -> bytes:
         text = b"%d" % int(text)
     # At most 10 digits are turned into a number: a longer one costs time.
     if not (
-        isinstance(text, bytes)
-        and text.isdigit()
-        and len(text) <= 10
-        and 1 <= int(text) <= MAX_MID
+        isinstance(text, bytes) and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= MAX_MID
     ):
         raise KatcpSyntaxError(f"Invalid message id {mid!r}.")
     return text

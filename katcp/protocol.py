@@ -240,9 +240,7 @@ class ServerProtocol:
         )
 
 
-def _parse_version(
-    cls: type[ProtocolFlags], version: Union[str, bytes]
-) -> Optional[ProtocolFlags]:
+def _parse_version(cls: type[ProtocolFlags], version: Union[str, bytes]) -> Optional[ProtocolFlags]:
     text = version.encode("utf-8", "replace") if isinstance(version, str) else version
     match = cls.VERSION_RE.match(text)
     if match is None:

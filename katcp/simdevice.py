@@ -29,6 +29,7 @@ import datetime
 import functools
 import inspect
 import logging
+import math
 import re
 import signal
 import socket
@@ -52,15 +53,28 @@ from typing import (
 from tornado import gen, locks
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
-from tornado.netutil import add_accept_handler, bind_sockets
+from tornado.netutil import add_accept_handler
+from tornado.util import TimeoutError as TornadoTimeoutError
 
 from .errors import FailReply, KatcpSyntaxError, KatcpThreadError, KatcpUsageError
 from .ioloop_manager import IOLoopManager
 from .message import Message, shorten
 from .parser import LineSplitter, MessageParser
-from .protocol import INTERFACE_CHANGED_KATCP_MAJOR, VERSION_CONNECT_KATCP_MAJOR, ProtocolFlags
+from .protocol import (
+    INTERFACE_CHANGED_KATCP_MAJOR,
+    SEC_TS_KATCP_MAJOR,
+    VERSION_CONNECT_KATCP_MAJOR,
+    ProtocolFlags,
+)
 from .simfaults import End, Fault, Pause, Step, list_faults
-from .simsensor import Sensor, Strategy, default_sensors, format_timestamp, parse_strategy
+from .simsensor import (
+    Reading,
+    Sensor,
+    Strategy,
+    default_sensors,
+    format_timestamp,
+    parse_strategy,
+)
 from .threadsafe import call_in_loop
 from .version import __version__
 
@@ -86,6 +100,7 @@ DEFAULT_MEMORY: Mapping[str, Union[int, bytes]] = {
 }
 
 _READ_SIZE = 64 * 1024
+_INTEGER_RE = re.compile(rb"[0-9]+|0[xX][0-9a-fA-F]+")
 _PROTOCOL_RE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:-(.*))?", re.DOTALL)
 
 Handler = Callable[..., Any]
@@ -196,6 +211,7 @@ class SimulatedDevice:
     def _init_run_state(self) -> None:
         self._manager: Optional[IOLoopManager] = None
         self._ioloop: Optional[IOLoop] = None
+        # What ends the listening; empty when the device does not listen.
         self._listeners: list[Callable[[], None]] = []
         self._clients: list[ClientConnection] = []
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -247,10 +263,7 @@ class SimulatedDevice:
             If it cannot listen on its port.
         """
         self._refuse_if_running()
-        if _asyncio_loop(ioloop).is_running():
-            call_in_loop(ioloop, self._open, ioloop)
-        else:
-            ioloop.run_sync(functools.partial(self._open, ioloop))
+        _run_in(ioloop, self._open, ioloop)
 
     def stop(self, timeout: float = 5.0, *, orderly: bool = True) -> None:
         """Stop the device; it may be started again.
@@ -270,7 +283,7 @@ class SimulatedDevice:
         reason = "The device is stopping." if orderly else None
         ioloop, manager = self._ioloop, self._manager
         if ioloop is not None:
-            call_in_loop(ioloop, self._begin_stop, reason, timeout=timeout)
+            _run_in(ioloop, self._begin_stop, reason, timeout=timeout)
         if manager is not None and not (ioloop is not None and _is_inside(ioloop)):
             manager.stop()
             manager.join(timeout)
@@ -692,9 +705,7 @@ class SimulatedDevice:
     def _in_loop(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function in the loop, or right here as long as there is none."""
         ioloop = self._ioloop
-        if ioloop is None:
-            return function(*args)
-        return call_in_loop(ioloop, function, *args)
+        return function(*args) if ioloop is None else _run_in(ioloop, function, *args)
 
     def _notify(self) -> None:
         """Let those who wait look again."""
@@ -712,13 +723,13 @@ class SimulatedDevice:
         self._stopping = None
 
     def _listen(self) -> None:
-        sockets = bind_sockets(self._port, self._host)
-        self._port = sockets[0].getsockname()[1]
-        for sock in sockets:
-            if self._receive_buffer_size is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_size)
-            self._listeners.append(add_accept_handler(sock, self._on_accept))
-            self._listeners.append(sock.close)
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        sock = socket.create_server((self._host, self._port), family=family, backlog=1024)
+        sock.setblocking(False)
+        if self._receive_buffer_size is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_size)
+        self._port = sock.getsockname()[1]
+        self._listeners = [add_accept_handler(sock, self._on_accept), sock.close]
         self._notify()
 
     def _stop_listening(self) -> None:
@@ -730,22 +741,27 @@ class SimulatedDevice:
         """Begin to stop, once; the result is done when all has ended."""
         if self._stopping is None:
             self._stop_listening()
-            self._stopping = asyncio.ensure_future(self._shut_down(reason))
+            self._end_all(reason)
+            self._stopping = asyncio.ensure_future(self._until_ended())
         return self._stopping
 
-    async def _shut_down(self, reason: Optional[str]) -> None:
-        self._end_all(reason)
+    async def _until_ended(self) -> None:
         await self.until(lambda: not self._clients)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A restart may have been under way.
+        self._stop_listening()
         self._ioloop = None
         self._notify()
 
-    async def _restart(self) -> None:
+    def _begin_restart(self) -> None:
         self._stop_listening()
         self._end_all("The device is restarting.")
+        self._spawn(self._come_back())
+
+    async def _come_back(self) -> None:
         await self.until(lambda: not self._clients)
         await asyncio.sleep(RESTART_DELAY)
         self._listen()
@@ -754,16 +770,21 @@ class SimulatedDevice:
         """Run an awaitable until it is done, or the device stops."""
         task = asyncio.ensure_future(awaitable)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("A task of the simulated device failed.", exc_info=task.exception())
 
     # ---- in the loop: clients ----
 
     def _on_accept(self, sock: socket.socket, peer: Any) -> None:
-        client = ClientConnection(self, sock, _format_address(peer))
-        if client.protocol.major >= 5 and not client.protocol.multi_client:
-            self._end_all(f"New client connected from {client.address}")
-        else:
+        client = ClientConnection(self, sock, _format_peer(peer))
+        if _is_multi_client(client.protocol):
             self._send_to_all(Message.inform("client-connected", client.address))
+        else:
+            self._end_all(f"New client connected from {client.address}")
         self._clients.append(client)
         self._connection_count += 1
         client.start(paused=self._paused)
@@ -841,6 +862,23 @@ class SimulatedDevice:
         del self._sensors[name]
         self._unsample(name)
         self._interface_changed("sensor", name, "removed")
+
+    def _find_sensor(self, name: bytes) -> Sensor:
+        """Return a sensor, or raise FailReply."""
+        sensor = self._sensors.get(_text(name))
+        if sensor is None:
+            raise FailReply(f"Unknown sensor '{_text(name)}'.")
+        return sensor
+
+    def _find_sensors(self, name: bytes) -> list[Sensor]:
+        """Return the sensor of that name, or all that match a ``/regex/``, sorted."""
+        if len(name) < 2 or name[:1] + name[-1:] != b"//":
+            return [self._find_sensor(name)]
+        try:
+            regex = re.compile(_text(name[1:-1]))
+        except re.error as error:
+            raise FailReply(f"Bad regular expression '{_text(name)}': {error}.") from error
+        return [sensor for key, sensor in sorted(self._sensors.items()) if regex.search(key)]
 
     def _unsample(self, name: str) -> None:
         for client in self.clients:
@@ -924,6 +962,12 @@ class DeviceRequest:
         """
         self.device.send_raw(data, self.connection)
 
+    def available(self) -> list[_Entry]:
+        """Return the requests that this client can make, sorted by name."""
+        entries = self.device._requests.items()
+        protocol = self.connection.protocol
+        return [entry for _, entry in sorted(entries) if entry.is_available(protocol)]
+
     def counted(self) -> tuple[str, int]:
         """Return the ``ok`` reply of a list: with the number of informs sent.
 
@@ -977,9 +1021,9 @@ class DeviceRequest:
 
     def _send_in_loop(self, message: Message) -> None:
         steps: list[Step] = [message]
-        for point in ("inform", "reply"):
+        for point, mtype in (("inform", Message.INFORM), ("reply", Message.REPLY)):
             for hook in self.device._hooks(point, self.message.name):
-                steps = _replace_messages(steps, point, functools.partial(hook, self))
+                steps = _replace_messages(steps, mtype, functools.partial(hook, self))
         self.connection.play(steps)
 
 
@@ -1010,8 +1054,11 @@ class ClientConnection:
         self._may_read = locks.Event()
         # What waits to be written, a piece in each turn of the loop.
         self._queue: collections.deque[Union[bytes, End]] = collections.deque()
-        self._held: Optional[bytearray] = None
+        self._is_pumping = False
         self._is_muted = False
+        # The end is queued up: what the client says no longer matters. Then it
+        # has come: nothing is written any more.
+        self._is_deaf = False
         self._is_ending = False
 
     def start(self, *, paused: bool) -> None:
@@ -1026,10 +1073,12 @@ class ClientConnection:
         for hook in self._device._hooks("greeting"):
             steps = hook(self, steps)
         self.play(steps)
-        self._device._spawn_reader(self._read())
+        self._device._spawn(self._read())
 
     def play(self, steps: Sequence[Step]) -> None:
         """Take steps one after another; a pause delays only those behind it."""
+        if self._is_ending:
+            return
         for position, step in enumerate(steps):
             if isinstance(step, Pause):
                 self.call_later(step.seconds, self.play, steps[position + 1 :])
@@ -1076,7 +1125,7 @@ class ClientConnection:
             self._timers.discard(timer)
             function(*args)
 
-        timer = asyncio.get_event_loop().call_later(delay, call)
+        timer = asyncio.get_running_loop().call_later(delay, call)
         self._timers.add(timer)
         return timer
 
@@ -1102,17 +1151,15 @@ class ClientConnection:
         """Send ``#sensor-status``."""
         steps: list[Step] = [Message.inform("sensor-status", *arguments)]
         for hook in self._device._hooks("inform", "sensor-status"):
-            steps = _replace_messages(steps, "inform", functools.partial(hook, None))
+            steps = _replace_messages(steps, Message.INFORM, functools.partial(hook, None))
         self.play(steps)
 
     # ---- what faults use ----
 
     def hold(self, data: bytes, seconds: float) -> None:
         """Keep data back and write it in one piece with what follows."""
-        if self._held is None:
-            self._held = bytearray()
-            self.call_later(seconds, self._release)
-        self._held += data
+        self._queue.append(data)
+        self._pump_later(seconds, together=True)
 
     def mute(self) -> None:
         """Say nothing from now on."""
@@ -1128,21 +1175,26 @@ class ClientConnection:
         """Handle what the client sends until the connection ends; the reader's whole life."""
         splitter = LineSplitter()
         try:
-            while not splitter.overflowed:
+            while True:
                 data = await self._stream.read_bytes(_READ_SIZE, partial=True)
                 await self._may_read.wait()
-                for line in splitter.feed(data, MAX_LINE_SIZE):
-                    self._on_line(line)
-            self.log("error", f"A line is longer than {MAX_LINE_SIZE} bytes.")
-            self.end("Line too long.")
-            await self._stream.read_until_close()
+                # A deaf one reads on: it is how the end is seen.
+                if not self._is_deaf:
+                    self._on_data(splitter, data)
         except StreamClosedError:
             pass
         finally:
             self._on_end()
 
+    def _on_data(self, splitter: LineSplitter, data: bytes) -> None:
+        for line in splitter.feed(data, MAX_LINE_SIZE):
+            self._on_line(line)
+        if splitter.overflowed:
+            self.log("error", f"A line is longer than {MAX_LINE_SIZE} bytes.")
+            self.end("Line too long.")
+
     def _on_line(self, line: bytes) -> None:
-        if self._is_ending:
+        if self._is_deaf:
             return
         try:
             message = self._parser.parse(line)
@@ -1178,6 +1230,7 @@ class ClientConnection:
     def _put(self, step: Union[Message, bytes, End]) -> None:
         """Queue a step up after the faults have had their way with its bytes."""
         if isinstance(step, End):
+            self._is_deaf = True
             self._queue_up([step])
             return
         pieces = [bytes(step) + b"\n" if isinstance(step, Message) else step]
@@ -1186,21 +1239,516 @@ class ClientConnection:
         self._queue_up(pieces)
 
     def _queue_up(self, pieces: Sequence[Union[bytes, End]]) -> None:
-        """Write at once what can be, and queue the rest up: the order is kept."""
-        if self._held is not None:
-            # The fault that holds bytes back was active; what follows waits too.
-            self._queue.extend(pieces)
+        """Write at once what is in one piece; the rest a piece in each turn of the loop."""
+        if self._is_ending:
             return
-        for piece in pieces:
-            if self._queue or (isinstance(piece, bytes) and len(pieces) > 1):
-                self._start_pump()
-                self._queue.append(piece)
-            else:
-                self._write(piece)
+        if len(pieces) == 1 and not self._is_pumping:
+            self._write(pieces[0])
+            return
+        self._queue.extend(pieces)
+        self._pump_later()
 
-    def _release(self) -> None:
-        """Write what was held back."""
-        held, self._held = self._held, None
-        if held:
-            self._write(bytes(held))
-        self._start_pump(force=True)
+    def _pump_later(self, delay: float = 0.0, *, together: bool = False) -> None:
+        if self._queue and not self._is_pumping:
+            self._is_pumping = True
+            self.call_later(delay, self._pump, together)
+
+    def _pump(self, together: bool) -> None:
+        """Write the first piece of the queue, or all of it in one."""
+        self._is_pumping = False
+        piece = self._queue.popleft()
+        while together and self._queue and isinstance(piece, bytes):
+            following = self._queue[0]
+            if not isinstance(following, bytes):
+                break
+            piece += following
+            self._queue.popleft()
+        self._write(piece)
+        self._pump_later()
+
+    def _write(self, piece: Union[bytes, End]) -> None:
+        if self._is_ending:
+            return
+        if piece is End.RESET:
+            self.reset()
+        elif piece is End.CLOSE:
+            self._is_ending = True
+            self._device._spawn(self._close_when_written())
+        elif isinstance(piece, bytes) and not self._is_muted:
+            self._write_bytes(piece)
+
+    def _write_bytes(self, data: bytes) -> None:
+        try:
+            self._stream.write(data)
+        except StreamClosedError:
+            # The reader sees it, too, and ends the connection.
+            logger.debug("%s has gone: %d bytes were not sent.", self.address, len(data))
+        except StreamBufferFullError:
+            logger.warning(
+                "%s does not read: it is dropped with more than %d bytes unread.",
+                self.address,
+                self._device.max_write_buffer_size,
+            )
+            self.reset()
+
+    async def _close_when_written(self) -> None:
+        """Close the connection when the client has read all, but do not wait for ever."""
+        try:
+            written = self._stream.write(b"")
+            await gen.with_timeout(
+                datetime.timedelta(seconds=CLOSE_TIMEOUT), written, quiet_exceptions=IOError
+            )
+        except (StreamClosedError, TornadoTimeoutError) as error:
+            logger.debug("%s did not read all before the end: %s", self.address, error)
+        finally:
+            self._stream.close()
+
+
+class _Sampling:
+    """One sensor sampled for one client."""
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        sensor: Sensor,
+        strategy: Strategy,
+        arguments: Sequence[bytes],
+    ) -> None:
+        self.arguments = arguments
+        self._client = client
+        self._sensor = sensor
+        self._strategy = strategy
+        self._timer: Optional[asyncio.TimerHandle] = None
+        reading = sensor.read(time.time())
+        strategy.start(time.monotonic(), reading)
+        # Version 4 does not promise the reading at once.
+        if client.protocol.major >= SEC_TS_KATCP_MAJOR:
+            self._send(reading)
+        self._schedule()
+
+    def poll(self) -> None:
+        """Send the reading, if it is time to do so."""
+        reading = self._sensor.read(time.time())
+        if self._strategy.poll(time.monotonic(), reading):
+            self._send(reading)
+        self._schedule()
+
+    def stop(self) -> None:
+        """Send nothing any more."""
+        if self._timer is not None:
+            self._client.cancel(self._timer)
+            self._timer = None
+
+    def _send(self, reading: Reading) -> None:
+        major = self._client.protocol.major
+        self._client.send_status(self._sensor.status_arguments(reading, major))
+
+    def _schedule(self) -> None:
+        """Look again at the strategy's deadline, or when the sensor may have changed."""
+        self.stop()
+        delay = self._strategy.deadline - time.monotonic()
+        if self._sensor.source is not None:
+            delay = min(delay, self._sensor.interval)
+        if delay < math.inf:
+            self._timer = self._client.call_later(max(delay, 0.0), self.poll)
+
+
+class _Memory:
+    """Registers one behind the other in one piece of memory, as on an FPGA board."""
+
+    def __init__(self, registers: Mapping[str, Union[int, bytes]]) -> None:
+        self._bytes = bytearray()
+        self.registers: dict[str, range] = {}
+        for name, content in registers.items():
+            start = len(self._bytes)
+            self._bytes += bytes(content)
+            self.registers[name] = range(start, len(self._bytes))
+
+    def content(self, register: str) -> bytes:
+        """Return all of a register."""
+        place = self.registers[register]
+        return bytes(self._bytes[place.start : place.stop])
+
+    def read(self, register: bytes, offset: int, count: int) -> bytes:
+        """Return a part of a register, or raise FailReply."""
+        place = self._locate(register, offset, count)
+        return bytes(self._bytes[place])
+
+    def write(self, register: bytes, offset: int, data: bytes) -> None:
+        """Change a part of a register, or raise FailReply."""
+        self._bytes[self._locate(register, offset, len(data))] = data
+
+    def _locate(self, register: bytes, offset: int, count: int) -> slice:
+        place = self._place(register)
+        if offset < 0 or count < 0 or offset + count > len(place):
+            raise FailReply(
+                f"{count} bytes at {offset} are outside of register "
+                f"'{_text(register)}', which has {len(place)} bytes."
+            )
+        start = place.start + offset
+        return slice(start, start + count)
+
+    def _place(self, register: bytes) -> range:
+        """Return where a register is; a number is an address in the whole memory."""
+        place = self.registers.get(_text(register))
+        if place is not None:
+            return place
+        if not _INTEGER_RE.fullmatch(register):
+            raise FailReply(f"Unknown register '{_text(register)}'.")
+        return range(_parse_integer(register), len(self._bytes))
+
+
+# ---- the standard requests ----
+
+_STANDARD_REQUESTS: dict[str, _Entry] = {}
+
+
+def _make_entry(
+    function: Handler,
+    name: Optional[str] = None,
+    *,
+    timeout_hint: float = 0.0,
+    is_available: Callable[[ProtocolFlags], bool] = lambda protocol: True,
+) -> _Entry:
+    """Return the entry of a request handler, named after the function if no name is given."""
+    name = name or function.__name__.replace("_", "-")
+    # Whoever misnames a request hears of it now.
+    Message.request(name)
+    return _Entry(
+        name,
+        function,
+        inspect.signature(function),
+        inspect.getdoc(function) or "",
+        timeout_hint,
+        is_available,
+    )
+
+
+def _standard(
+    name: str,
+    is_available: Callable[[ProtocolFlags], bool] = lambda protocol: True,
+    timeout_hint: float = 0.0,
+) -> Callable[[Handler], Handler]:
+    def enter(function: Handler) -> Handler:
+        _STANDARD_REQUESTS[name] = _make_entry(
+            function, name, is_available=is_available, timeout_hint=timeout_hint
+        )
+        return function
+
+    return enter
+
+
+def _is_v5(protocol: ProtocolFlags) -> bool:
+    return protocol.major >= VERSION_CONNECT_KATCP_MAJOR
+
+
+def _is_multi_client(protocol: ProtocolFlags) -> bool:
+    return protocol.multi_client or not _is_v5(protocol)
+
+
+@_standard("help")
+def _help(request: DeviceRequest, name: Optional[bytes] = None) -> Any:
+    """Describe one request, or all (?help [name])."""
+    entries = request.available()
+    if name is not None:
+        entries = [entry for entry in entries if entry.name == _text(name)]
+        if not entries:
+            raise FailReply(f"Unknown request '{_text(name)}'.")
+    for entry in entries:
+        request.inform(entry.name, entry.help)
+    return request.counted()
+
+
+@_standard("halt")
+def _halt(request: DeviceRequest) -> None:
+    """Stop the device (?halt)."""
+    request.reply("ok")
+    request.device._begin_stop("The device is halting.")
+
+
+@_standard("restart")
+def _restart(request: DeviceRequest) -> None:
+    """Restart the device: all connections are closed (?restart)."""
+    request.reply("ok")
+    request.device._begin_restart()
+
+
+@_standard("watchdog")
+def _watchdog(request: DeviceRequest) -> Any:
+    """Tell that the device is alive (?watchdog)."""
+    return "ok"
+
+
+@_standard("version-list", _is_v5)
+def _version_list(request: DeviceRequest) -> Any:
+    """List the versions of protocol, library and device (?version-list)."""
+    for version in _versions(request.device, request.connection):
+        request.inform(*version)
+    return request.counted()
+
+
+@_standard("log-level")
+def _log_level(request: DeviceRequest, level: Optional[bytes] = None) -> Any:
+    """Query or set the level of #log informs (?log-level [level])."""
+    if level is not None:
+        if _text(level) not in LOG_LEVELS:
+            raise FailReply(f"Unknown log level '{_text(level)}'.")
+        request.device.log_level = _text(level)
+    return "ok", request.device.log_level
+
+
+@_standard("sensor-list")
+def _sensor_list(request: DeviceRequest, name: bytes = b"//") -> Any:
+    """Describe sensors (?sensor-list [name or /regex/])."""
+    for sensor in request.device._find_sensors(name):
+        request.inform(*sensor.list_arguments(request.connection.protocol.major))
+    return request.counted()
+
+
+@_standard("sensor-value")
+def _sensor_value(request: DeviceRequest, name: bytes = b"//") -> Any:
+    """Tell the readings of sensors (?sensor-value [name or /regex/])."""
+    for sensor in request.device._find_sensors(name):
+        reading = sensor.read(time.time())
+        request.inform(*sensor.status_arguments(reading, request.connection.protocol.major))
+    return request.counted()
+
+
+@_standard("sensor-sampling")
+def _sensor_sampling(request: DeviceRequest, name: bytes, *strategy: bytes) -> Any:
+    """Query or set the sampling of a sensor (?sensor-sampling name [strategy [params]])."""
+    client = request.connection
+    names = [name]
+    if strategy and client.protocol.bulk_set_sensor_sampling:
+        names = name.split(b",")
+    sensors = [request.device._find_sensor(one) for one in names]
+    if not strategy:
+        sampling = client.samplings.get(sensors[0].name)
+        return ("ok", name, *(sampling.arguments if sampling else [b"none"]))
+    try:
+        # All or nothing: whatever is wrong is found before anything is set.
+        for sensor in sensors:
+            parse_strategy(sensor, strategy, client.protocol)
+    except ValueError as error:
+        raise FailReply(str(error)) from error
+    for sensor in sensors:
+        client.sample(sensor, strategy)
+    return ("ok", name, *strategy)
+
+
+@_standard("client-list", _is_multi_client)
+def _client_list(request: DeviceRequest) -> Any:
+    """List the addresses of the connected clients (?client-list)."""
+    for client in request.device.clients:
+        request.inform(client.address)
+    return request.counted()
+
+
+@_standard("request-timeout-hint", lambda protocol: protocol.request_timeout_hints)
+def _request_timeout_hint(request: DeviceRequest, name: Optional[bytes] = None) -> Any:
+    """Tell how long requests may take (?request-timeout-hint [name])."""
+    entries = request.available()
+    if name is None:
+        entries = [entry for entry in entries if entry.timeout_hint]
+    else:
+        entries = [entry for entry in entries if entry.name == _text(name)]
+        if not entries:
+            raise FailReply(f"Unknown request '{_text(name)}'.")
+    for entry in entries:
+        request.inform(entry.name, float(entry.timeout_hint))
+    return request.counted()
+
+
+@_standard("listdev")
+def _listdev(request: DeviceRequest, size: Optional[bytes] = None) -> Any:
+    """List the registers of the memory (?listdev [size])."""
+    for name, place in request.device._memory.registers.items():
+        request.inform(name, *([] if size is None else [len(place)]))
+    return request.counted()
+
+
+@_standard("read")
+def _read(
+    request: DeviceRequest, register: bytes, offset: bytes = b"0", count: bytes = b"4"
+) -> Any:
+    """Read bytes from a register (?read register-or-address [offset [count]])."""
+    memory = request.device._memory
+    return "ok", memory.read(register, _parse_integer(offset), _parse_integer(count))
+
+
+@_standard("write")
+def _write(request: DeviceRequest, register: bytes, offset: bytes, data: bytes) -> Any:
+    """Write bytes to a register (?write register-or-address offset bytes)."""
+    request.device._memory.write(register, _parse_integer(offset), data)
+    return "ok"
+
+
+@_standard("wordread")
+def _wordread(
+    request: DeviceRequest, register: bytes, offset: bytes = b"0", count: bytes = b"1"
+) -> Any:
+    """Read words of 32 bits from a register (?wordread register [word-offset [count]])."""
+    start, size = 4 * _parse_integer(offset), 4 * _parse_integer(count)
+    data = request.device._memory.read(register, start, size)
+    return ("ok", *(f"0x{word:08x}" for (word,) in struct.iter_unpack(">I", data)))
+
+
+@_standard("wordwrite")
+def _wordwrite(request: DeviceRequest, register: bytes, offset: bytes, *words: bytes) -> Any:
+    """Write words of 32 bits to a register (?wordwrite register word-offset word ...)."""
+    data = b"".join(struct.pack(">I", _parse_integer(word) & 0xFFFFFFFF) for word in words)
+    request.device._memory.write(register, 4 * _parse_integer(offset), data)
+    return "ok"
+
+
+def _versions(device: SimulatedDevice, client: ClientConnection) -> list[tuple[str, ...]]:
+    """Return what the greeting of version 5 and ?version-list tell."""
+    return [
+        ("katcp-protocol", str(client.protocol)),
+        ("katcp-library", f"katcp-simdevice-{__version__}"),
+        ("katcp-device", f"{device.name}-1.0", f"{device.name}-{__version__}"),
+    ]
+
+
+def _replace_messages(
+    steps: Sequence[Step], mtype: int, hook: Callable[[Message], list[Step]]
+) -> list[Step]:
+    """Return the steps, each message of a type replaced by what *hook* makes of it."""
+    replaced: list[Step] = []
+    for step in steps:
+        if isinstance(step, Message) and step.mtype == mtype:
+            replaced += hook(step)
+        else:
+            replaced.append(step)
+    return replaced
+
+
+def _parse_protocol(text: str) -> ProtocolFlags:
+    match = _PROTOCOL_RE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no protocol: use a text like '5.1-MIB' or '4'.")
+    return ProtocolFlags(int(match[1]), int(match[2] or 0), match[3])
+
+
+def _parse_integer(text: bytes) -> int:
+    """Return a decimal or hexadecimal number, or raise FailReply."""
+    if not _INTEGER_RE.fullmatch(text):
+        raise FailReply(f"'{_text(text)}' is not a number.")
+    return int(text, 16 if text[:2].lower() == b"0x" else 10)
+
+
+def _format_peer(peer: Sequence[Any]) -> str:
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _asyncio_loop(ioloop: IOLoop) -> asyncio.AbstractEventLoop:
+    loop: asyncio.AbstractEventLoop = ioloop.asyncio_loop  # type: ignore[attr-defined]
+    return loop
+
+
+def _run_in(ioloop: IOLoop, function: Callable[..., Any], *args: Any, timeout: float = 5.0) -> Any:
+    """Call a function in a loop, also in one that is run only now and then."""
+    if _asyncio_loop(ioloop).is_running():
+        return call_in_loop(ioloop, function, *args, timeout=timeout)
+
+    async def call() -> Any:
+        result = function(*args)
+        return await result if inspect.isawaitable(result) else result
+
+    return ioloop.run_sync(call, timeout)
+
+
+def _is_inside(ioloop: IOLoop) -> bool:
+    """Return whether the calling thread is the one that runs the loop."""
+    try:
+        return asyncio.get_running_loop() is _asyncio_loop(ioloop)
+    except RuntimeError:
+        return False
+
+
+# ---- as a process ----
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run a simulated device until SIGINT, SIGTERM or ``?halt``.
+
+    One line with its address is printed when it listens.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The command line. Default: that of the process.
+
+    Returns
+    -------
+    int
+        The exit status.
+    """
+    options = _make_argument_parser().parse_args(arguments)
+    if options.list_faults:
+        for name, description in list_faults().items():
+            print(f"{name:<28} {description}")
+        return 0
+    try:
+        device = SimulatedDevice(
+            options.host,
+            options.port,
+            protocol=options.protocol,
+            name=options.name,
+            faults=options.fault,
+            log_level=options.log_level,
+        )
+    except ValueError as error:
+        print(f"katcp.simdevice: {error}", file=sys.stderr)
+        return 2
+    try:
+        asyncio.run(_serve(device))
+    except OSError as error:
+        print(f"katcp.simdevice: cannot listen: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(device: SimulatedDevice) -> None:
+    device.start_in(IOLoop.current())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, device.stop)
+    host, port = device.address
+    print(f"{device.name} listens on {host}:{port}", flush=True)
+    await device.until_stopped()
+
+
+def _make_argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m katcp.simdevice", description="Run a simulated KATCP device."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="the port (any free one)")
+    parser.add_argument(
+        "--protocol", default="5.1-MIB", help="version and flags, like 4 or 5.1-MIBT (%(default)s)"
+    )
+    parser.add_argument("--name", default="simulated-device", help="its name (%(default)s)")
+    parser.add_argument(
+        "--log-level", default="warn", choices=LOG_LEVELS, help="of #log informs (%(default)s)"
+    )
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME[:REQUEST][=VALUE]",
+        help="something to do wrong; may be given several times",
+    )
+    parser.add_argument(
+        "--list-faults", action="store_true", help="tell what can be done wrong, and exit"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -217,9 +217,8 @@ def _fault(
 
 @_fault("stall", "connect")
 def _stall(fault: Fault, connection: FaultyConnection) -> None:
-    """Accept and say nothing, ever; limited to a request: nothing from that request on."""
-    if fault.request is None:
-        connection.mute()
+    """Accept and say nothing; limited to a request: nothing from that request on."""
+    connection.mute()
 
 
 @_fault("stall", "request")
@@ -337,9 +336,7 @@ def _reply_before_informs(fault: Fault, request: FaultyRequest, reply: Message) 
 
 
 @_fault("reply-before-informs", "inform")
-def _hold_inform(
-    fault: Fault, request: Optional[FaultyRequest], inform: Message
-) -> list[Step]:
+def _hold_inform(fault: Fault, request: Optional[FaultyRequest], inform: Message) -> list[Step]:
     if request is None:
         return [inform]
     request.held.append(inform)
@@ -431,6 +428,9 @@ def _coalesce(fault: Fault, connection: FaultyConnection, data: bytes) -> list[b
 
 def _changed(message: Message, **changes: Any) -> Message:
     """Return a copy of the message with another name, other arguments or another id."""
-    parts = {"name": message.name, "arguments": message.arguments, "mid": message.mid}
-    parts.update(changes)
-    return Message(message.mtype, **parts)
+    parts: dict[str, Any] = {
+        "name": message.name,
+        "arguments": message.arguments,
+        "mid": message.mid,
+    }
+    return Message(message.mtype, **{**parts, **changes})

@@ -70,6 +70,8 @@ class Sensor:
         and nominal-max, or these two and warn-min and warn-max.
     value : object, optional
         The first value. Default: none, and the status ``unknown``.
+    timestamp : float, optional
+        When the first value was read, in seconds since 1970.
     source : callable, optional
         A function of the time (seconds since 1970) that returns the value: a
         sensor that changes by itself, until it is set by hand.
@@ -98,6 +100,7 @@ class Sensor:
         params: Sequence[Any] = (),
         *,
         value: Any = None,
+        timestamp: float = 0.0,
         source: Optional[Callable[[float], Any]] = None,
         interval: float = 0.1,
     ) -> None:
@@ -109,9 +112,9 @@ class Sensor:
         self.source = source
         self.interval = interval
         self._check()
-        self._reading = Reading(0.0, "unknown", self._first_value())
+        self._reading = Reading(timestamp, "unknown", self._first_value())
         if value is not None:
-            self._reading = Reading(0.0, self._judge(value), self._checked(value))
+            self._reading = Reading(timestamp, self._judge(value), self._checked(value))
 
     def set(self, value: Any, status: Optional[str] = None, *, timestamp: float) -> None:
         """Set the reading; the sensor no longer changes by itself.
@@ -473,7 +476,7 @@ def default_sensors(now: float) -> list[Sensor]:
     -------
     list of Sensor
     """
-    sensors = [
+    return [
         Sensor(
             "counter",
             "integer",
@@ -488,25 +491,18 @@ def default_sensors(now: float) -> list[Sensor]:
             (10.0, 30.0, 0.0, 40.0),
             source=lambda time: round(20 + 5 * math.sin((time - now) * math.tau / 60), 3),
         ),
-        Sensor("enabled", "boolean", "Whether the device is enabled"),
-        Sensor("pll-lock", "lru", "State of the phase-locked loop"),
-        Sensor("mode", "discrete", "Mode of operation", params=("idle", "track", "slew")),
-        Sensor("label", "string", "Text on the front panel"),
-        Sensor("start-time", "timestamp", "When the device was made", "s"),
-        Sensor("gateway", "address", "Where the data go"),
+        *(
+            Sensor(name, sensor_type, description, params=params, value=value, timestamp=now)
+            for name, sensor_type, description, params, value in (
+                ("enabled", "boolean", "Whether the device is enabled", (), True),
+                ("pll-lock", "lru", "State of the phase-locked loop", (), "nominal"),
+                ("mode", "discrete", "Mode of operation", ("idle", "track", "slew"), "idle"),
+                ("label", "string", "Text on the front panel", (), "simulated device"),
+                ("start-time", "timestamp", "When the device was made", (), now),
+                ("gateway", "address", "Where the data go", (), ("10.0.0.1", 7148)),
+            )
+        ),
     ]
-    values = {
-        "enabled": True,
-        "pll-lock": "nominal",
-        "mode": "idle",
-        "label": "simulated device",
-        "start-time": now,
-        "gateway": ("10.0.0.1", 7148),
-    }
-    for sensor in sensors:
-        if sensor.name in values:
-            sensor.set(values[sensor.name], timestamp=now)
-    return sensors
 
 
 def _format_integer(value: Any) -> str:

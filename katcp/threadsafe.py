@@ -33,6 +33,10 @@ LOOP_CHECK_INTERVAL = 0.25
 
 DEFAULT_CALL_TIMEOUT = 5.0
 
+# Posted coroutines that have not ended: the loop itself holds no reference
+# that would keep them alive.
+_posted: set[asyncio.Future[Any]] = set()
+
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -65,6 +69,14 @@ class Waiter:
             self._done = True
             self._error = error
             self._lock.release()
+
+    def give_up(self) -> None:
+        """Take no outcome any more; in the waiting thread."""
+        self._done = True
+
+    def is_over(self) -> bool:
+        """Return whether an outcome would change nothing; in the loop's thread."""
+        return self._done
 
     def wait(self, door: LoopDoor, timeout: Optional[float] = None) -> bool:
         """Wait for the outcome; return False when *timeout* seconds are over.
@@ -121,6 +133,10 @@ class LoopDoor:
     def is_inside(self) -> bool:
         """Return whether the calling thread is the one that runs the loop."""
         return threading.get_ident() == self.thread_id
+
+    def is_closed(self) -> bool:
+        """Return whether the loop is closed."""
+        return self._asyncio_loop.is_closed()
 
     def is_gone(self) -> bool:
         """Return whether nothing that is posted will ever run, as it looks now.
@@ -292,14 +308,15 @@ def _run_posted(call: Callable[[], Any]) -> None:
     try:
         result = call()
         if inspect.isawaitable(result):
-            asyncio.ensure_future(result).add_done_callback(
-                functools.partial(_log_if_failed, call)
-            )
+            task = asyncio.ensure_future(result)
+            _posted.add(task)
+            task.add_done_callback(functools.partial(_end_posted, call))
     except Exception:
         app_log.exception("Exception in callback %r", call)
 
 
-def _log_if_failed(call: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+def _end_posted(call: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+    _posted.discard(future)
     if not future.cancelled() and future.exception() is not None:
         app_log.error("Exception in callback %r", call, exc_info=future.exception())
 
@@ -309,9 +326,7 @@ def _run_for_waiter(call: Callable[[], Any], waiter: Waiter) -> None:
     try:
         result = call()
         if inspect.isawaitable(result):
-            asyncio.ensure_future(result).add_done_callback(
-                functools.partial(_hand_over, waiter)
-            )
+            asyncio.ensure_future(result).add_done_callback(functools.partial(_hand_over, waiter))
         else:
             waiter.set_result(result)
     except BaseException as error:

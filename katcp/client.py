@@ -1,0 +1,2173 @@
+"""The four clients of KATCP devices.
+
+`DeviceClient` connects, reads, dispatches by name and sends. `AsyncClient`
+adds requests whose replies are waited for, `CallbackClient` and
+`BlockingClient` are safe to be called from any thread.
+
+A message's way in::
+
+    socket -> Connection.read_lines -> MessageParser.parse -> handle_message
+           -> handle_reply / handle_inform -> PendingRequests, else the table
+              of reply_* / inform_* methods, else unhandled_*
+
+and out::
+
+    request -> _assign_mid -> (pending, timer) -> send_message -> Connection.write
+
+Everything private here runs in the loop's thread, unless its docstring says
+"any thread". Programs subclass these clients and use short names for methods
+and attributes of their own, so the private names here are long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import os
+import random
+import threading
+import time
+import traceback
+from concurrent.futures import Future as ConcurrentFuture
+from typing import Any, Awaitable, Callable, ClassVar, Optional, Union
+
+import tornado.gen
+from future.types.newobject import newobject  # type: ignore[import-untyped]
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
+from tornado.util import ObjectDict
+from tornado.util import TimeoutError as TornadoTimeoutError
+
+from .connection import Connection, ConnectionEnded, ConnectionFailed
+from .errors import (
+    KatcpClientDisconnected,
+    KatcpClientError,
+    KatcpClientOverflow,
+    KatcpClientStopped,
+    KatcpClientTimeout,
+    KatcpSyntaxError,
+    KatcpThreadError,
+    KatcpTypeError,
+    KatcpUsageError,
+    KatcpVersionError,
+)
+from .events import AsyncEvent
+from .handlers import DeviceMetaclass
+from .ioloop_manager import IOLoopManager
+from .lifecycle import EVENT_NAMES, Lifecycle, State
+from .message import Message, shorten
+from .parser import MessageParser
+from .pending import PendingRequest, PendingRequests
+from .protocol import FLOAT_TS_KATCP_MAJOR, SEC_TO_MS_FAC, SEC_TS_KATCP_MAJOR
+from .protocol import ProtocolFlags, ServerProtocol
+from .threadsafe import LoopDoor, LoopGone, Waiter, make_threadsafe, make_threadsafe_blocking
+
+_default_logger = logging.getLogger(__name__)
+
+# How much longer than its timeout a blocking request waits for a loop that a
+# handler keeps busy, in seconds.
+BUSY_LOOP_MARGIN = 1.0
+
+# Each delay before a reconnect is this many times the one before, and then
+# made shorter by up to a quarter: clients that were thrown out together must
+# not come back together.
+_DELAY_GROWTH = 1.6
+_DELAY_JITTER = 0.25
+
+# After this many failures in a row, a success is worth a warning.
+_NOTABLE_FAILURES = 5
+
+_ReplyCallback = Callable[[Message], None]
+
+# Counts the forks that led to this process: a client lives in the process
+# that started it, and nowhere else.
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+# Awaitables of handlers that nobody waits for: the loop itself holds no
+# reference that would keep them alive.
+_background: set[asyncio.Future[Any]] = set()
+
+
+class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
+    """Device client proxy.
+
+    Subclasses should implement ``reply_*``, ``inform_*`` and ``request_*``
+    methods to take actions when messages arrive, and implement
+    `unhandled_inform`, `unhandled_reply` and `unhandled_request` to provide
+    fallbacks for messages for which there is no handler. A handler
+    ``inform_sensor_status(self, msg)`` is called for ``#sensor-status``.
+
+    Request messages can be sent by calling `send_request`.
+
+    Parameters
+    ----------
+    host : str
+        Host to connect to: a name or an IP address.
+    port : int
+        Port to connect to.
+    tb_limit : int, optional
+        Maximum number of stack frames in a traceback that is logged.
+    logger : logging.Logger, optional
+        Python Logger object to log to. Default: the logger ``katcp.client``.
+    auto_reconnect : bool, optional
+        Whether to automatically reconnect if the connection dies, or cannot
+        be made. If not, the client ends by itself then.
+    max_msg_size : int, optional
+        `MAX_MSG_SIZE` of this client, in bytes.
+    max_write_buffer_size : int, optional
+        `MAX_WRITE_BUFFER_SIZE` of this client, in bytes.
+
+    Attributes
+    ----------
+    protocol_flags : ProtocolFlags or None
+        The protocol of the device; None as long as it is not known.
+    versions : tornado.util.ObjectDict
+        What the device said of its versions: ``{"katcp-device": ("1.0",)}``.
+    last_connect_time : float or None
+        ``ioloop.time()`` when the last connection was made.
+    auto_reconnect_delay : float
+        Seconds until the first attempt to reconnect. The following ones come
+        after growing, randomised delays.
+    auto_reconnect_max_delay : float
+        The largest delay in seconds.
+
+    Notes
+    -----
+    Host names are looked up without blocking the ioloop.
+
+    Without `enable_thread_safety`, methods that do not say otherwise may only
+    be called in the thread of the ioloop.
+
+    Examples
+    --------
+    >>> class MyClient(DeviceClient):
+    ...     def reply_myreq(self, msg):
+    ...         print(str(msg))
+    ...
+    >>> c = MyClient('localhost', 10000)
+    >>> c.enable_thread_safety()
+    >>> c.start()
+    >>> c.wait_connected()
+    >>> c.send_request(katcp.Message.request('myreq'))
+    >>> # expect reply to be printed here
+    >>> # stop the client once we're finished with it
+    >>> c.stop()
+    >>> c.join()
+    """
+
+    #: Maximum message size that can be received in bytes.
+    #:
+    #: If more than MAX_MSG_SIZE bytes are read from the socket without
+    #: encountering a message terminator (i.e. newline), the connection is
+    #: closed.
+    MAX_MSG_SIZE: int = 2 * 1024 * 1024
+
+    #: Maximum outstanding bytes to be buffered by the client process.
+    #:
+    #: If more than MAX_WRITE_BUFFER_SIZE bytes are outstanding, the connection
+    #: is closed. Note that the OS also buffers socket writes, so more than
+    #: MAX_WRITE_BUFFER_SIZE bytes may be untransmitted in total.
+    MAX_WRITE_BUFFER_SIZE: int = 2 * MAX_MSG_SIZE
+
+    #: Do not spend more than this many seconds reading pipelined socket data.
+    MAX_LOOP_LATENCY: float = 0.03
+
+    #: Seconds until an attempt to connect to one address is given up.
+    CONNECT_TIMEOUT: float = 10.0
+
+    _inform_handlers: ClassVar[dict[str, Callable[..., Any]]]
+    _reply_handlers: ClassVar[dict[str, Callable[..., Any]]]
+    _request_handlers: ClassVar[dict[str, Callable[..., Any]]]
+
+    def __init__(
+        self,
+        host: Optional[str],
+        port: Union[int, str],
+        tb_limit: int = 20,
+        logger: logging.Logger = _default_logger,
+        auto_reconnect: bool = True,
+        *,
+        max_msg_size: Optional[int] = None,
+        max_write_buffer_size: Optional[int] = None,
+    ) -> None:
+        if max_msg_size is not None:
+            self.MAX_MSG_SIZE = max_msg_size
+        if max_write_buffer_size is not None:
+            self.MAX_WRITE_BUFFER_SIZE = max_write_buffer_size
+        self.versions = ObjectDict()
+        self.last_connect_time: Optional[float] = None
+        self.auto_reconnect_delay = 0.5
+        self.auto_reconnect_max_delay = 5.0
+        self.ioloop_thread_id: Optional[int] = None
+        self._bindaddr = (host or "0.0.0.0", _check_port(port))
+        self._tb_limit = tb_limit
+        self._logger = logger
+        self._auto_reconnect = auto_reconnect
+        self._threadsafe = False
+        self._forks_at_start = _forks
+        self._ioloop_manager = IOLoopManager()
+        self._loop_door: Optional[LoopDoor] = None
+        self._start_lock = threading.Lock()
+        self._lifecycle = Lifecycle()
+        self._state_events = {name: AsyncEvent() for name in [*sorted(EVENT_NAMES), "protocol"]}
+        self._stop_wanted = AsyncEvent()
+        self._stop_waiters: list[Waiter] = []
+        self._server_protocol = ServerProtocol()
+        self._message_parser = MessageParser()
+        self._device_connection: Optional[Connection] = None
+        self._connect_failures = 0
+        self._connect_failure_reason: Optional[str] = None
+        self._pending_requests = PendingRequests(logger)
+        self._show_state_in_events()
+
+    # What it is and where it is.
+
+    @property
+    def bind_address(self) -> tuple[str, int]:
+        """(host, port) where the client is connecting."""
+        return self._bindaddr
+
+    @property
+    def bind_address_string(self) -> str:
+        """``host:port`` where the client is connecting."""
+        return address_to_string(self._bindaddr)
+
+    @property
+    def sockname(self) -> tuple[Any, ...]:
+        """(address, port) of the client's end; port -1 while it is not connected."""
+        connection = self._device_connection
+        return (connection and connection.local_address) or (self._bindaddr[0], -1)
+
+    @property
+    def sockname_string(self) -> str:
+        """``address:port`` of the client's end."""
+        return address_to_string(self.sockname)
+
+    @property
+    def protocol_flags(self) -> Optional[ProtocolFlags]:
+        """The protocol of the device; None as long as it is not known."""
+        return self._server_protocol.flags
+
+    @property
+    def ioloop(self) -> Optional[IOLoop]:
+        """The ioloop of the client; None before `start`."""
+        return None if self._loop_door is None else self._loop_door.ioloop
+
+    @property
+    def threadsafe(self) -> bool:
+        """Whether `enable_thread_safety` was called."""
+        return self._threadsafe
+
+    @property
+    def _stream(self) -> Optional[IOStream]:
+        """The stream of the connection; programs set its limits."""
+        connection = self._device_connection
+        return None if connection is None else connection.stream
+
+    # Before the start.
+
+    def set_ioloop(self, ioloop: Optional[IOLoop] = None) -> None:
+        """Set the tornado.ioloop.IOLoop instance to use.
+
+        If `set_ioloop` is never called the ioloop is managed: started in a new
+        thread, and stopped if `stop` is called.
+
+        Parameters
+        ----------
+        ioloop : tornado.ioloop.IOLoop, optional
+            The ioloop. Default: `IOLoop.current()` when `start` is called.
+
+        Raises
+        ------
+        RuntimeError
+            If the client has an ioloop already.
+
+        Notes
+        -----
+        Must be called before `start` is called. May be called in any thread.
+        """
+        if self._lifecycle.state is not State.STOPPED:
+            raise KatcpUsageError("IOLoop instance already set")
+        self._ioloop_manager.set_ioloop(ioloop, managed=False)
+
+    def enable_thread_safety(self) -> None:
+        """Enable thread-safety features.
+
+        From then on, `request`, `send_request`, `send_message`, `disconnect`,
+        `AsyncClient.callback_request` and all methods that are decorated with
+        `make_threadsafe` or `make_threadsafe_blocking` may be called from any
+        thread.
+
+        Must be called before `start`.
+
+        Raises
+        ------
+        RuntimeError
+            If the client is started.
+        """
+        if self._threadsafe:
+            return
+        if self._lifecycle.state is not State.STOPPED:
+            raise KatcpUsageError("Cannot enable thread safety after start")
+        self._threadsafe = True
+
+    def preset_protocol_flags(self, protocol_flags: ProtocolFlags) -> None:
+        """Preset server protocol flags.
+
+        Sets the assumed server protocol flags and disables automatic server
+        version detection.
+
+        Parameters
+        ----------
+        protocol_flags : katcp.core.ProtocolFlags instance
+            The flags.
+
+        Raises
+        ------
+        KatcpTypeError
+            If they are anything else.
+
+        Notes
+        -----
+        May be called at any time and from any thread.
+        """
+        if not isinstance(protocol_flags, ProtocolFlags):
+            raise KatcpTypeError(
+                f"protocol_flags must be a ProtocolFlags, not {type(protocol_flags).__name__}."
+            )
+        self._server_protocol.use_preset(protocol_flags)
+        received = self._state_events["protocol"]
+        door = self._loop_door
+        if door is None or door.is_inside() or self._lifecycle.state is State.STOPPED:
+            received.set()
+        else:
+            door.post(received.set)
+
+    # Start, stop, and waiting for either.
+
+    def start(self, timeout: Optional[float] = None) -> None:
+        """Start the client in a new thread.
+
+        With `set_ioloop` there is no new thread: the client is started in that
+        ioloop.
+
+        Parameters
+        ----------
+        timeout : float in seconds
+            Seconds to wait for client thread to start. Do not specify a
+            timeout if start() is being called from the same ioloop that this
+            client will be installed on, since it will block the ioloop without
+            progressing. Default: do not wait.
+
+        Raises
+        ------
+        RuntimeError
+            If the client is started already.
+
+        Notes
+        -----
+        May be called from any thread.
+        """
+        with self._start_lock:
+            self._refuse_in_fork("start")
+            if self._lifecycle.state is not State.STOPPED:
+                raise KatcpUsageError("Device client already started.")
+            self._start_run()
+        if timeout is not None and not self._is_in_ioloop():
+            self.wait_running(timeout)
+
+    def stop(self, timeout: Optional[float] = None) -> None:
+        """Stop a running client.
+
+        Called from another thread than the ioloop's, this method only returns
+        once the client's main coroutine, _install(), has completed (and, if
+        the ioloop is managed, its thread has ended). Called in the thread of
+        the ioloop it returns at once; `until_stopped` can be used to wait.
+
+        Connecting, waiting to reconnect and pending requests are cut short. A
+        client that is stopped already, or that has ended by itself, is left as
+        it is.
+
+        Parameters
+        ----------
+        timeout : float in seconds
+            Seconds to wait for both client thread to have started, and for
+            stopping. Default: no limit.
+
+        Raises
+        ------
+        RuntimeError
+            If the client was never started.
+
+        Notes
+        -----
+        May be called from any thread.
+        """
+        door = self._loop_door
+        if door is None:
+            raise KatcpUsageError("Call start() before stop()")
+        if self._is_forked():
+            return
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._lifecycle.state is not State.STOPPED:
+            self._stop_and_wait(door, timeout)
+        if self._ioloop_manager.managed and not door.is_inside():
+            remaining = None if deadline is None else max(deadline - time.monotonic(), 0)
+            self._ioloop_manager.join(remaining)
+
+    def join(self, timeout: Optional[float] = None) -> None:
+        """Rejoin the client thread.
+
+        Parameters
+        ----------
+        timeout : float in seconds
+            Seconds to wait for thread to finish. Default: no limit.
+
+        Raises
+        ------
+        RuntimeError
+            If the client was never started, or in the thread of the ioloop.
+
+        Notes
+        -----
+        Does nothing if the ioloop is not managed. Use `until_stopped` instead.
+        """
+        self._ioloop_manager.join(timeout)
+
+    def running(self) -> bool:
+        """Whether the client is running.
+
+        Returns
+        -------
+        running : bool
+            Whether the client is running.
+
+        Notes
+        -----
+        May be called from any thread.
+        """
+        return self._lifecycle.holds("running") and not self._is_forked()
+
+    def is_connected(self) -> bool:
+        """Check if the socket is currently connected.
+
+        Returns
+        -------
+        connected : bool
+            Whether the client is connected.
+
+        Notes
+        -----
+        May be called from any thread.
+        """
+        return self._lifecycle.holds("connected") and not self._is_forked()
+
+    def wait_running(self, timeout: Optional[float] = None) -> bool:
+        """Wait until the client is running.
+
+        Parameters
+        ----------
+        timeout : float in seconds
+            Seconds to wait for the client to start running. Default: no limit.
+
+        Returns
+        -------
+        running : bool
+            Whether the client is running
+
+        Raises
+        ------
+        RuntimeError
+            Before `start`, after `stop`, or in the ioloop.
+
+        Notes
+        -----
+        Do not call this from the ioloop, use `until_running`.
+        """
+        return self._wait_for("running", timeout)
+
+    def wait_connected(self, timeout: Optional[float] = None) -> bool:
+        """Wait until the client is connected.
+
+        Parameters
+        ----------
+        timeout : float in seconds
+            Seconds to wait for the client to connect. Default: no limit.
+
+        Returns
+        -------
+        connected : bool
+            Whether the client is connected.
+
+        Raises
+        ------
+        RuntimeError
+            Before `start`, after `stop`, or in the ioloop.
+
+        Notes
+        -----
+        Do not call this from the ioloop, use `until_connected`.
+        """
+        return self._wait_for("connected", timeout)
+
+    def wait_disconnected(self, timeout: Optional[float] = None) -> bool:
+        """Wait until the client is disconnected.
+
+        Parameters
+        ----------
+        timeout : float in seconds
+            Seconds to wait for the client to disconnect. Default: no limit.
+
+        Returns
+        -------
+        disconnected : bool
+            Whether the client is disconnected.
+
+        Raises
+        ------
+        RuntimeError
+            Before `start`, or in the ioloop.
+
+        Notes
+        -----
+        Do not call this from the ioloop, use `until_disconnected`.
+        """
+        return self._wait_for("disconnected", timeout)
+
+    def wait_protocol(self, timeout: Optional[float] = None) -> bool:
+        """Wait until katcp protocol information has been received from server.
+
+        Parameters
+        ----------
+        timeout : float in seconds
+            Seconds to wait for the client to connect. Default: no limit.
+
+        Returns
+        -------
+        received : bool
+            Whether protocol information was received. If this method returns
+            True, the server's protocol information is available in the
+            ProtocolFlags instance self.protocol_flags.
+
+        Raises
+        ------
+        RuntimeError
+            Before `start`, after `stop`, or in the ioloop.
+
+        Notes
+        -----
+        Do not call this from the ioloop, use `until_protocol`.
+        """
+        return self._wait_for("protocol", timeout)
+
+    def until_running(self, timeout: Optional[float] = None) -> Awaitable[Any]:
+        """Return future that resolves when the client is running.
+
+        Parameters
+        ----------
+        timeout : float in seconds
+            After this time the future fails with `tornado.gen.TimeoutError`.
+            Default: no limit.
+
+        Returns
+        -------
+        tornado.concurrent.Future
+            It fails with `KatcpClientStopped` if the client is stopped first.
+
+        Notes
+        -----
+        Must be called from the same ioloop as the client.
+        """
+        return self._until("running", timeout)
+
+    def until_connected(self, timeout: Optional[float] = None) -> Awaitable[Any]:
+        """Return future that resolves when the client is connected.
+
+        Parameters
+        ----------
+        timeout : float in seconds
+            After this time the future fails with `tornado.gen.TimeoutError`.
+            Default: no limit.
+
+        Returns
+        -------
+        tornado.concurrent.Future
+            It fails with `KatcpClientStopped` if the client is stopped first.
+
+        Notes
+        -----
+        Must be called from the same ioloop as the client.
+        """
+        return self._until("connected", timeout, value=None)
+
+    def until_disconnected(self, timeout: Optional[float] = None) -> Awaitable[Any]:
+        """Return future that resolves when the client is disconnected.
+
+        Parameters
+        ----------
+        timeout : float in seconds
+            After this time the future fails with `tornado.gen.TimeoutError`.
+            Default: no limit.
+
+        Returns
+        -------
+        tornado.concurrent.Future
+
+        Notes
+        -----
+        Must be called from the same ioloop as the client.
+        """
+        return self._until("disconnected", timeout, value=None)
+
+    def until_protocol(self, timeout: Optional[float] = None) -> Awaitable[Any]:
+        """Return future that resolves after receipt of katcp protocol info.
+
+        If the returned future resolves, the server's protocol information is
+        available in the ProtocolFlags instance self.protocol_flags.
+
+        Parameters
+        ----------
+        timeout : float in seconds
+            After this time the future fails with `tornado.gen.TimeoutError`.
+            Default: no limit.
+
+        Returns
+        -------
+        tornado.concurrent.Future
+            It fails with `KatcpClientStopped` if the client is stopped first.
+
+        Notes
+        -----
+        Must be called from the same ioloop as the client.
+        """
+        return self._until("protocol", timeout, value=None)
+
+    def until_stopped(self, timeout: Optional[float] = None) -> Awaitable[Any]:
+        """Return future that resolves when the client has stopped.
+
+        Parameters
+        ----------
+        timeout : float in seconds
+            Seconds to wait for the client to stop. After this time the future
+            fails with `tornado.gen.TimeoutError`. Default: no limit.
+
+        Returns
+        -------
+        tornado.concurrent.Future
+
+        Notes
+        -----
+        If already running, `stop` must be called before this.
+
+        Must be called from the same ioloop as the client. If using a different
+        thread, or a managed ioloop, this method should not be used. Use `join`
+        instead.
+
+        Also note that stopped != not running. Stopped means the main coroutine
+        has ended, or was never started. When stopping, the running flag is
+        cleared some time before stopped is set.
+        """
+        return self._until("stopped", timeout)
+
+    # Sending.
+
+    @make_threadsafe_blocking
+    def send_message(self, msg: Message) -> Awaitable[None]:
+        """Send any kind of message.
+
+        Parameters
+        ----------
+        msg : Message object
+            The message to send.
+
+        Returns
+        -------
+        tornado.concurrent.Future
+            It resolves when the operating system has taken the message. A call
+            from another thread waits for that.
+
+        Raises
+        ------
+        KatcpClientDisconnected
+            If the client is not connected.
+        KatcpClientOverflow
+            If more than MAX_WRITE_BUFFER_SIZE bytes would wait to be sent. The
+            connection is closed then.
+        KatcpTypeError
+            If *msg* is not a Message.
+        """
+        self._refuse_other_threads("send_message")
+        if not isinstance(msg, Message):
+            raise KatcpTypeError(f"Only a Message can be sent, not {type(msg).__name__}.")
+        connection = self._device_connection
+        if connection is None or not self._lifecycle.holds("connected"):
+            raise self._not_connected()
+        data = bytes(msg) + b"\n"
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._logger.debug(
+                "Sending to %s: %s", self.bind_address_string, shorten(repr(data[:2000]))
+            )
+        try:
+            return connection.write(data)
+        except KatcpClientOverflow as error:
+            connection.close(error)
+            reason = f"Could not send to device {self.bind_address_string}: {error}"
+            self._logger.warning("%s. Message: %s", reason, shorten(repr(msg)))
+            raise KatcpClientOverflow(reason) from None
+        except KatcpClientDisconnected:
+            raise self._not_connected() from None
+
+    @make_threadsafe_blocking
+    def send_request(self, msg: Message) -> None:
+        """Send a request message.
+
+        Parameters
+        ----------
+        msg : Message object
+            The request Message to send.
+
+        Raises
+        ------
+        KatcpVersionError
+            If it has a message id, and the server does not support these.
+        KatcpTypeError
+            If *msg* is not a request.
+        KatcpClientDisconnected, KatcpClientOverflow
+            As for `send_message`.
+        """
+        self._refuse_other_threads("send_request")
+        _check_request(msg)
+        if msg.mid is not None:
+            self._check_mid(msg)
+        self.send_message(msg)
+        self._note_unclaimed(msg)
+
+    @make_threadsafe_blocking
+    def request(self, msg: Message, use_mid: Optional[bool] = None) -> Optional[bytes]:
+        """Send a request message, with automatic message ID assignment.
+
+        Parameters
+        ----------
+        msg : katcp.Message request message
+            The request to send.
+        use_mid : bool or None, default=None
+            Whether to use message ids. Default: if the server supports them.
+
+        Returns
+        -------
+        mid : bytes or None
+            The message id, or None if no msg id is used.
+
+            If use_mid is None and the server supports msg ids, or if use_mid
+            is True, a message ID will automatically be assigned if msg.mid is
+            None.
+
+            If msg.mid has a value, and the server supports msg ids, that value
+            will be used. If the server does not support msg ids,
+            KatcpVersionError will be raised.
+
+        Raises
+        ------
+        KatcpVersionError
+            As said.
+        KatcpUsageError
+            If the program chose an id that a pending request uses.
+        KatcpTypeError
+            If *msg* is not a request.
+        KatcpClientDisconnected, KatcpClientOverflow
+            As for `send_message`.
+        """
+        self._refuse_other_threads("request")
+        _check_request(msg)
+        self._assign_mid(msg, use_mid)
+        self.send_message(msg)
+        self._note_unclaimed(msg)
+        return msg.mid
+
+    def disconnect(self) -> None:
+        """Force client connection to close, reconnect if auto-connect set.
+
+        Does nothing if the client is not connected.
+
+        Notes
+        -----
+        May be called from any thread after `enable_thread_safety`.
+        """
+        if self._loop_door is not None and self._lifecycle.state is State.STOPPED:
+            if not self._stop_wanted.is_set():
+                return
+        self._disconnect()
+
+    def convert_seconds(self, time_seconds: float) -> float:
+        """Convert a time in seconds to the device timestamp units.
+
+        KATCP v4 and earlier, specified all timestamps in milliseconds. Since
+        KATCP v5, all timestamps are in seconds. If the device KATCP version
+        has been detected, this method converts a value in seconds to the
+        appropriate (seconds or milliseconds) quantity. For version smaller
+        than V4, the time value will be truncated to the nearest millisecond.
+
+        Parameters
+        ----------
+        time_seconds : float
+            A time in seconds.
+
+        Returns
+        -------
+        float or int
+            The time in seconds or milliseconds.
+
+        Raises
+        ------
+        KatcpUsageError
+            If the version of the device is not known yet.
+
+        Notes
+        -----
+        May be called from any thread.
+        """
+        flags = self.protocol_flags
+        if flags is None:
+            raise KatcpUsageError(
+                "The protocol version of the device is not known yet: "
+                "wait_protocol() or preset_protocol_flags() before convert_seconds()."
+            )
+        if flags.major >= SEC_TS_KATCP_MAJOR:
+            return time_seconds
+        milliseconds = time_seconds * SEC_TO_MS_FAC
+        return milliseconds if flags.major >= FLOAT_TS_KATCP_MAJOR else int(milliseconds)
+
+    # What arrives: documented hooks, called in the ioloop.
+
+    def notify_connected(self, connected: bool) -> None:
+        """Event handler that is called whenever the connection status changes.
+
+        Override in derived class for desired behaviour.
+
+        .. note::
+
+           This function should never block. Doing so will cause the client to
+           cease processing data from the server until notify_connected
+           completes.
+
+        Parameters
+        ----------
+        connected : bool
+            Whether the client has just connected (True) or just disconnected
+            (False).
+        """
+
+    def handle_message(self, msg: Message) -> Any:
+        """Handle a message from the server.
+
+        Parameters
+        ----------
+        msg : Message object
+            The Message to dispatch to the handler methods.
+
+        Returns
+        -------
+        awaitable or None
+            Reading pauses until the awaitable is done.
+        """
+        if msg.mtype == Message.INFORM:
+            return self.handle_inform(msg)
+        if msg.mtype == Message.REPLY:
+            return self.handle_reply(msg)
+        return self.handle_request(msg)
+
+    def handle_inform(self, msg: Message) -> Any:
+        """Dispatch an inform message to the appropriate method.
+
+        Parameters
+        ----------
+        msg : Message object
+            The inform message to dispatch.
+
+        Returns
+        -------
+        awaitable or None
+            What the handler returned.
+        """
+        return self._call_handler("Inform", self._inform_handlers, self.unhandled_inform, msg)
+
+    def handle_reply(self, msg: Message) -> Any:
+        """Dispatch a reply message to the appropriate method.
+
+        Parameters
+        ----------
+        msg : Message object
+            The reply message to dispatch.
+
+        Returns
+        -------
+        awaitable or None
+            What the handler returned.
+        """
+        return self._call_handler("Reply", self._reply_handlers, self.unhandled_reply, msg)
+
+    def handle_request(self, msg: Message) -> Any:
+        """Dispatch a request message to the appropriate method.
+
+        The Message that the method returns, or that the awaitable it returns
+        resolves with, is sent as the reply.
+
+        Parameters
+        ----------
+        msg : Message object
+            The request message to dispatch.
+
+        Returns
+        -------
+        awaitable or None
+            An awaitable if the handler returned one.
+        """
+        if msg.name not in self._request_handlers:
+            return self._call_handler("Request", {}, self.unhandled_request, msg)
+        reply = self._call_handler("Request", self._request_handlers, None, msg)
+        if _is_awaitable(reply):
+            return self._send_handler_reply_later(msg, reply)
+        self._send_handler_reply(msg, reply)
+        return None
+
+    def inform_version_connect(self, msg: Message) -> None:
+        """Process a #version-connect message.
+
+        Parameters
+        ----------
+        msg : Message object
+            The inform: a role like ``katcp-device``, its version, and perhaps
+            more.
+        """
+        if len(msg.arguments) < 2:
+            return
+        role, *texts = (_as_text(argument) for argument in msg.arguments)
+        self.versions[role] = tuple(texts)
+        if role == "katcp-protocol":
+            self._learn_protocol(self._server_protocol.on_version_connect(msg))
+
+    def inform_version(self, msg: Message) -> None:
+        """Handle katcp v4 and below version inform.
+
+        Parameters
+        ----------
+        msg : Message object
+            The inform.
+        """
+        self._learn_protocol(self._server_protocol.on_v4_inform(msg))
+
+    def inform_build_state(self, msg: Message) -> None:
+        """Handle katcp v4 and below build-state inform.
+
+        Parameters
+        ----------
+        msg : Message object
+            The inform.
+        """
+        self._learn_protocol(self._server_protocol.on_v4_inform(msg))
+
+    def unhandled_inform(self, msg: Message) -> Any:
+        """Fallback method for inform messages without a registered handler.
+
+        Parameters
+        ----------
+        msg : Message object
+            The inform message that wasn't processed by any handlers.
+        """
+
+    def unhandled_reply(self, msg: Message) -> Any:
+        """Fallback method for reply messages without a registered handler.
+
+        Parameters
+        ----------
+        msg : Message object
+            The reply message that wasn't processed by any handlers.
+        """
+
+    def unhandled_request(self, msg: Message) -> Any:
+        """Fallback method for requests without a registered handler.
+
+        Answers ``invalid``: the protocol wants a reply to every request.
+
+        Parameters
+        ----------
+        msg : Message object
+            The request message that wasn't processed by any handlers.
+        """
+        self.send_message(Message.reply_to_request(msg, Message.INVALID, "Unknown request."))
+
+    # Threads and misuse.
+
+    def _is_forked(self) -> bool:
+        """Whether the client was started in another process; any thread."""
+        return self._forks_at_start != _forks and self._lifecycle.state is not State.STOPPED
+
+    def _is_in_ioloop(self) -> bool:
+        """Whether this is the thread of the loop; any thread."""
+        return self._loop_door is not None and self._loop_door.is_inside()
+
+    def _refuse_in_fork(self, name: str) -> None:
+        """Raise if the client was started in another process; any thread."""
+        if self._is_forked():
+            raise KatcpUsageError(
+                f"Cannot call {name}(): the client was started in another process. "
+                "Make a new client after the fork."
+            )
+
+    def _refuse_other_threads(self, name: str) -> None:
+        """Raise unless this is the thread of a started client's loop; any thread."""
+        door = self._started_door(name)
+        if door.thread_id is not None and not door.is_inside():
+            raise KatcpThreadError(
+                f"{name}() must be called in the thread of the ioloop. "
+                "Call enable_thread_safety() before start() to use it from other threads."
+            )
+
+    def _started_door(self, name: str) -> LoopDoor:
+        """Return the door of a client that is not stopped, or raise; any thread."""
+        door = self._loop_door
+        self._refuse_in_fork(name)
+        if door is None:
+            raise KatcpUsageError(f"Call start() before {name}()")
+        if self._lifecycle.state is State.STOPPED:
+            if self._stop_wanted.is_set():
+                raise KatcpUsageError(f"The client is stopped: call start() before {name}()")
+            raise self._not_connected()
+        return door
+
+    def _door_to_enter(self, name: str) -> Optional[LoopDoor]:
+        """Return where a thread-safe call has to go in, None to call directly; any thread."""
+        if not self._threadsafe or self._is_in_ioloop():
+            return None
+        return self._started_door(name)
+
+    def _door_to_wait_at(self, name: str, instead: str) -> LoopDoor:
+        """Return the door of a started client, in a thread that may wait; any thread."""
+        self._refuse_in_fork(name)
+        door = self._loop_door
+        if door is None:
+            raise KatcpUsageError(f"Call start() before {name}()")
+        if door.is_inside():
+            raise KatcpThreadError(f"Cannot call {name}() in ioloop{instead}")
+        return door
+
+    def _not_connected(self) -> KatcpClientDisconnected:
+        return KatcpClientDisconnected(f"Not connected to device {self.bind_address_string}")
+
+    # States and the events that show them.
+
+    def _enter(self, state: State) -> None:
+        """Go to *state*, and let the events show it."""
+        self._lifecycle.move(state)
+        self._show_state_in_events()
+
+    def _show_state_in_events(self) -> None:
+        for name in EVENT_NAMES:
+            event = self._state_events[name]
+            if self._lifecycle.holds(name) != event.is_set():
+                (event.clear if event.is_set() else event.set)()
+
+    def _wait_for(self, event_name: str, timeout: Optional[float]) -> bool:
+        """Wait for an event; return whether it holds; any thread but the loop's."""
+        name = f"wait_{event_name}"
+        door = self._door_to_wait_at(name, f", use until_{event_name}()")
+        event = self._state_events[event_name]
+        if event.is_set():
+            return True
+        if self._lifecycle.state is State.STOPPED:
+            if self._stop_wanted.is_set():
+                raise KatcpUsageError(f"The client is stopped: call start() before {name}()")
+            return False
+        if timeout is not None and timeout <= 0:
+            return False
+        waiter = Waiter()
+        try:
+            door.post(self._wake_at, event, waiter, timeout)
+            waiter.wait(door, timeout)
+        except (KatcpUsageError, LoopGone):
+            return False
+        return event.is_set()
+
+    def _wake_at(self, event: AsyncEvent, waiter: Waiter, timeout: Optional[float]) -> None:
+        """Let *waiter* wait no longer than until *event*, or the client's end."""
+        if self._lifecycle.state is State.STOPPED:
+            waiter.set_result(None)
+            return
+        future = asyncio.ensure_future(event.until_set(timeout))
+        future.add_done_callback(lambda done: waiter.set_result(done.exception()))
+
+    def _until(
+        self, event_name: str, timeout: Optional[float], value: Optional[bool] = True
+    ) -> Awaitable[Any]:
+        """Return a future that resolves with *value* when an event holds."""
+        name = f"until_{event_name}"
+        self._refuse_in_fork(name)
+        door = self._loop_door
+        if door is None and self._ioloop_manager.managed:
+            raise KatcpThreadError(
+                f"Call start() before {name}(), and call that in the ioloop only."
+            )
+        if door is not None and door.thread_id is not None and not door.is_inside():
+            raise KatcpThreadError(f"{name}() must be called in the thread of the ioloop.")
+        return self._state_events[event_name].until_set(timeout, value)
+
+    # The life of a run: from start to stop.
+
+    def _start_run(self) -> None:
+        """Let the main coroutine begin; any thread, under the start lock."""
+        manager = self._ioloop_manager
+        if self._loop_door is not None and manager.managed:
+            # The last run may have ended a moment ago, and its thread with it.
+            manager.join()
+        manager.start()
+        door = manager.get_door()
+        for event in (*self._state_events.values(), self._stop_wanted):
+            event.ioloop = door.ioloop
+        self._forks_at_start = _forks
+        self._stop_wanted.clear()
+        if not self._server_protocol.preset:
+            self._state_events["protocol"].clear()
+        self._loop_door = door
+        self._enter(State.STARTING)
+        door.post(self._install, door)
+
+    async def _install(self, door: LoopDoor) -> None:
+        """The main coroutine: from start to stop."""
+        door.remember_thread()
+        self.ioloop_thread_id = door.thread_id
+        try:
+            self._enter(State.CONNECTING)
+            await self._keep_connected()
+        except Exception:
+            self._logger.exception("Unhandled exception in the client's main coroutine")
+        finally:
+            self._end_run()
+
+    async def _keep_connected(self) -> None:
+        """Connect, and connect again, until the client shall end."""
+        attempt = 0
+        while True:
+            lasted = await self._connect_once()
+            if self._stop_wanted.is_set():
+                return
+            if self._lifecycle.state is not State.WAITING:
+                self._enter(State.WAITING)
+            if not self._auto_reconnect:
+                return
+            attempt = 0 if lasted >= self.auto_reconnect_max_delay else attempt
+            try:
+                await self._stop_wanted.until_set(self._reconnect_delay(attempt))
+                return
+            except TornadoTimeoutError:
+                attempt += 1
+            self._enter(State.CONNECTING)
+
+    def _reconnect_delay(self, attempt: int) -> float:
+        """Return how long to wait before an attempt; the first is number 0."""
+        if attempt == 0:
+            return self.auto_reconnect_delay
+        # The exponent is bounded, or a year without connection would overflow.
+        grown = self.auto_reconnect_delay * _DELAY_GROWTH ** min(attempt, 100)
+        longest = max(self.auto_reconnect_delay, self.auto_reconnect_max_delay)
+        return min(grown, longest) * (1 - _DELAY_JITTER * random.random())
+
+    async def _connect_once(self) -> float:
+        """Connect and stay connected; return for how many seconds it was."""
+        host, port = self._bindaddr
+        connection = Connection(
+            host, port, lambda: self.MAX_MSG_SIZE, lambda: self.MAX_WRITE_BUFFER_SIZE
+        )
+        self._device_connection = connection
+        try:
+            await connection.open(self.CONNECT_TIMEOUT)
+        except ConnectionFailed as error:
+            self._log_connect_failure(str(error))
+            return 0.0
+        finally:
+            # Cancelled, too, it must not stay open.
+            if connection.stream is None:
+                connection.close()
+        began = time.monotonic()
+        self._log_connected()
+        await self._use_connection(connection)
+        return time.monotonic() - began
+
+    async def _use_connection(self, connection: Connection) -> None:
+        """Read from *connection* to its end; then nothing is pending any more."""
+        self.last_connect_time = IOLoop.current().time()
+        self._server_protocol.reset()
+        self.versions = ObjectDict()
+        if not self._server_protocol.preset:
+            self._state_events["protocol"].clear()
+        self._enter(State.CONNECTED)
+        try:
+            if self._notify(True):
+                await self._read_to_the_end(connection)
+        finally:
+            connection.close()
+            if self._lifecycle.state is State.CONNECTED:
+                self._enter(State.WAITING)
+            self._notify(False)
+            self._fail_pending(*self._why_ended(connection))
+
+    def _notify(self, connected: bool) -> bool:
+        """Call notify_connected(); return whether it did not raise."""
+        try:
+            self.notify_connected(connected)
+        except Exception:
+            self._logger.exception(
+                "Notify connect failed. Disconnecting." if connected else "Notify connect failed"
+            )
+            return False
+        return True
+
+    def _why_ended(self, connection: Connection) -> tuple[str, KatcpClientError]:
+        """Return what the requests that were pending are told."""
+        if self._stop_wanted.is_set():
+            reason = "Client stopped before reply was received"
+            return reason, KatcpClientStopped(reason)
+        reason = "Connection closed before reply was received"
+        if isinstance(connection.error, KatcpClientOverflow):
+            reason = f"{reason}: {connection.error}"
+        error = KatcpClientDisconnected(reason)
+        error.__cause__ = connection.error
+        return reason, error
+
+    def _disconnect_now(self) -> None:
+        connection = self._device_connection
+        if connection is not None and self._lifecycle.state is State.CONNECTED:
+            connection.close()
+            self._enter(State.WAITING)
+
+    @make_threadsafe
+    def _disconnect(self) -> None:
+        self._refuse_other_threads("disconnect")
+        self._disconnect_now()
+
+    def _stop_and_wait(self, door: LoopDoor, timeout: Optional[float]) -> None:
+        """Let the main coroutine end; wait for it, but not in its thread; any thread."""
+        waiter = Waiter()
+        try:
+            door.post(self._begin_stop, waiter)
+        except KatcpUsageError:
+            self._end_run_without_ioloop(door)
+            return
+        if door.is_inside() or (door.thread_id is None and not self._ioloop_manager.managed):
+            # Nobody to wait for: the caller himself has to run the loop.
+            return
+        try:
+            if not waiter.wait(door, timeout):
+                self._logger.warning("The client has not stopped within %s seconds", timeout)
+        except LoopGone:
+            self._end_run_without_ioloop(door)
+
+    def _begin_stop(self, waiter: Waiter) -> None:
+        """Cut whatever the main coroutine waits for."""
+        if self._lifecycle.state is State.STOPPED:
+            waiter.set_result(None)
+            return
+        self._stop_waiters.append(waiter)
+        self._stop_wanted.set()
+        if self._lifecycle.state is not State.STOPPING:
+            self._enter(State.STOPPING)
+        if self._device_connection is not None:
+            self._device_connection.close()
+
+    def _end_run(self) -> None:
+        """Let nobody wait for a client that has ended."""
+        if self._lifecycle.state is not State.STOPPING:
+            self._enter(State.STOPPING)
+        if self._device_connection is not None:
+            self._device_connection.close()
+        reason = "Client stopped before reply was received"
+        self._fail_pending(reason, KatcpClientStopped(reason))
+        self._device_connection = None
+        self._logger.info("Client connect loop for %r finished.", self._bindaddr)
+        self._enter(State.STOPPED)
+        for name in ("running", "connected", "protocol"):
+            self._state_events[name].fail_waiting(KatcpClientStopped("The client has stopped."))
+        waiters, self._stop_waiters = self._stop_waiters, []
+        for waiter in waiters:
+            waiter.set_result(None)
+        if self._ioloop_manager.managed:
+            self._ioloop_manager.stop()
+
+    def _end_run_without_ioloop(self, door: LoopDoor) -> None:
+        """End the run of a client whose loop was closed behind its back; any thread."""
+        if door.is_closed() and self._lifecycle.state is not State.STOPPED:
+            self._stop_wanted.set()
+            self._end_run()
+
+    # Reading.
+
+    async def _read_to_the_end(self, connection: Connection) -> None:
+        """Handle the lines of *connection* until it ends."""
+        clock = time.monotonic
+        turn_end = clock() + self.MAX_LOOP_LATENCY
+        while True:
+            try:
+                lines = await connection.read_lines()
+            except ConnectionEnded as end:
+                self._log_end(connection, end.cause)
+                return
+            for line in lines:
+                pause = self._handle_line(line)
+                if pause is not None:
+                    await connection.until_done_or_closed(pause)
+                if connection.is_closed:
+                    return
+                if clock() > turn_end:
+                    await asyncio.sleep(0)
+                    turn_end = clock() + self.MAX_LOOP_LATENCY
+            if clock() > turn_end:
+                await asyncio.sleep(0)
+                turn_end = clock() + self.MAX_LOOP_LATENCY
+
+    def _handle_line(self, line: bytes) -> Optional[Awaitable[Any]]:
+        """Parse and handle one line; return what reading has to wait for."""
+        try:
+            msg = self._message_parser.parse(line)
+        except KatcpSyntaxError:
+            self._logger.error(
+                "BAD COMMAND: %s\n in line %s", self._traceback(), shorten(repr(line[:2000]))
+            )
+            return None
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._logger.debug(
+                "received from %s: '%s'", self.bind_address_string, shorten(str(msg))
+            )
+        try:
+            result = self.handle_message(msg)
+        except Exception:
+            self._log_unhandled(msg)
+            return None
+        if result is None or not _is_awaitable(result):
+            return None
+        return self._log_failure_of(result, lambda: self._log_unhandled(msg))
+
+    def _call_handler(
+        self,
+        kind: str,
+        handlers: dict[str, Callable[..., Any]],
+        fallback: Optional[Callable[[Message], Any]],
+        msg: Message,
+    ) -> Any:
+        """Call the handler of *msg*, or the fallback; what it raises is logged."""
+        handler = handlers.get(msg.name)
+        try:
+            if handler is not None:
+                result = handler(self, msg)
+            else:
+                result = fallback(msg) if fallback is not None else None
+        except Exception:
+            self._log_handler_failure(kind, msg)
+            return None
+        if result is None or not _is_awaitable(result):
+            return result
+        return self._log_failure_of(result, lambda: self._log_handler_failure(kind, msg))
+
+    async def _log_failure_of(self, awaitable: Any, log: Callable[[], None]) -> Any:
+        """Return the result of *awaitable*, or None after its exception was logged."""
+        try:
+            return await tornado.gen.convert_yielded(awaitable)
+        except Exception:
+            log()
+            return None
+
+    async def _send_handler_reply_later(self, msg: Message, reply: Awaitable[Any]) -> None:
+        self._send_handler_reply(msg, await reply)
+
+    def _send_handler_reply(self, msg: Message, reply: Any) -> None:
+        """Send what the handler of the device's request *msg* returned."""
+        if reply is None:
+            return
+        try:
+            if not isinstance(reply, Message) or reply.name != msg.name:
+                raise KatcpTypeError(
+                    f"The handler of the request {msg.name!r} must return a reply "
+                    f"of that name, not {reply!r}."
+                )
+            reply.mid = msg.mid
+            self.send_message(reply)
+        except Exception:
+            self._log_handler_failure("Request", msg)
+
+    def _learn_protocol(self, warning: Optional[str]) -> None:
+        """Note that an inform told of the protocol."""
+        if warning is not None:
+            self._logger.warning("%s", warning)
+        if self._server_protocol.flags is not None:
+            self._state_events["protocol"].set()
+
+    # Message ids.
+
+    def _assign_mid(self, msg: Message, use_mid: Optional[bool]) -> None:
+        """Give *msg* the id to send it with, or none; raise if that cannot be."""
+        supported = self._server_protocol.message_ids
+        if self._is_stale_mid(msg) or (
+            self._is_own_mid(msg) and (use_mid is False or not supported)
+        ):
+            msg.mid = None
+        if msg.mid is not None:
+            self._check_mid(msg)
+        elif use_mid or (use_mid is None and supported):
+            if not supported:
+                raise KatcpVersionError("Message IDs not supported by server")
+            msg.mid = msg._client_mid = b"%d" % self._pending_requests.next_mid()
+
+    def _is_own_mid(self, msg: Message) -> bool:
+        """Whether a client gave *msg* its id, when it was sent before."""
+        return msg.mid is not None and msg.mid == msg._client_mid
+
+    def _is_stale_mid(self, msg: Message) -> bool:
+        """Whether the id from the last time *msg* was sent may still be answered."""
+        if not self._is_own_mid(msg):
+            return False
+        mid = int(msg.mid or 0)
+        pending = self._pending_requests
+        return pending.is_mid_pending(mid) or pending.may_be_answered_late(mid)
+
+    def _check_mid(self, msg: Message) -> None:
+        """Raise if *msg* cannot be sent with the id that the program chose."""
+        if not self._server_protocol.message_ids:
+            raise KatcpVersionError("Message IDs not supported by server")
+        if self._pending_requests.is_mid_pending(int(msg.mid or 0)):
+            raise KatcpUsageError(
+                f"Message id {_as_text(msg.mid or b'')} is used by a pending request: "
+                "choose another one, or leave the choice to the client."
+            )
+
+    def _note_unclaimed(self, msg: Message) -> None:
+        """Note that *msg* was sent and that its reply goes to the handlers."""
+
+    def _fail_pending(self, reason: str, error: KatcpClientError) -> None:
+        """Let all pending requests end with a made-up reply."""
+
+    # Logs.
+
+    def _traceback(self) -> str:
+        """Return the current exception as text, as the old client showed it."""
+        return "\n".join(traceback.format_exc(limit=self._tb_limit).splitlines(keepends=True))
+
+    def _log_handler_failure(self, kind: str, msg: Message) -> None:
+        self._logger.error("%s %s FAIL: %s", kind, msg.name, self._traceback())
+
+    def _log_unhandled(self, msg: Message) -> None:
+        self._logger.exception(
+            "Unhandled exception in handle_message() from %s for message '%s'",
+            self.bind_address_string,
+            shorten(str(msg)),
+        )
+
+    def _log_connect_failure(self, reason: str) -> None:
+        """Log the reason: once as a warning, then only for those who debug."""
+        self._connect_failures += 1
+        known = reason == self._connect_failure_reason
+        self._connect_failure_reason = reason
+        if not self._stop_wanted.is_set():
+            self._logger.log(
+                logging.DEBUG if known else logging.WARNING,
+                "Failed to connect to %r: %s",
+                self._bindaddr,
+                reason,
+            )
+
+    def _log_connected(self) -> None:
+        failures, self._connect_failures = self._connect_failures, 0
+        self._connect_failure_reason = None
+        if failures >= _NOTABLE_FAILURES:
+            self._logger.warning("Reconnected to %s", self.bind_address_string)
+        self._logger.debug(
+            "Connected to %s with client addr %s", self.bind_address_string, self.sockname_string
+        )
+
+    def _log_end(self, connection: Connection, cause: Optional[BaseException]) -> None:
+        if connection.half_line:
+            self._logger.warning(
+                "Dropped a line of %d bytes without end from %s: %s",
+                len(connection.half_line),
+                self.bind_address_string,
+                shorten(repr(connection.half_line[:2000])),
+            )
+        if cause is not None:
+            self._logger.warning(
+                "Client stream for server %s closed with error %r",
+                self.bind_address_string,
+                cause,
+            )
+
+
+class AsyncClient(DeviceClient):
+    """Implement async and callback-based requests on top of DeviceClient.
+
+    This client will use message IDs if the server supports them.
+
+    Parameters
+    ----------
+    host : str
+        Host to connect to.
+    port : int
+        Port to connect to.
+    tb_limit : int, optional
+        Maximum number of stack frames in a traceback that is logged.
+    timeout : float in seconds, optional
+        Default number of seconds to wait before a callback callback_request
+        times out. Can be overridden in individual calls to callback_request.
+        None: no limit.
+    logger : object, optional
+        Python Logger object to log to. Default: the logger ``katcp.client``.
+    auto_reconnect : bool, optional
+        Whether to automatically reconnect if the connection dies.
+    max_msg_size, max_write_buffer_size : int, optional
+        As for `DeviceClient`.
+
+    Notes
+    -----
+    Every request ends exactly once: with the device's reply, or with a reply
+    ``fail reason`` that the client makes up itself. The latter has an
+    exception in its attribute `Message.local_error` that tells the cause.
+
+    Examples
+    --------
+    >>> def reply_cb(msg):
+    ...     print("Reply:", msg)
+    ...
+    >>> def inform_cb(msg):
+    ...     print("Inform:", msg)
+    ...
+    >>> c = AsyncClient('localhost', 10000)
+    >>> c.start()
+    >>> c.ioloop.add_callback(
+    ...     c.callback_request,
+    ...     katcp.Message.request('myreq'),
+    ...     reply_cb=reply_cb,
+    ...     inform_cb=inform_cb,
+    ... )
+    ...
+    >>> # expect reply to be printed here
+    >>> # stop the client once we're finished with it
+    >>> c.stop()
+    >>> c.join()
+    """
+
+    def __init__(
+        self,
+        host: Optional[str],
+        port: Union[int, str],
+        tb_limit: int = 20,
+        timeout: Optional[float] = 5.0,
+        logger: logging.Logger = _default_logger,
+        auto_reconnect: bool = True,
+        *,
+        max_msg_size: Optional[int] = None,
+        max_write_buffer_size: Optional[int] = None,
+    ) -> None:
+        super().__init__(
+            host,
+            port,
+            tb_limit=tb_limit,
+            logger=logger,
+            auto_reconnect=auto_reconnect,
+            max_msg_size=max_msg_size,
+            max_write_buffer_size=max_write_buffer_size,
+        )
+        self._request_timeout = timeout
+        # One timer for all pending requests, set to the earliest deadline.
+        self._deadline_timer: Optional[asyncio.TimerHandle] = None
+
+    def callback_request(
+        self,
+        msg: Message,
+        reply_cb: Optional[Callable[..., Any]] = None,
+        inform_cb: Optional[Callable[..., Any]] = None,
+        user_data: Any = None,
+        timeout: Optional[float] = None,
+        use_mid: Optional[bool] = None,
+    ) -> None:
+        """Send a request message.
+
+        Parameters
+        ----------
+        msg : Message object
+            The request message to send.
+        reply_cb : function
+            The reply callback with signature reply_cb(msg) or
+            reply_cb(msg, \\*user_data). Without it the reply goes to the
+            ``reply_*`` handlers.
+        inform_cb : function
+            The inform callback with signature inform_cb(msg) or
+            inform_cb(msg, \\*user_data). Without it the informs go to the
+            ``inform_*`` handlers.
+        user_data : tuple
+            Optional user data to send to the reply and inform callbacks.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+        use_mid : boolean, optional
+            Whether to use message IDs. Default is to use message IDs if the
+            server supports them.
+
+        Raises
+        ------
+        KatcpTypeError
+            If *msg* is not a request.
+        KatcpUsageError
+            Before `start` or after `stop`, or if the program chose a message
+            id that a pending request uses.
+
+        Notes
+        -----
+        The callbacks are called in the ioloop, never before this method has
+        returned. May be called from any thread after `enable_thread_safety`.
+        """
+        _check_request(msg)
+        on_reply = None if reply_cb is None else self._reply_caller(reply_cb, user_data)
+        on_inform = None if inform_cb is None else self._inform_caller(inform_cb, user_data)
+        limit = self._limit(timeout)
+        try:
+            door = self._door_to_enter("callback_request")
+            if door is None:
+                self._refuse_other_threads("callback_request")
+        except KatcpClientDisconnected as error:
+            # The client has ended by itself, and its loop with it perhaps.
+            if on_reply is not None:
+                on_reply(_made_up_reply(msg, error))
+            return
+        if door is None:
+            self._callback_request(msg, on_reply, on_inform, limit, use_mid)
+            return
+        self._check_before_posting(msg)
+        door.post(self._posted_callback_request, msg, on_reply, on_inform, limit, use_mid)
+
+    def future_request(
+        self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
+    ) -> Awaitable[tuple[Message, list[Message]]]:
+        """Send a request message, with future replies.
+
+        Parameters
+        ----------
+        msg : Message object
+            The request Message to send.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+        use_mid : boolean, optional
+            Whether to use message IDs. Default is to use message IDs if the
+            server supports them.
+
+        Returns
+        -------
+        A tornado.concurrent.Future that resolves with:
+
+        reply : Message object
+            The reply message received.
+        informs : list of Message objects
+            A list of the inform messages received.
+
+        Raises
+        ------
+        KatcpTypeError
+            If *msg* is not a request.
+        KatcpUsageError
+            Before `start` or after `stop`, from another thread than the
+            ioloop's, or if the program chose a message id that a pending
+            request uses.
+
+        Notes
+        -----
+        Must be called in the ioloop. A future that is cancelled forgets the
+        request.
+        """
+        _check_request(msg)
+        future: asyncio.Future[Any] = self._new_future("future_request")
+        informs: list[Message] = []
+
+        def on_reply(reply: Message) -> None:
+            if not future.done():
+                future.set_result((reply, informs))
+
+        try:
+            self._refuse_other_threads("future_request")
+            request = self._begin_request(
+                msg, on_reply, informs.append, self._limit(timeout), use_mid
+            )
+        except KatcpClientError as error:
+            on_reply(_made_up_reply(msg, error))
+            return future
+        future.add_done_callback(functools.partial(self._forget_if_cancelled, request))
+        return future
+
+    def blocking_request(
+        self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
+    ) -> tuple[Message, list[Message]]:
+        """Send a request message and wait for its reply.
+
+        Parameters
+        ----------
+        msg : Message object
+            The request Message to send.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+        use_mid : boolean, optional
+            Whether to use message IDs. Default is to use message IDs if the
+            server supports them.
+
+        Returns
+        -------
+        reply : Message object
+            The reply message received.
+        informs : list of Message objects
+            A list of the inform messages received.
+
+        Raises
+        ------
+        KatcpTypeError
+            If *msg* is not a request.
+        KatcpUsageError
+            Before `start` or after `stop`, in the ioloop, or if the program
+            chose a message id that a pending request uses.
+
+        Notes
+        -----
+        May be called from any thread but the ioloop's.
+
+        Examples
+        --------
+        >>> reply, informs = client.blocking_request(katcp.Message.request("help"))
+        >>> if reply.reply_ok():
+        ...     for inform in informs:
+        ...         print(inform.arguments[0].decode())
+        """
+        _check_request(msg)
+        door = self._door_to_wait_at("blocking_request", "")
+        limit = self._limit(timeout)
+        waiter = Waiter()
+        began = time.monotonic()
+        try:
+            self._started_door("blocking_request").post(
+                self._blocking_request, waiter, msg, limit, use_mid
+            )
+            patience = None if limit is None else max(limit, 0) + BUSY_LOOP_MARGIN
+            if waiter.wait(door, patience):
+                reply, informs = waiter.result()
+                return reply, informs
+        except KatcpClientDisconnected as error:
+            return _made_up_reply(msg, error), []
+        except LoopGone:
+            stopped = KatcpClientStopped("Client stopped before reply was received")
+            return _made_up_reply(msg, stopped), []
+        finally:
+            waiter.give_up()
+        return _made_up_reply(msg, _timed_out(msg.name, time.monotonic() - began)), []
+
+    def handle_inform(self, msg: Message) -> Any:
+        """Handle inform messages related to any current requests.
+
+        Inform messages not related to the current request go up to the base
+        class method.
+
+        Parameters
+        ----------
+        msg : Message object
+            The inform message to dispatch.
+        """
+        request = self._pending_requests.match_inform(msg)
+        if request is not None and request.on_inform is not None:
+            request.on_inform(msg)
+            return
+        # As in the old client, reading does not pause for these handlers.
+        _let_run(super().handle_inform(msg))
+
+    def handle_reply(self, msg: Message) -> Any:
+        """Handle a reply message related to the current request.
+
+        Reply messages not related to the current request go up to the base
+        class method.
+
+        Parameters
+        ----------
+        msg : Message object
+            The reply message to dispatch.
+        """
+        request = self._pending_requests.match_reply(msg)
+        on_reply = None if request is None else request.take_callback()
+        if on_reply is not None:
+            on_reply(msg)
+            return
+        _let_run(super().handle_reply(msg))
+
+    # The beginning of a request.
+
+    def _callback_request(
+        self,
+        msg: Message,
+        on_reply: Optional[_ReplyCallback],
+        on_inform: Optional[_ReplyCallback],
+        timeout: Optional[float],
+        use_mid: Optional[bool],
+    ) -> None:
+        try:
+            self._begin_request(msg, on_reply, on_inform, timeout, use_mid)
+        except KatcpClientError as error:
+            if on_reply is not None:
+                # Not at once: a callback that tries again would never return.
+                asyncio.get_running_loop().call_soon(on_reply, _made_up_reply(msg, error))
+
+    def _posted_callback_request(
+        self,
+        msg: Message,
+        on_reply: Optional[_ReplyCallback],
+        *args: Any,
+    ) -> None:
+        """Begin a request for another thread, which cannot be told of misuse any more."""
+        try:
+            self._callback_request(msg, on_reply, *args)
+        except Exception as error:
+            if on_reply is not None:
+                on_reply(_made_up_reply(msg, KatcpClientError(str(error))))
+            raise
+
+    def _blocking_request(
+        self,
+        waiter: Waiter,
+        msg: Message,
+        timeout: Optional[float],
+        use_mid: Optional[bool],
+    ) -> None:
+        """Begin a request for a thread that waits, unless it has given up already."""
+        if waiter.is_over():
+            return
+        informs: list[Message] = []
+
+        def on_reply(reply: Message) -> None:
+            waiter.set_result((reply, informs))
+
+        try:
+            self._begin_request(msg, on_reply, informs.append, timeout, use_mid)
+        except KatcpClientError as error:
+            on_reply(_made_up_reply(msg, error))
+        except Exception as error:
+            waiter.set_error(error)
+
+    def _begin_request(
+        self,
+        msg: Message,
+        on_reply: Optional[_ReplyCallback],
+        on_inform: Optional[_ReplyCallback],
+        timeout: Optional[float],
+        use_mid: Optional[bool],
+    ) -> PendingRequest:
+        """Send *msg* and let it be pending, or raise and let nothing be pending."""
+        self._assign_mid(msg, use_mid)
+        now = asyncio.get_running_loop().time()
+        deadline = None if timeout is None else now + max(timeout, 0)
+        request = PendingRequest(msg, on_reply, on_inform, now, deadline)
+        self._pending_requests.add(request)
+        try:
+            self.send_message(msg)
+        except BaseException:
+            self._pending_requests.end(request)
+            raise
+        if deadline is not None:
+            self._set_timer(deadline)
+        return request
+
+    def _limit(self, timeout: Optional[float]) -> Optional[float]:
+        """Return the timeout of a request in seconds, None for no limit; any thread."""
+        return self._request_timeout if timeout is None else timeout
+
+    def _check_before_posting(self, msg: Message) -> None:
+        """Raise in the caller what could only be logged in the loop; any thread."""
+        bytes(msg)
+        if msg.mid is not None and not self._is_own_mid(msg) and self._server_protocol.message_ids:
+            self._check_mid(msg)
+
+    def _new_future(self, name: str) -> asyncio.Future[Any]:
+        """Return a future of the client's loop; any thread."""
+        if self._loop_door is None:
+            raise KatcpUsageError(f"Call start() before {name}()")
+        asyncio_loop = self._loop_door.ioloop.asyncio_loop  # type: ignore[attr-defined]
+        future: asyncio.Future[Any] = asyncio_loop.create_future()
+        return future
+
+    # The end of a request.
+
+    def _reply_caller(self, reply_cb: Callable[..., Any], user_data: Any) -> _ReplyCallback:
+        """Return a function that calls *reply_cb* and logs what it raises; any thread."""
+
+        def log(reply: Message) -> None:
+            failure = ""
+            if reply.local_error is not None:
+                failure = f"during failure {reply.local_error}, "
+            self._logger.error(
+                "Callback reply %s%s FAIL: %s", failure, reply.name, self._traceback()
+            )
+
+        return self._callback_caller(reply_cb, user_data, log)
+
+    def _inform_caller(self, inform_cb: Callable[..., Any], user_data: Any) -> _ReplyCallback:
+        """Return a function that calls *inform_cb* and logs what it raises; any thread."""
+
+        def log(inform: Message) -> None:
+            self._logger.error("Callback inform %s FAIL: %s", inform.name, self._traceback())
+
+        return self._callback_caller(inform_cb, user_data, log)
+
+    def _callback_caller(
+        self, callback: Callable[..., Any], user_data: Any, log: Callable[[Message], None]
+    ) -> _ReplyCallback:
+        more = () if user_data is None else tuple(user_data)
+
+        def call(msg: Message) -> None:
+            try:
+                result = callback(msg, *more)
+            except Exception:
+                log(msg)
+                return
+            if result is not None and _is_awaitable(result):
+                _let_run(self._log_failure_of(result, lambda: log(msg)))
+
+        return call
+
+    def _forget_if_cancelled(self, request: PendingRequest, future: asyncio.Future[Any]) -> None:
+        if future.cancelled():
+            self._pending_requests.abandon(request)
+            request.take_callback()
+
+    def _note_unclaimed(self, msg: Message) -> None:
+        self._pending_requests.add_unclaimed(msg)
+
+    def _set_timer(self, deadline: float) -> None:
+        """Let the timer go off at *deadline*, if not before."""
+        timer = self._deadline_timer
+        if timer is not None:
+            if timer.when() <= deadline:
+                return
+            timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._deadline_timer = loop.call_at(deadline, self._end_expired)
+
+    def _end_expired(self) -> None:
+        """Let the requests end whose time is over."""
+        self._deadline_timer = None
+        now = asyncio.get_running_loop().time()
+        for request in self._pending_requests.take_expired(now):
+            error = _timed_out(request.name, now - request.started)
+            self._end_locally(request, str(error), error)
+        deadline = self._pending_requests.next_deadline()
+        if deadline is not None:
+            self._set_timer(deadline)
+
+    def _fail_pending(self, reason: str, error: KatcpClientError) -> None:
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+            self._deadline_timer = None
+        for request in self._pending_requests.take_all():
+            self._end_locally(request, reason, error)
+
+    def _end_locally(self, request: PendingRequest, reason: str, error: KatcpClientError) -> None:
+        """Answer a request, which is not pending any more, with a made-up reply."""
+        on_reply = request.take_callback()
+        if on_reply is None:
+            self._logger.debug("Request %s, whose reply nobody awaits: %s", request.name, reason)
+            return
+        reply = Message.reply(request.name, Message.FAIL, reason, mid=request.mid)
+        reply.local_error = error
+        on_reply(reply)
+
+
+class CallbackClient(AsyncClient):
+    """An `AsyncClient` that may be used from any thread.
+
+    Its thread-safety features are enabled from the beginning. Parameters are
+    those of `AsyncClient`.
+
+    Attributes
+    ----------
+    daemon : bool
+        Whether the thread of a managed ioloop is a daemon thread, which does
+        not keep the interpreter from exiting. To be set before `start`.
+    """
+
+    def __init__(
+        self,
+        host: Optional[str],
+        port: Union[int, str],
+        tb_limit: int = 20,
+        timeout: Optional[float] = 5.0,
+        logger: logging.Logger = _default_logger,
+        auto_reconnect: bool = True,
+        *,
+        max_msg_size: Optional[int] = None,
+        max_write_buffer_size: Optional[int] = None,
+    ) -> None:
+        super().__init__(
+            host,
+            port,
+            tb_limit=tb_limit,
+            timeout=timeout,
+            logger=logger,
+            auto_reconnect=auto_reconnect,
+            max_msg_size=max_msg_size,
+            max_write_buffer_size=max_write_buffer_size,
+        )
+        self.enable_thread_safety()
+
+    @property
+    def daemon(self) -> bool:
+        """Whether the thread of a managed ioloop is a daemon thread."""
+        return self._ioloop_manager.daemon
+
+    @daemon.setter
+    def daemon(self, daemonic: bool) -> None:
+        self._ioloop_manager.setDaemon(daemonic)
+
+    def setDaemon(self, daemonic: bool) -> None:  # noqa: N802  (the documented name)
+        """Set daemonic state of the managed ioloop thread to True / False.
+
+        Calling this method for a non-managed ioloop has no effect. Must be
+        called before start(), or it will also have no effect.
+
+        Parameters
+        ----------
+        daemonic : bool
+            Whether the interpreter may exit while the client runs.
+        """
+        self._ioloop_manager.setDaemon(daemonic)
+
+
+class BlockingClient(CallbackClient):
+    """A `CallbackClient`, by the name that scripts with `blocking_request` use.
+
+    Parameters are those of `AsyncClient`.
+
+    Examples
+    --------
+    >>> client = BlockingClient("localhost", 7147)
+    >>> client.start()
+    >>> client.wait_protocol(timeout=5)
+    True
+    >>> reply, informs = client.blocking_request(katcp.Message.request("watchdog"))
+    >>> client.stop()
+    """
+
+
+def request_check(
+    client: AsyncClient, exception: type[Exception], *msg_parms: Any, **kwargs: Any
+) -> tuple[Message, list[Message]]:
+    """Make blocking request to client and raise exception if reply is not ok.
+
+    Parameters
+    ----------
+    client : DeviceClient instance
+        A client with `blocking_request`.
+    exception : Exception class to raise
+        It is raised with one argument, a text.
+    *msg_parms : Message parameters sent to the Message.request() call
+        The name of the request and its arguments.
+    **kwargs : Keyword arguments
+        Forwards kwargs['timeout'] to client.blocking_request().
+        Forwards kwargs['mid'] to Message.request().
+
+    Returns
+    -------
+    reply, informs : as returned by client.blocking_request
+
+    Raises
+    ------
+    *exception* passed as parameter is raised if reply.reply_ok() is False
+    TypeError
+        If there is another keyword argument.
+
+    Notes
+    -----
+    A typical use-case for this function is to use functools.partial() to bind
+    a particular client and exception. The resulting function can then be used
+    instead of direct client.blocking_request() calls to automate error
+    handling.
+    """
+    unknown = sorted(set(kwargs) - {"timeout", "mid"})
+    if unknown:
+        raise TypeError(f"request_check() got unexpected keyword argument(s) {unknown}")
+    request = Message.request(*msg_parms, mid=kwargs.get("mid"))
+    reply, informs = client.blocking_request(request, timeout=kwargs.get("timeout"))
+    if not reply.reply_ok():
+        raise exception(
+            f'Unexpected failure reply "{reply}"\n'
+            f' with device at {client.bind_address_string}, request \n"{request}"'
+        )
+    return reply, informs
+
+
+def address_to_string(addr_tuple: tuple[Any, ...]) -> str:
+    """Return an address as ``host:port``.
+
+    Parameters
+    ----------
+    addr_tuple : tuple
+        Host and port; what follows is left out.
+
+    Returns
+    -------
+    str
+    """
+    return ":".join(str(part) for part in addr_tuple[:2])
+
+
+def _check_port(port: Union[int, str]) -> int:
+    """Return a port as a number; any thread."""
+    try:
+        number = int(port)
+    except (TypeError, ValueError):
+        raise KatcpTypeError(f"A port must be a number, not {port!r}.") from None
+    if not 0 <= number <= 65535:
+        raise KatcpTypeError(f"A port must be from 0 to 65535, not {port!r}.")
+    return number
+
+
+def _check_request(msg: Any) -> None:
+    """Raise unless *msg* is a request message; any thread."""
+    if not isinstance(msg, Message):
+        raise KatcpTypeError(f"A request must be a Message, not {type(msg).__name__}.")
+    if msg.mtype != Message.REQUEST:
+        kind = Message.TYPE_NAMES[msg.mtype].lower()
+        raise KatcpTypeError(f"The message {msg.name!r} is not a request but a {kind}.")
+
+
+def _made_up_reply(msg: Message, error: KatcpClientError) -> Message:
+    """Return the reply that tells why there is none of the device; any thread."""
+    reply = Message.reply_to_request(msg, Message.FAIL, str(error))
+    reply.local_error = error
+    return reply
+
+
+def _timed_out(name: str, seconds: float) -> KatcpClientTimeout:
+    return KatcpClientTimeout(f"Request {name} timed out after {seconds:f} seconds.")
+
+
+def _is_awaitable(result: Any) -> bool:
+    return inspect.isawaitable(result) or isinstance(result, ConcurrentFuture)
+
+
+def _let_run(awaitable: Any) -> None:
+    """Let an awaitable go on by itself; what is none is dropped."""
+    if awaitable is not None and _is_awaitable(awaitable):
+        task = asyncio.ensure_future(awaitable)
+        _background.add(task)
+        task.add_done_callback(_background.discard)
+
+
+def _as_text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
