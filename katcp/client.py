@@ -60,8 +60,13 @@ from .lifecycle import EVENT_NAMES, Lifecycle, State
 from .message import Message, shorten
 from .parser import MessageParser
 from .pending import PendingRequest, PendingRequests
-from .protocol import FLOAT_TS_KATCP_MAJOR, SEC_TO_MS_FAC, SEC_TS_KATCP_MAJOR
-from .protocol import ProtocolFlags, ServerProtocol
+from .protocol import (
+    FLOAT_TS_KATCP_MAJOR,
+    SEC_TO_MS_FAC,
+    SEC_TS_KATCP_MAJOR,
+    ProtocolFlags,
+    ServerProtocol,
+)
 from .threadsafe import LoopDoor, LoopGone, Waiter, make_threadsafe, make_threadsafe_blocking
 
 _default_logger = logging.getLogger(__name__)

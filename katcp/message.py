@@ -481,7 +481,7 @@ def _only_mid(kwargs: dict[str, Any]) -> dict[str, Any]:
 def _format_number(number: Any) -> str:
     """Return a number as the shortest text that reads back as the same value."""
     if isinstance(number, numbers.Integral):
-        return "%d" % int(number)
+        return str(int(number))
     if isinstance(number, (float, numbers.Real)):
         return repr(float(number))
     if isinstance(number, Decimal):

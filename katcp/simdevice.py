@@ -705,7 +705,9 @@ class SimulatedDevice:
     def _in_loop(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function in the loop, or right here as long as there is none."""
         ioloop = self._ioloop
-        return function(*args) if ioloop is None else _run_in(ioloop, function, *args)
+        if ioloop is None or _is_inside(ioloop):
+            return function(*args)
+        return _run_in(ioloop, function, *args)
 
     def _notify(self) -> None:
         """Let those who wait look again."""

@@ -25,7 +25,7 @@ name of the request to which it is limited.
 from __future__ import annotations
 
 import enum
-from typing import Any, Callable, NamedTuple, Optional, Protocol, Union
+from typing import Any, Callable, NamedTuple, Optional, Protocol, Sequence, Union
 
 from .message import MAX_MID, Message
 
@@ -206,7 +206,7 @@ def _fault(
     def register(function: _Function) -> _Function:
         description = (function.__doc__ or "").partition("\n")[0]
         kind = _KINDS.setdefault(name, _Kind(description, default, {}))
-        kind.hooks.update({point: function for point in points})
+        kind.hooks.update(dict.fromkeys(points, function))
         return function
 
     return register
@@ -231,6 +231,12 @@ def _stall_on_request(fault: Fault, request: FaultyRequest) -> list[Step]:
 def _close_on_request(fault: Fault, request: FaultyRequest) -> list[Step]:
     """Close the connection instead of answering, without #disconnect."""
     return [End.CLOSE]
+
+
+@_fault("disconnect-on-request", "request")
+def _disconnect_on_request(fault: Fault, request: FaultyRequest) -> list[Step]:
+    """Send #disconnect instead of answering, and close the connection."""
+    return [Message.inform("disconnect", f"No more of ?{request.message.name}."), End.CLOSE]
 
 
 @_fault("reset-on-request", "request")
@@ -363,6 +369,48 @@ def _wrong_count(fault: Fault, request: FaultyRequest, reply: Message) -> list[S
     return [_changed(reply, arguments=[reply.arguments[0], int(reply.arguments[1]) + fault.value])]
 
 
+# ---- unexpected messages and odd sensors ----
+
+
+@_fault("request-to-client", "reply")
+def _request_to_client(fault: Fault, request: FaultyRequest, reply: Message) -> list[Step]:
+    """Send a request to the client before each reply."""
+    return [Message.request("surprise", "are you there?"), reply]
+
+
+@_fault("unknown-inform", "reply")
+def _unknown_inform(fault: Fault, request: FaultyRequest, reply: Message) -> list[Step]:
+    """Send an inform that nobody knows before each reply."""
+    return [Message.inform("surprise", "out of the blue"), reply]
+
+
+@_fault("unknown-status", "inform", default="odd")
+def _unknown_status(fault: Fault, request: object, inform: Message) -> list[Step]:
+    """Give all sensors this status."""
+    return [_with_argument(inform, _READINGS, 3, fault.value)]
+
+
+@_fault("wrong-triples", "inform", default=2)
+def _wrong_triples(fault: Fault, request: object, inform: Message) -> list[Step]:
+    """Say that each reading of one sensor holds so many."""
+    return [_with_argument(inform, _READINGS, 1, fault.value)]
+
+
+@_fault("unknown-type", "inform", default="odd")
+def _unknown_type(fault: Fault, request: object, inform: Message) -> list[Step]:
+    """Give all sensors this type."""
+    return [_with_argument(inform, ["sensor-list"], 3, fault.value)]
+
+
+@_fault("normalised-parameters", "reply")
+def _normalised_parameters(fault: Fault, request: FaultyRequest, reply: Message) -> list[Step]:
+    """Reply to ?sensor-sampling with six decimals in all parameters."""
+    if reply.name != "sensor-sampling":
+        return [reply]
+    arguments = reply.arguments[:3] + [b"%.6f" % float(text) for text in reply.arguments[3:]]
+    return [_changed(reply, arguments=arguments)]
+
+
 # ---- lines ----
 
 
@@ -424,6 +472,17 @@ def _coalesce(fault: Fault, connection: FaultyConnection, data: bytes) -> list[b
     """Collect what is to be sent for this many seconds and send it in one piece."""
     connection.hold(data, fault.value)
     return []
+
+
+_READINGS = ("sensor-value", "sensor-status")
+
+
+def _with_argument(message: Message, names: Sequence[str], position: int, value: Any) -> Message:
+    """Return a message, if it has one of the names with another argument at a position."""
+    if message.name not in names:
+        return message
+    before, after = message.arguments[:position], message.arguments[position + 1 :]
+    return _changed(message, arguments=[*before, value, *after])
 
 
 def _changed(message: Message, **changes: Any) -> Message:

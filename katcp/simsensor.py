@@ -508,7 +508,7 @@ def default_sensors(now: float) -> list[Sensor]:
 def _format_integer(value: Any) -> str:
     if int(value) != value:
         raise ValueError("not an integer")
-    return "%d" % int(value)
+    return str(int(value))
 
 
 def _format_lru(value: Any) -> str:

@@ -1,13 +1,14 @@
 """The simulated device, over real sockets and with a client that knows only bytes."""
 
 import asyncio
+import contextlib
+import logging
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -85,14 +86,11 @@ class RawClient:
             data += more
 
 
-@pytest.fixture(autouse=True)
-def leaves_nothing_behind(caplog):
-    """No thread is left, and no record was logged that the test did not clear."""
-    before = set(threading.enumerate())
-    yield
-    left = set(threading.enumerate()) - before
-    assert not left
-    assert not [record for record in caplog.records if record.levelname != "INFO"]
+@contextlib.contextmanager
+def simulated(**options):
+    """A device, and a client that is connected to it."""
+    with SimulatedDevice(**options) as device, RawClient(device.address) as client:
+        yield device, client
 
 
 @pytest.fixture(params=["4", "5.0-IM", "5.1-MIBT"])
@@ -131,19 +129,17 @@ def is_v5(device):
     ],
 )
 def test_greeting_of_version_5(protocol, announced):
-    with SimulatedDevice(protocol=protocol, name="dev") as device:
-        with RawClient(device.address) as client:
-            assert client.line() == b"#version-connect katcp-protocol " + announced
-            assert client.line().startswith(b"#version-connect katcp-library katcp-simdevice-")
-            assert client.line().startswith(b"#version-connect katcp-device dev-1.0 dev-")
+    with simulated(protocol=protocol, name="dev") as (device, client):
+        assert client.line() == b"#version-connect katcp-protocol " + announced
+        assert client.line().startswith(b"#version-connect katcp-library katcp-simdevice-")
+        assert client.line().startswith(b"#version-connect katcp-device dev-1.0 dev-")
 
 
 @pytest.mark.parametrize("protocol", ["4", "4.0", "4.9-M"])
 def test_greeting_of_version_4(protocol):
-    with SimulatedDevice(protocol=protocol, name="dev") as device:
-        with RawClient(device.address) as client:
-            assert client.line() == b"#version dev-1.0"
-            assert client.line().startswith(b"#build-state dev-")
+    with simulated(protocol=protocol, name="dev") as (device, client):
+        assert client.line() == b"#version dev-1.0"
+        assert client.line().startswith(b"#build-state dev-")
 
 
 @pytest.mark.parametrize("protocol", ["", "five", "5.x", "5.1MIB"])
@@ -297,7 +293,9 @@ def test_sensor_value(any_device):
 
 
 def test_sensors_that_change_by_themselves(device, client):
-    device.add_sensor(Sensor("uptime", "integer", source=lambda now: time.monotonic_ns(), interval=0.001))
+    device.add_sensor(
+        Sensor("uptime", "integer", source=lambda now: time.monotonic_ns(), interval=0.001)
+    )
     client.ask(b"?sensor-sampling uptime event")
     values = [client.until(b"#sensor-status")[-1].split(b" ")[-1] for _ in range(3)]
     assert values == sorted(set(values), key=int)
@@ -343,7 +341,7 @@ def test_timeout_hints(device, client):
 
 @pytest.mark.parametrize("protocol", ["4", "5.1-MIB"])
 def test_timeout_hints_need_t(protocol):
-    with SimulatedDevice(protocol=protocol) as device, RawClient(device.address) as client:
+    with simulated(protocol=protocol) as (device, client):
         assert b" invalid " in client.ask(b"?request-timeout-hint")[0]
 
 
@@ -370,7 +368,7 @@ def test_halt(any_device):
 
 
 def test_stop_during_a_restart():
-    with SimulatedDevice() as device, RawClient(device.address) as client:
+    with simulated() as (device, client):
         client.send(b"?restart\n")
         client.rest()
         device.stop()
@@ -412,7 +410,7 @@ def test_strategies_that_wait_for_a_change(any_device, strategy):
     "strategy", [b"period 0.01", b"event-rate 0.001 0.01", b"differential-rate 1 0.001 0.01"]
 )
 def test_strategies_that_do_not_wait_for_a_change(strategy):
-    with SimulatedDevice(protocol="5.0") as device, RawClient(device.address) as client:
+    with simulated(protocol="5.0") as (device, client):
         device.add_sensor(Sensor("number", "integer", value=3))
         client.ask(b"?sensor-sampling number " + strategy)
         for _ in range(3):
@@ -420,7 +418,7 @@ def test_strategies_that_do_not_wait_for_a_change(strategy):
 
 
 def test_a_period_of_version_4_is_in_milliseconds():
-    with SimulatedDevice(protocol="4") as device, RawClient(device.address) as client:
+    with simulated(protocol="4") as (device, client):
         assert client.ask(b"?sensor-sampling label period 10") == [
             b"!sensor-sampling ok label period 10"
         ]
@@ -449,7 +447,7 @@ def test_bulk_sampling_is_all_or_nothing(device, client):
 
 
 def test_bulk_sampling_needs_b():
-    with SimulatedDevice(protocol="5.1-MI") as device, RawClient(device.address) as client:
+    with simulated(protocol="5.1-MI") as (device, client):
         assert b" fail " in client.ask(b"?sensor-sampling mode,label event")[0]
 
 
@@ -485,7 +483,7 @@ def test_each_client_has_its_own_samplings(device, client):
 
 
 def test_no_default_sensors():
-    with SimulatedDevice(sensors=()) as device, RawClient(device.address) as client:
+    with simulated(sensors=()) as (device, client):
         assert client.ask(b"?sensor-list") == [b"!sensor-list ok 0"]
 
 
@@ -509,10 +507,9 @@ def test_ids_are_echoed_on_informs_and_replies(device, client):
 
 @pytest.mark.parametrize(("echo_ids", "reply"), [(True, b"!help[7] ok 1"), (False, b"!help ok 1")])
 def test_ids_where_the_protocol_has_none(echo_ids, reply):
-    with SimulatedDevice(protocol="4", echo_ids=echo_ids) as device:
-        with RawClient(device.address) as client:
-            client.send(b"?help[7] watchdog\n")
-            assert client.until(b"!")[-1] == reply
+    with simulated(protocol="4", echo_ids=echo_ids) as (device, client):
+        client.send(b"?help[7] watchdog\n")
+        assert client.until(b"!")[-1] == reply
 
 
 def test_unknown_requests_are_invalid(any_device):
@@ -593,15 +590,14 @@ def test_memory_failures(device, client, line, text):
 
 
 def test_a_memory_of_ones_own():
-    with SimulatedDevice(memory={"a": b"xyz", "b": 2}) as device:
-        with RawClient(device.address) as client:
-            assert client.ask(b"?read a 0 3") == [b"!read ok xyz"]
-            assert client.ask(b"?read b 0 2") == [b"!read ok \\0\\0"]
+    with simulated(memory={"a": b"xyz", "b": 2}) as (device, client):
+        assert client.ask(b"?read a 0 3") == [b"!read ok xyz"]
+        assert client.ask(b"?read b 0 2") == [b"!read ok \\0\\0"]
 
 
 def test_a_megabyte_of_zeros_comes_back_whole():
     size = 1024 * 1024
-    with SimulatedDevice(memory={"a": size}) as device, RawClient(device.address) as client:
+    with simulated(memory={"a": size}) as (device, client):
         client.until(b"#version-connect katcp-device")
         assert client.ask(b"?read a 0 %d" % size) == [b"!read ok " + b"\\0" * size]
 
@@ -684,22 +680,20 @@ def _fail(request):
 
 
 @pytest.mark.parametrize("handler", [_fail, _fail_later])
-def test_a_handler_that_fails_is_logged(device, client, handler, caplog):
+def test_a_handler_that_fails_is_logged(device, client, handler, logs):
     device.add_request(handler, "foo")
     assert client.ask(b"?foo") == [b"!foo fail broken"]
-    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert record.getMessage() == "The handler of ?foo failed."
-    assert record.exc_info[1].args == ("broken",)
-    caplog.clear()
+    text = logs.expect("The handler of ?foo failed.", logging.ERROR)
+    assert "ValueError: broken" in text
 
 
-def test_a_handler_that_fails_without_a_text(device, client, caplog):
+def test_a_handler_that_fails_without_a_text(device, client, logs):
     def fail(request):
         raise KeyError
 
     device.add_request(fail, "foo")
     assert client.ask(b"?foo") == [b"!foo fail KeyError"]
-    caplog.clear()
+    logs.expect("The handler of ?foo failed.", logging.ERROR)
 
 
 def test_replies_from_another_thread(device, client):
@@ -785,11 +779,10 @@ def test_waiting_for_clients(device):
         device.wait_for_connection(2, timeout=0.01)
 
 
-def test_waiting_in_the_loop_is_refused(device, client, caplog):
+def test_waiting_in_the_loop_is_refused(device, client, logs):
     device.add_request(lambda request: device.wait_for_request("x"), "foo")
     assert b" fail Do\\_not\\_block" in client.ask(b"?foo")[0]
-    assert caplog.records[-1].exc_info[0] is KatcpThreadError
-    caplog.clear()
+    assert KatcpThreadError.__name__ in logs.expect("The handler of ?foo", logging.ERROR)
 
 
 def test_sending_to_all_or_to_one(device, client):
@@ -827,19 +820,18 @@ def test_resetting_clients(device, client):
 
 
 def test_pausing_the_reader():
-    with SimulatedDevice(receive_buffer_size=4096) as device:
-        with RawClient(device.address) as client:
-            client.ask(b"?watchdog")
-            device.pause_reading()
-            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            client.socket.settimeout(0.05)
-            with pytest.raises(socket.timeout):
-                client.send(b"?foo " + b"x" * 1_000_000)
-            assert not device.received_requests("foo")
-            device.resume_reading()
-            client.socket.settimeout(TIMEOUT)
-            client.send(b"\n?bar\n")
-            device.wait_for_request("bar")
+    with simulated(receive_buffer_size=4096) as (device, client):
+        client.ask(b"?watchdog")
+        device.pause_reading()
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client.socket.settimeout(0.05)
+        with pytest.raises(socket.timeout):
+            client.send(b"?foo " + b"x" * 1_000_000)
+        assert not device.received_requests("foo")
+        device.resume_reading()
+        client.socket.settimeout(TIMEOUT)
+        client.send(b"\n?bar\n")
+        device.wait_for_request("bar")
 
 
 def test_a_paused_device_sees_clients_come_and_go(device):
@@ -860,21 +852,18 @@ def test_a_paused_device_can_disconnect_its_clients(device, client):
     device.wait_for_client(0)
 
 
-def test_a_client_that_does_not_read_is_dropped(caplog):
-    with SimulatedDevice(memory={"a": 100_000}, max_write_buffer_size=300_000) as device:
-        with RawClient(device.address) as client:
-            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.send(b"?read a 0 100000\n" * 200)
-            device.wait_for_connection(1)
-            device.wait_for_client(0)
-    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert "does not read: it is dropped with more than 300000 bytes" in record.getMessage()
-    caplog.clear()
+def test_a_client_that_does_not_read_is_dropped(logs):
+    with simulated(memory={"a": 100_000}, max_write_buffer_size=300_000) as (device, client):
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.send(b"?read a 0 100000\n" * 200)
+        device.wait_for_connection(1)
+        device.wait_for_client(0)
+    logs.expect("does not read: it is dropped with more than 300000 bytes")
 
 
 def test_an_orderly_end_does_not_wait_for_ever(monkeypatch):
     monkeypatch.setattr("katcp.simdevice.CLOSE_TIMEOUT", 0.02)
-    with SimulatedDevice(memory={"a": 4_000_000}) as device, RawClient(device.address) as client:
+    with simulated(memory={"a": 4_000_000}) as (device, client):
         client.send(b"?read a 0 4000000\n" * 3)
         device.wait_for_request("read", count=3)
         device.disconnect_clients()
