@@ -809,10 +809,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         -----
         May be called from any thread after `enable_thread_safety`.
         """
-        if self._loop_door is not None and self._lifecycle.state is State.STOPPED:
-            if not self._stop_wanted.is_set():
-                return
-        self._disconnect()
+        if not self._has_ended_by_itself():
+            self._disconnect()
 
     def convert_seconds(self, time_seconds: float) -> float:
         """Convert a time in seconds to the device timestamp units.
@@ -1018,6 +1016,12 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         """Whether the client was started in another process; any thread."""
         return self._forks_at_start != _forks and self._lifecycle.state is not State.STOPPED
 
+    def _has_ended_by_itself(self) -> bool:
+        """Whether it was started and is stopped, though nobody stopped it; any thread."""
+        started = self._loop_door is not None
+        stopped = self._lifecycle.state is State.STOPPED
+        return started and stopped and not self._stop_wanted.is_set()
+
     def _is_in_ioloop(self) -> bool:
         """Whether this is the thread of the loop; any thread."""
         return self._loop_door is not None and self._loop_door.is_inside()
@@ -1045,10 +1049,10 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         self._refuse_in_fork(name)
         if door is None:
             raise KatcpUsageError(f"Call start() before {name}()")
-        if self._lifecycle.state is State.STOPPED:
-            if self._stop_wanted.is_set():
-                raise KatcpUsageError(f"The client is stopped: call start() before {name}()")
+        if self._has_ended_by_itself():
             raise self._not_connected()
+        if self._lifecycle.state is State.STOPPED:
+            raise KatcpUsageError(f"The client is stopped: call start() before {name}()")
         return door
 
     def _door_to_enter(self, name: str) -> Optional[LoopDoor]:
@@ -1090,12 +1094,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         event = self._state_events[event_name]
         if event.is_set():
             return True
-        if self._lifecycle.state is State.STOPPED:
-            if self._stop_wanted.is_set():
-                raise KatcpUsageError(f"The client is stopped: call start() before {name}()")
+        if self._has_ended_by_itself() or (timeout is not None and timeout <= 0):
             return False
-        if timeout is not None and timeout <= 0:
-            return False
+        self._started_door(name)
         waiter = Waiter()
         try:
             door.post(self._wake_at, event, waiter, timeout)
@@ -1152,8 +1153,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         door.remember_thread()
         self.ioloop_thread_id = door.thread_id
         try:
-            self._enter(State.CONNECTING)
-            await self._keep_connected()
+            if not self._stop_wanted.is_set():
+                self._enter(State.CONNECTING)
+                await self._keep_connected()
         except Exception:
             self._logger.exception("Unhandled exception in the client's main coroutine")
         finally:
@@ -2092,7 +2094,8 @@ def request_check(
 
     Raises
     ------
-    *exception* passed as parameter is raised if reply.reply_ok() is False
+    exception
+        The one passed as parameter, if reply.reply_ok() is False.
     TypeError
         If there is another keyword argument.
 

@@ -145,7 +145,9 @@ class Connection:
         try:
             await self.until_done_or_closed(dialing)
         finally:
-            dialing.cancel()
+            if self.is_closed or not dialing.done():
+                dialing.cancel()
+                dialing.add_done_callback(_close_unwanted)
         if self.is_closed:
             raise ConnectionFailed("closed while connecting")
         self.stream = dialing.result()
@@ -254,9 +256,9 @@ class Connection:
             connecting.result()
         except StreamClosedError as error:
             raise ConnectionFailed(str(error.real_error or error)) from None
-        finally:
-            if not connecting.done() or connecting.exception() is not None:
-                stream.close()
+        except BaseException:
+            stream.close()
+            raise
         return stream
 
     def _set_options(self, stream: IOStream) -> None:
@@ -319,6 +321,12 @@ class Connection:
             "more than MAX_WRITE_BUFFER_SIZE "
             f"({stream.max_write_buffer_size} bytes) would wait to be sent"
         )
+
+
+def _close_unwanted(dialing: asyncio.Future[IOStream]) -> None:
+    """Close what was connected too late."""
+    if not dialing.cancelled() and dialing.exception() is None:
+        dialing.result().close()
 
 
 def _resolve(written: Optional[asyncio.Future[None]], _: Any) -> None:

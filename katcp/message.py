@@ -151,9 +151,9 @@ class Message:
         arguments: Optional[Iterable[Any]] = None,
         mid: Union[int, str, bytes, None] = None,
     ) -> None:
-        if mtype not in self.TYPE_SYMBOLS:
-            raise KatcpSyntaxError(f"Invalid command type {mtype!r}.")
-        if (mtype, name) not in _heads:
+        # Bytes are never looked up: "foo" and b"foo" have the same hash, and
+        # ``python -bb`` forbids to compare them.
+        if type(name) is not str or (mtype, name) not in _heads:
             _encode_head(mtype, name)
         if isinstance(arguments, (str, bytes, bytearray)):
             raise KatcpTypeError(
@@ -304,32 +304,40 @@ class Message:
         """Return the arguments as they stand on the wire."""
         arguments = self.arguments
         try:
-            # Most messages have nothing to escape: one look for all arguments.
-            if all(arguments) and not _needs_escape(b"".join(arguments)):
-                return arguments
+            together = b"".join(arguments)
         except TypeError:
-            self._refuse_arguments()
-        return [escape_argument(argument) for argument in arguments]
+            raise self._argument_error() from None
+        # Most messages have nothing to escape: one look for all arguments.
+        if all(arguments) and not _needs_escape(together):
+            return arguments
+        return [escape_argument(bytes(argument)) for argument in arguments]
 
-    def _refuse_arguments(self) -> None:
-        """Raise the error that names the argument which is not bytes."""
-        for position, argument in enumerate(self.arguments, 1):
-            if not isinstance(argument, bytes):
-                raise KatcpTypeError(
-                    f"Argument {position} of {self.name!r} is of type "
-                    f"{type(argument).__name__}, not bytes: "
-                    f"use Message.format_argument() before adding it."
-                )
+    def _argument_error(self) -> KatcpTypeError:
+        """Return the error that names the argument which is not bytes."""
+        position, argument = next(
+            (position, argument)
+            for position, argument in enumerate(self.arguments, 1)
+            if not isinstance(argument, (bytes, bytearray, memoryview))
+        )
+        return KatcpTypeError(
+            f"Argument {position} of {self.name!r} is of type {type(argument).__name__}, "
+            "not bytes: use Message.format_argument() before adding it."
+        )
 
     def __str__(self) -> str:
         """Return the line as text; what is not UTF-8 as backslash escapes."""
-        return bytes(self).decode("utf-8", "backslashreplace")
+        try:
+            line = bytes(self)
+        except (KatcpSyntaxError, KatcpTypeError):
+            # The program has changed it to what cannot be sent. It can be shown.
+            return repr(self)
+        return line.decode("utf-8", "backslashreplace")
 
     def __repr__(self) -> str:
         mid = "" if self.mid is None else f"[{_printable(self.mid)}]"
         arguments = ", ".join(_short_repr(argument) for argument in self.arguments)
         return (
-            f"<Message {self.TYPE_NAMES[self.mtype].lower()} {self.name}{mid} "
+            f"<Message {self.TYPE_NAMES.get(self.mtype, 'unknown').lower()} {self.name}{mid} "
             f"{'(' + arguments + ')' if arguments else ''}>"
         )
 
@@ -437,6 +445,8 @@ def _needs_escape(data: bytes) -> bool:
 
 def _encode_head(mtype: int, name: str) -> bytes:
     """Check type and name, and return them as they stand on the wire."""
+    if mtype not in Message.TYPE_SYMBOLS:
+        raise KatcpSyntaxError(f"Invalid command type {mtype!r}.")
     if not name:
         raise KatcpSyntaxError("Command missing command name.")
     if not isinstance(name, str):
@@ -499,7 +509,9 @@ def _array_item(array: Any) -> Any:
     return array.item()
 
 
-def _short_repr(argument: bytes) -> str:
+def _short_repr(argument: Any) -> str:
+    if not isinstance(argument, bytes):
+        return shorten(repr(argument))
     escaped = escape_argument(argument[:1001])
     return repr(escaped) if len(escaped) <= 1000 else f"{escaped[:1000]!r}..."
 

@@ -165,9 +165,8 @@ class MessageParser:
             line = _without_terminator(line)
         if b"\0" in line or b"\x1b" in line:
             raise _special_error(line)
-        if b"\t" in line:
-            line = line.replace(b"\t", b" ")
-        head, *arguments = line.split(b" ")
+        spaced = line.replace(b"\t", b" ") if b"\t" in line else line
+        head, *arguments = spaced.split(b" ")
         if not head:
             raise _head_error(line)
         if not all(arguments):
@@ -303,7 +302,10 @@ def _escape_error(argument: bytes) -> KatcpSyntaxError:
 
 def _line_as_bytes(line: Any) -> bytes:
     if isinstance(line, str):
-        return line.encode("utf-8", "surrogateescape")
+        try:
+            return line.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise KatcpSyntaxError(f"The line has no UTF-8 form: {error}.") from None
     if isinstance(line, (bytearray, memoryview)):
         return bytes(line)
     raise KatcpTypeError(f"Line type must be bytes or str - not {type(line)}")

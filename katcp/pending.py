@@ -210,6 +210,8 @@ class PendingRequests:
 
     def end(self, request: PendingRequest) -> None:
         """Let *request* be over: it was answered, or nobody can answer it."""
+        if request.fate is not Fate.PENDING:
+            return
         request.fate = Fate.ENDED
         self._remove(request)
 

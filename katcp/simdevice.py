@@ -100,6 +100,7 @@ DEFAULT_MEMORY: Mapping[str, Union[int, bytes]] = {
 }
 
 _READ_SIZE = 64 * 1024
+_FLUSH_SIZE = 64 * 1024
 _INTEGER_RE = re.compile(rb"[0-9]+|0[xX][0-9a-fA-F]+")
 _PROTOCOL_RE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:-(.*))?", re.DOTALL)
 
@@ -221,7 +222,7 @@ class SimulatedDevice:
         self._received: collections.deque[Message] = collections.deque(maxlen=MAX_RECEIVED)
         # Threads wait for the first, coroutines for the second.
         self._changed = threading.Condition()
-        self._changed_in_loop = locks.Condition()
+        self._wakers: list[asyncio.Future[None]] = []
 
     # ---- running ----
 
@@ -698,7 +699,9 @@ class SimulatedDevice:
             The condition.
         """
         while not predicate():
-            await self._changed_in_loop.wait()
+            waker = asyncio.get_running_loop().create_future()
+            self._wakers.append(waker)
+            await waker
 
     # ---- in the loop: start and stop ----
 
@@ -713,7 +716,10 @@ class SimulatedDevice:
         """Let those who wait look again."""
         with self._changed:
             self._changed.notify_all()
-        self._changed_in_loop.notify_all()
+        wakers, self._wakers = self._wakers, []
+        for waker in wakers:
+            if not waker.done():
+                waker.set_result(None)
 
     def _refuse_if_running(self) -> None:
         if self._ioloop is not None or self._manager is not None:
@@ -1057,6 +1063,7 @@ class ClientConnection:
         # What waits to be written, a piece in each turn of the loop.
         self._queue: collections.deque[Union[bytes, End]] = collections.deque()
         self._is_pumping = False
+        self._unsent = bytearray()
         self._is_muted = False
         # The end is queued up: what the client says no longer matters. Then it
         # has come: nothing is written any more.
@@ -1280,6 +1287,18 @@ class ClientConnection:
             self._write_bytes(piece)
 
     def _write_bytes(self, data: bytes) -> None:
+        # What is said in one turn of the loop costs one call of the system.
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent += data
+        if len(self._unsent) >= _FLUSH_SIZE:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Hand over to the stream what was written; a client that never reads is dropped."""
+        data, self._unsent = bytes(self._unsent), bytearray()
+        if not data:
+            return
         try:
             self._stream.write(data)
         except StreamClosedError:
@@ -1295,6 +1314,7 @@ class ClientConnection:
 
     async def _close_when_written(self) -> None:
         """Close the connection when the client has read all, but do not wait for ever."""
+        self._flush()
         try:
             written = self._stream.write(b"")
             await gen.with_timeout(

@@ -20,6 +20,8 @@ from typing import Any, Iterator
 import pytest
 from tornado.ioloop import IOLoop
 
+from .kit import TestDevice
+
 # Seconds until a thread or a socket that is about to go counts as left behind.
 GRACE = 5.0
 
@@ -75,6 +77,10 @@ class Logs(logging.Handler):
         return text
 
 
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
+
+
 @pytest.fixture
 def logs() -> Iterator[Logs]:
     """The log records of the test; those that are expected are taken out with `expect`."""
@@ -91,6 +97,8 @@ def logs() -> Iterator[Logs]:
 @pytest.fixture(autouse=True)
 def nothing_left_behind(logs: Logs) -> Iterator[None]:
     """Fail the test that leaves a thread, a socket or an unannounced log record."""
+    # What is there already is not walked through again when the test is over.
+    gc.freeze()
     threads, sockets = set(threading.enumerate()), _sockets()
     yield
     deadline = time.monotonic() + GRACE
@@ -103,6 +111,20 @@ def nothing_left_behind(logs: Logs) -> Iterator[None]:
     assert len(_sockets()) <= len(sockets), f"sockets left behind: {_sockets() - sockets}"
     unexpected = logs.unexpected()
     assert not unexpected, f"unannounced log records:\n{logs.describe()}"
+
+
+@pytest.fixture
+def device() -> Iterator[TestDevice]:
+    """A device that speaks 5.1 with ids, several clients and bulk sampling."""
+    with TestDevice(protocol="5.1-MIB") as device:
+        yield device
+
+
+@pytest.fixture
+def device_v4() -> Iterator[TestDevice]:
+    """A device that speaks version 4: no ids, milliseconds."""
+    with TestDevice(protocol="4") as device:
+        yield device
 
 
 @pytest.fixture

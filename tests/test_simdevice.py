@@ -129,7 +129,7 @@ def is_v5(device):
     ],
 )
 def test_greeting_of_version_5(protocol, announced):
-    with simulated(protocol=protocol, name="dev") as (device, client):
+    with simulated(protocol=protocol, name="dev") as (_device, client):
         assert client.line() == b"#version-connect katcp-protocol " + announced
         assert client.line().startswith(b"#version-connect katcp-library katcp-simdevice-")
         assert client.line().startswith(b"#version-connect katcp-device dev-1.0 dev-")
@@ -137,7 +137,7 @@ def test_greeting_of_version_5(protocol, announced):
 
 @pytest.mark.parametrize("protocol", ["4", "4.0", "4.9-M"])
 def test_greeting_of_version_4(protocol):
-    with simulated(protocol=protocol, name="dev") as (device, client):
+    with simulated(protocol=protocol, name="dev") as (_device, client):
         assert client.line() == b"#version dev-1.0"
         assert client.line().startswith(b"#build-state dev-")
 
@@ -341,7 +341,7 @@ def test_timeout_hints(device, client):
 
 @pytest.mark.parametrize("protocol", ["4", "5.1-MIB"])
 def test_timeout_hints_need_t(protocol):
-    with simulated(protocol=protocol) as (device, client):
+    with simulated(protocol=protocol) as (_device, client):
         assert b" invalid " in client.ask(b"?request-timeout-hint")[0]
 
 
@@ -418,7 +418,7 @@ def test_strategies_that_do_not_wait_for_a_change(strategy):
 
 
 def test_a_period_of_version_4_is_in_milliseconds():
-    with simulated(protocol="4") as (device, client):
+    with simulated(protocol="4") as (_device, client):
         assert client.ask(b"?sensor-sampling label period 10") == [
             b"!sensor-sampling ok label period 10"
         ]
@@ -447,7 +447,7 @@ def test_bulk_sampling_is_all_or_nothing(device, client):
 
 
 def test_bulk_sampling_needs_b():
-    with simulated(protocol="5.1-MI") as (device, client):
+    with simulated(protocol="5.1-MI") as (_device, client):
         assert b" fail " in client.ask(b"?sensor-sampling mode,label event")[0]
 
 
@@ -483,7 +483,7 @@ def test_each_client_has_its_own_samplings(device, client):
 
 
 def test_no_default_sensors():
-    with simulated(sensors=()) as (device, client):
+    with simulated(sensors=()) as (_device, client):
         assert client.ask(b"?sensor-list") == [b"!sensor-list ok 0"]
 
 
@@ -507,7 +507,7 @@ def test_ids_are_echoed_on_informs_and_replies(device, client):
 
 @pytest.mark.parametrize(("echo_ids", "reply"), [(True, b"!help[7] ok 1"), (False, b"!help ok 1")])
 def test_ids_where_the_protocol_has_none(echo_ids, reply):
-    with simulated(protocol="4", echo_ids=echo_ids) as (device, client):
+    with simulated(protocol="4", echo_ids=echo_ids) as (_device, client):
         client.send(b"?help[7] watchdog\n")
         assert client.until(b"!")[-1] == reply
 
@@ -590,14 +590,14 @@ def test_memory_failures(device, client, line, text):
 
 
 def test_a_memory_of_ones_own():
-    with simulated(memory={"a": b"xyz", "b": 2}) as (device, client):
+    with simulated(memory={"a": b"xyz", "b": 2}) as (_device, client):
         assert client.ask(b"?read a 0 3") == [b"!read ok xyz"]
         assert client.ask(b"?read b 0 2") == [b"!read ok \\0\\0"]
 
 
 def test_a_megabyte_of_zeros_comes_back_whole():
     size = 1024 * 1024
-    with simulated(memory={"a": size}) as (device, client):
+    with simulated(memory={"a": size}) as (_device, client):
         client.until(b"#version-connect katcp-device")
         assert client.ask(b"?read a 0 %d" % size) == [b"!read ok " + b"\\0" * size]
 

@@ -1,0 +1,70 @@
+"""Settings of Sphinx.
+
+To build: ``sphinx-build -W --keep-going -b html docs docs/_build``. Warnings
+are errors, and a reference to something that does not exist is a warning.
+"""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import katcp
+from katcp.version import __version__
+
+project = "katcp"
+author = "the katcp developers"
+release = version = __version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+html_theme = "alabaster"
+html_theme_options = {
+    "description": "A client library for KATCP",
+    "fixed_sidebar": True,
+    "page_width": "1060px",
+}
+html_sidebars = {"**": ["about.html", "searchfield.html", "navigation.html", "relations.html"]}
+
+# `Name` refers to the thing of that name.
+default_role = "py:obj"
+nitpicky = True
+nitpick_ignore_regex = [
+    # Types are said in words: "float in seconds", "Message object".
+    ("py:class", r".* .*"),
+    ("py:class", r"(callable|function|iterable|sequence|mapping|optional|hashable|awaitable)"),
+    ("py:(class|exc)", r"(decorator|coroutine|boolean|these|call|exception|default=None|\{?Message\..*)"),
+    # What others document; their pages are not fetched when these are built.
+    (r"py:.*", r"(tornado|asyncio|collections|concurrent|logging|IOLoop|IOStream|socket)\..*"),
+    (r"py:.*", r"future\.types\..*"),
+]
+
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+# Types stand in the docstrings.
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_default_options = {"members": True, "show-inheritance": True}
+
+
+def find_elsewhere(app, env, node, contnode):
+    """Resolve a name that a base class has, or that stands in ``katcp`` itself."""
+    if node.get("refdomain") != "py":
+        return None
+    domain, target = env.domains["py"], node["reftarget"]
+    parents = ["katcp", "katcp.AsyncClient"]
+    cls = getattr(katcp, (node.get("py:class") or "").rpartition(".")[2], None)
+    if isinstance(cls, type):
+        parents += [f"katcp.{base.__name__}" for base in cls.__mro__]
+    for parent in parents:
+        name = f"{parent}.{target}"
+        if name in domain.objects:
+            return domain.resolve_xref(
+                env, node["refdoc"], app.builder, "obj", name, node, contnode
+            )
+    return None
+
+
+def setup(app):
+    app.connect("missing-reference", find_elsewhere)
