@@ -33,7 +33,10 @@ nitpick_ignore_regex = [
     # Types are said in words: "float in seconds", "Message object".
     ("py:class", r".* .*"),
     ("py:class", r"(callable|function|iterable|sequence|mapping|optional|hashable|awaitable)"),
-    ("py:(class|exc)", r"(decorator|coroutine|boolean|these|call|exception|default=None|\{?Message\..*)"),
+    (
+        "py:(class|exc)",
+        r"(decorator|coroutine|boolean|these|call|exception|default=None|\{?Message\..*)",
+    ),
     # What others document; their pages are not fetched when these are built.
     (r"py:.*", r"(tornado|asyncio|collections|concurrent|logging|IOLoop|IOStream|socket)\..*"),
     (r"py:.*", r"future\.types\..*"),

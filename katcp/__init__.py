@@ -1,5 +1,7 @@
 """Client library for KATCP, the line protocol of radio telescope hardware."""
 
+# Programs write katcp.core.X after a mere "import katcp".
+from . import core as core
 from .client import AsyncClient, BlockingClient, CallbackClient, DeviceClient, request_check
 from .errors import (
     AsyncReply,

@@ -13,7 +13,7 @@ import argparse
 import os
 import queue
 import sys
-from typing import Any, Callable, NoReturn, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from .client import BlockingClient
 from .message import Message, shorten
@@ -215,24 +215,37 @@ class _Demo:
 
     def _be_refused(self) -> None:
         self._begin("Ask for something that the device cannot do.")
-        self._explain(self._ask("read", "no-such-register")[0])
+        self._explain(self._try("read", "no-such-register")[0])
 
     def _time_out(self) -> None:
         self._begin("Ask a device that does not answer. The client makes up a reply.")
         self._device.faults = ["no-reply:watchdog"]
-        self._explain(self._ask("watchdog", timeout=0.3)[0])
+        self._explain(self._try("watchdog", timeout=0.3)[0])
 
     def _ask(
-        self, name: str, *arguments: Any, timeout: float = PATIENCE, show: Optional[int] = None
+        self, name: str, *arguments: Any, show: Optional[int] = None
+    ) -> tuple[Message, list[Message]]:
+        """Make a request that succeeds, and show what went over the connection."""
+        reply, informs = self._try(name, *arguments, show=show)
+        if not reply.reply_ok():
+            raise _DemoFailed(f"?{name} failed: {_reason(reply)}")
+        return reply, informs
+
+    def _try(
+        self,
+        name: str,
+        *arguments: Any,
+        timeout: Optional[float] = None,
+        show: Optional[int] = None,
     ) -> tuple[Message, list[Message]]:
         """Make a request, and show what went over the connection."""
         request = Message.request(name, *arguments)
-        reply, informs = self._client.blocking_request(request, timeout=timeout)
+        answer = self._client.blocking_request(request, timeout=timeout or PATIENCE)
         self._show_traffic(show)
-        return reply, informs
+        return answer
 
     def _explain(self, reply: Message) -> None:
-        print(f"   reply.reply_ok() is {reply.reply_ok()}, the reason: {_text(reply.arguments[1])}")
+        print(f"   reply.reply_ok() is {reply.reply_ok()}, the reason: {_reason(reply)}")
         cause = reply.local_error
         if cause is None:
             print("   reply.local_error is None: the device itself said so.")
@@ -266,10 +279,11 @@ class _Demo:
         try:
             return messages.get(timeout=PATIENCE)
         except queue.Empty:
-            self._fail(f"{what} did not come within {PATIENCE:g} seconds")
+            raise _DemoFailed(f"{what} did not come within {PATIENCE:g} seconds") from None
 
-    def _fail(self, reason: str) -> NoReturn:
-        raise _DemoFailed(reason)
+
+def _reason(reply: Message) -> str:
+    return " ".join(_text(argument) for argument in reply.arguments[1:2]) or "no reason was given"
 
 
 def _text(argument: bytes) -> str:

@@ -33,7 +33,6 @@ import traceback
 from concurrent.futures import Future as ConcurrentFuture
 from typing import Any, Awaitable, Callable, ClassVar, Optional, Union
 
-import tornado.gen
 from future.types.newobject import newobject  # type: ignore[import-untyped]
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
@@ -809,8 +808,14 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         -----
         May be called from any thread after `enable_thread_safety`.
         """
-        if not self._has_ended_by_itself():
-            self._disconnect()
+        if self._has_ended_by_itself():
+            return
+        door = self._door_to_enter("disconnect")
+        if door is not None:
+            door.post(self._disconnect_now)
+        else:
+            self._refuse_other_threads("disconnect")
+            self._disconnect_now()
 
     def convert_seconds(self, time_seconds: float) -> float:
         """Convert a time in seconds to the device timestamp units.
@@ -1257,11 +1262,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             connection.close()
             self._enter(State.WAITING)
 
-    @make_threadsafe
-    def _disconnect(self) -> None:
-        self._refuse_other_threads("disconnect")
-        self._disconnect_now()
-
     def _stop_and_wait(self, door: LoopDoor, timeout: Optional[float]) -> None:
         """Let the main coroutine end; wait for it, but not in its thread; any thread."""
         waiter = Waiter()
@@ -1387,7 +1387,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
     async def _log_failure_of(self, awaitable: Any, log: Callable[[], None]) -> Any:
         """Return the result of *awaitable*, or None after its exception was logged."""
         try:
-            return await tornado.gen.convert_yielded(awaitable)
+            if isinstance(awaitable, ConcurrentFuture):
+                awaitable = asyncio.wrap_future(awaitable)
+            return await awaitable
         except Exception:
             log()
             return None

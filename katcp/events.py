@@ -111,11 +111,14 @@ class AsyncEvent:
         """
         if self._flag:
             return True
-        if asyncio._get_running_loop() is ioloop.asyncio_loop:  # type: ignore[attr-defined]
+        door = LoopDoor(ioloop)
+        if door.is_inside():
             raise KatcpThreadError("Cannot call wait_with_ioloop() in ioloop, use until_set()")
+        # The limit holds on both sides, or the future would stay in the event.
+        until_set = functools.partial(self.until_set, timeout)
         try:
-            LoopDoor(ioloop).call(self.until_set, timeout=timeout)
-        except concurrent.futures.TimeoutError:
+            door.call(until_set, timeout=timeout)
+        except (concurrent.futures.TimeoutError, TornadoTimeoutError):
             return self._flag
         return True
 
@@ -246,7 +249,11 @@ class AsyncState:
         -------
         tornado.concurrent.Future
         """
-        return until_any(*(self.until_state(state) for state in states), timeout=timeout)
+        futures = [asyncio.ensure_future(self.until_state(state)) for state in states]
+        first = until_any(*futures, timeout=timeout)
+        # Those that lost would stay in their events until their state holds.
+        first.add_done_callback(lambda _: [future.cancel() for future in futures])
+        return first
 
     def _check(self, state: Hashable) -> None:
         if state not in self._events:
@@ -333,7 +340,8 @@ def until_any(*futures: Any, timeout: Optional[float] = None, ioloop: Any = None
     Parameters
     ----------
     *futures : awaitable
-        What to wait for; at least one. The others go on.
+        What to wait for; at least one, or there must be a *timeout*. The
+        others go on.
     timeout : float in seconds, optional
         After this time the future fails with `tornado.gen.TimeoutError`.
         Default: no limit.
@@ -344,13 +352,14 @@ def until_any(*futures: Any, timeout: Optional[float] = None, ioloop: Any = None
     -------
     tornado.concurrent.Future
     """
-    if not futures:
+    if not futures and timeout is None:
         raise ValueError("until_any() needs at least one future, or it would wait for ever.")
     first: asyncio.Future[Any] = _new_future(ioloop)
-    for future in futures:
-        tornado.gen.convert_yielded(future).add_done_callback(
-            functools.partial(_copy_outcome, first)
-        )
+    watch = functools.partial(_copy_outcome, first)
+    watched = [(tornado.gen.convert_yielded(future), watch) for future in futures]
+    for future, _ in watched:
+        future.add_done_callback(watch)
+    first.add_done_callback(lambda _: _stop_watching(watched))
     if timeout is not None:
         _fail_after(timeout, first)
     return first
@@ -369,7 +378,7 @@ async def until_some(
     *args : awaitable
         What to wait for; either these or *kwargs*, not both.
     done_at_least : int, optional
-        How many of them. Default: all.
+        How many of them, but at least one. Default: all.
     timeout : float in seconds, optional
         Default: no limit.
     **kwargs : awaitable
@@ -390,18 +399,26 @@ async def until_some(
     if args and kwargs:
         raise ValueError("You must provide args or kwargs, not both")
     waiting = dict(enumerate(args)) if args else dict(kwargs)
-    wanted = len(waiting) if done_at_least is None else done_at_least
-    return list(await with_relative_timeout(timeout, _first_results(waiting, wanted)))
-
-
-async def _first_results(waiting: dict[Any, Any], wanted: int) -> list[tuple[Any, Any]]:
-    futures = {tornado.gen.convert_yielded(future): key for key, future in waiting.items()}
-    iterator = tornado.gen.WaitIterator(*futures)
-    keys = list(futures.values())
+    wanted = len(waiting) if done_at_least is None else min(max(done_at_least, 1), len(waiting))
+    if not waiting:
+        return []
+    enough: asyncio.Future[Any] = _new_future(None)
     results: list[tuple[Any, Any]] = []
-    while len(results) < wanted and not iterator.done():
-        result = await iterator.next()
-        results.append((keys[int(iterator.current_index or 0)], result))
+    watched = [
+        (
+            tornado.gen.convert_yielded(future),
+            functools.partial(_note_result, key, results, wanted, enough),
+        )
+        for key, future in waiting.items()
+    ]
+    for future, watch in watched:
+        future.add_done_callback(watch)
+    if timeout is not None:
+        _fail_after(timeout, enough)
+    try:
+        await enough
+    finally:
+        _stop_watching(watched)
     return results
 
 
@@ -475,7 +492,7 @@ def log_future_exceptions(logger: logging.Logger, f: Any, ignore: Any = ()) -> N
     def log_exception(future: Any) -> None:
         error = None if future.cancelled() else future.exception()
         if error is not None and not isinstance(error, ignore):
-            logger.error("Unhandled exception for future %r", future, exc_info=error)
+            logger.error("Unhandled exception returned by future %r", future, exc_info=error)
 
     IOLoop.current().add_future(f, log_exception)
 
@@ -496,6 +513,8 @@ def _fail_after(timeout: float, future: asyncio.Future[Any]) -> None:
     def fail() -> None:
         if not future.done():
             future.set_exception(TornadoTimeoutError("Timeout"))
+            # Not everybody who asked still looks; that is no error to log.
+            future.exception()
 
     handle = future.get_loop().call_later(max(timeout, 0), fail)
     future.add_done_callback(lambda _: handle.cancel())
@@ -503,10 +522,34 @@ def _fail_after(timeout: float, future: asyncio.Future[Any]) -> None:
 
 def _copy_outcome(first: asyncio.Future[Any], future: asyncio.Future[Any]) -> None:
     """Let *first* end as *future* did, unless it has ended already."""
+    if first.done():
+        # Another one, that was done in the same turn of the loop.
+        return
     if future.cancelled():
         first.cancel()
     elif future.exception() is not None:
-        if not first.done():
-            first.set_exception(future.exception())  # type: ignore[arg-type]
+        first.set_exception(future.exception())  # type: ignore[arg-type]
     else:
-        _resolve(first, future.result())
+        first.set_result(future.result())
+
+
+def _note_result(
+    key: Any,
+    results: list[tuple[Any, Any]],
+    wanted: int,
+    enough: asyncio.Future[Any],
+    future: asyncio.Future[Any],
+) -> None:
+    """Take in what *future* ended with; end *enough* if that is the last, or an error."""
+    if enough.done() or future.cancelled() or future.exception() is not None:
+        _copy_outcome(enough, future)
+        return
+    results.append((key, future.result()))
+    if len(results) == wanted:
+        enough.set_result(None)
+
+
+def _stop_watching(watched: Iterable[tuple[Any, Callable[[Any], None]]]) -> None:
+    """Leave nothing behind in futures that may live long."""
+    for future, watch in watched:
+        future.remove_done_callback(watch)

@@ -123,8 +123,10 @@ class LoopDoor:
         self.ioloop = ioloop
         self.thread_id: Optional[int] = None
         self._asyncio_loop: asyncio.AbstractEventLoop = ioloop.asyncio_loop  # type: ignore[attr-defined]
-        self._lock = threading.Lock()
+        # May be entered again: a signal handler may post while its thread does.
+        self._lock = threading.RLock()
         self._is_open = True
+        self._has_run = False
 
     def remember_thread(self) -> None:
         """Note which thread runs the loop; in the loop's thread."""
@@ -132,7 +134,11 @@ class LoopDoor:
 
     def is_inside(self) -> bool:
         """Return whether the calling thread is the one that runs the loop."""
-        return threading.get_ident() == self.thread_id
+        if asyncio._get_running_loop() is self._asyncio_loop:
+            return True
+        # The loop may be between two runs; when it is closed, a new thread may
+        # have got the old number.
+        return threading.get_ident() == self.thread_id and not self.is_closed()
 
     def is_closed(self) -> bool:
         """Return whether the loop is closed."""
@@ -145,7 +151,10 @@ class LoopDoor:
         """
         if self._asyncio_loop.is_closed():
             return True
-        return self.thread_id is not None and not self._asyncio_loop.is_running()
+        if self._asyncio_loop.is_running():
+            self._has_run = True
+            return False
+        return self._has_run or self.thread_id is not None
 
     def post(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Run *function* in the loop, soon; its exceptions are logged there.
@@ -157,9 +166,14 @@ class LoopDoor:
         """
         call = functools.partial(function, *args, **kwargs)
         with self._lock:
-            if not self._is_open or self._asyncio_loop.is_closed():
-                raise KatcpUsageError("The ioloop is closed: start the client again to use it.")
-            self._asyncio_loop.call_soon_threadsafe(_run_posted, call)
+            try:
+                if self._is_open:
+                    self._asyncio_loop.call_soon_threadsafe(_run_posted, call)
+                    return
+            except RuntimeError:
+                # The loop was closed behind the door's back.
+                pass
+            raise KatcpUsageError("The ioloop is closed: start the client again to use it.")
 
     def call(
         self,
@@ -184,6 +198,7 @@ class LoopDoor:
         if self.is_inside():
             return call()
         waiter = Waiter()
+        self.is_gone()  # notes that the loop runs now, in case it is stopped soon
         self.post(_run_for_waiter, call, waiter)
         try:
             if not waiter.wait(self, timeout):
@@ -208,10 +223,7 @@ def call_in_loop(
     **kwargs: Any,
 ) -> Any:
     """Run *function* in *ioloop* from any thread; see `LoopDoor.call`."""
-    door = LoopDoor(ioloop)
-    if asyncio._get_running_loop() is ioloop.asyncio_loop:  # type: ignore[attr-defined]
-        door.remember_thread()
-    return door.call(function, *args, timeout=timeout, **kwargs)
+    return LoopDoor(ioloop).call(function, *args, timeout=timeout, **kwargs)
 
 
 def make_threadsafe(meth: _Method) -> _Method:

@@ -105,6 +105,14 @@ def start_client(
     return client
 
 
+def until_answered(client: Any) -> Message:
+    """Ask until the device answers: the client has a connection (again)."""
+    while True:
+        reply, _ = client.blocking_request(Message.request("echo"))
+        if reply.reply_ok() and client.wait_protocol(PATIENCE):
+            return reply
+
+
 def in_loop(client: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Run *function* in the loop of *client* and return its result."""
     return client._loop_door.call(function, *args, timeout=PATIENCE, **kwargs)

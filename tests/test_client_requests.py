@@ -29,7 +29,16 @@ from katcp import (
     ProtocolFlags,
 )
 
-from .kit import PATIENCE, Recorder, TestDevice, closed_port, in_loop, start_client, texts
+from .kit import (
+    PATIENCE,
+    Recorder,
+    TestDevice,
+    closed_port,
+    in_loop,
+    start_client,
+    texts,
+    until_answered,
+)
 
 
 def assert_made_up(reply, reason, error_class):
@@ -246,9 +255,7 @@ def test_ids_count_from_one_and_go_on_over_reconnects(device):
     assert [client.request(Message.request("echo")) for _ in range(3)] == [b"1", b"2", b"3"]
     device.close_clients()
     device.wait_for_connection(2)
-    assert client.wait_protocol(PATIENCE)
-    while client.blocking_request(Message.request("echo"))[0].mid is None:
-        pass
+    until_answered(client)
     assert int(client.request(Message.request("echo"))) > 3
 
 
@@ -599,10 +606,8 @@ def test_a_request_that_overflows_the_buffer_names_the_limit(device, logs):
     logged = logs.expect(text)
     assert len(logged) < 1500
     logs.expect("closed with error KatcpClientOverflow")
-    device.wait_for_connection(2)
-    assert client.wait_protocol(PATIENCE)
     for send in (client.request, client.send_message):
-        assert client.wait_connected(PATIENCE)
+        until_answered(client)
         with pytest.raises(KatcpClientOverflow, match="MAX_WRITE_BUFFER_SIZE"):
             send(Message.request("echo", b"x" * 2000))
         logs.expect("MAX_WRITE_BUFFER_SIZE (1000 bytes)")

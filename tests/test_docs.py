@@ -1,0 +1,187 @@
+"""Every block of code in docs/ runs, and the reference names everything public.
+
+Sphinx is not needed here: the pages themselves are built by the tox environment
+``docs``, with warnings as errors.
+"""
+
+import doctest
+import importlib
+import inspect
+import re
+
+import pytest
+
+import katcp
+from katcp.lifecycle import EVENTS
+from katcp.simdevice import SimulatedDevice
+
+from .snippets import DOCS, PAGES, PORT, rest_snippets, run_examples, run_page
+
+REFERENCE = "".join(path.read_text("utf-8") for path in sorted(DOCS.glob("reference/*.rst")))
+DIFFERENCES = (DOCS / "explanation" / "differences.rst").read_text("utf-8")
+
+# All that the reference promises to hold; others may change at any time.
+MODULES = [
+    "katcp.client",
+    "katcp.core",
+    "katcp.errors",
+    "katcp.events",
+    "katcp.ioloop_manager",
+    "katcp.compat",
+    "katcp.simdevice",
+    "katcp.simsensor",
+    "katcp.simfaults",
+    "katcp.cli",
+]
+
+# Their examples need no device.
+MODULES_WITH_EXAMPLES = [
+    "katcp.message",
+    "katcp.parser",
+    "katcp.protocol",
+    "katcp.handlers",
+    "katcp.simfaults",
+]
+
+
+def page_id(path):
+    return path.relative_to(DOCS).with_suffix("").as_posix()
+
+
+PAGES_WITH_CODE = [path for path in PAGES if any(rest_snippets(path.read_text("utf-8")))]
+
+
+@pytest.mark.parametrize("path", PAGES_WITH_CODE, ids=page_id)
+def test_code_of_page(path):
+    # The page itself says how the device is started.
+    faults = re.findall(rf"--port {PORT} --fault (\S+)", path.read_text("utf-8"))
+    with SimulatedDevice(faults=faults) as device:
+        assert run_page(path, device.address[1]) > 0
+
+
+def test_pages_with_code_are_found():
+    assert {"tutorial/first-steps", "explanation/threads", "reference/simdevice"} <= {
+        page_id(path) for path in PAGES_WITH_CODE
+    }
+
+
+def test_all_code_is_run():
+    """No block of Python stands in a form that is not found."""
+    for path in PAGES:
+        text = path.read_text("utf-8")
+        blocks = [snippet for _, snippet in rest_snippets(text) if isinstance(snippet, str)]
+        assert len(blocks) == text.count("code-block:: py")
+        assert not re.search(r"::\n\n +(import|from) ", text), path
+
+
+@pytest.mark.parametrize("name", MODULES_WITH_EXAMPLES)
+def test_examples_in_docstrings(name):
+    module = importlib.import_module(name)
+    found = [test for test in doctest.DocTestFinder().find(module) if test.examples]
+    assert found
+    for test in found:
+        run_examples(test.examples, dict(vars(module)), DOCS, test.lineno or 0)
+
+
+def documented(*names):
+    """Return whether the reference has a directive for one of *names*."""
+    return any(
+        re.search(rf"^ *\.\. (py:|auto)\w+:: {re.escape(name)}$", REFERENCE, re.MULTILINE)
+        for name in names
+    )
+
+
+@pytest.mark.parametrize("name", katcp.__all__)
+def test_public_name_is_in_the_reference(name):
+    assert documented(f"katcp.{name}")
+
+
+def public_names(module):
+    """Return the names that a module defines itself, or all that it is made to pass on."""
+    if hasattr(module, "__all__"):
+        return list(module.__all__)
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    ]
+
+
+@pytest.mark.parametrize("module_name", MODULES)
+def test_public_names_of_module_are_in_the_reference(module_name):
+    module = importlib.import_module(module_name)
+    homes = [module_name, "katcp", "katcp.core", "katcp.events", "katcp.compat"]
+    missing = [
+        name
+        for name in public_names(module)
+        if not documented(*(f"{home}.{name}" for home in homes))
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", importlib.import_module("katcp.core").__all__)
+def test_core_page_lists_name(name):
+    page = (DOCS / "reference" / "core.rst").read_text("utf-8")
+    assert re.search(rf"katcp\.(\w+\.)?{name}\b", page)
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        katcp.DeviceClient,
+        katcp.AsyncClient,
+        katcp.CallbackClient,
+        katcp.BlockingClient,
+        katcp.Message,
+        katcp.MessageParser,
+        katcp.ProtocolFlags,
+    ],
+    ids=lambda cls: cls.__name__,
+)
+def test_public_methods_have_docstrings(cls):
+    """What has none, autodoc leaves out."""
+    for name, value in vars(cls).items():
+        if not name.startswith("_") and (callable(value) or isinstance(value, property)):
+            assert inspect.getdoc(getattr(cls, name)), name
+
+
+def test_thread_table_lists_every_call():
+    page = (DOCS / "reference" / "threads.rst").read_text("utf-8")
+    hooks = re.compile(r"notify_|handle_|unhandled_|inform_|next$")
+    for cls in (katcp.DeviceClient, katcp.AsyncClient, katcp.CallbackClient):
+        for name, value in vars(cls).items():
+            if inspect.isfunction(value) and not name.startswith("_") and not hooks.match(name):
+                assert f"`{cls.__name__}.{name}`" in page
+
+
+def test_events_table_agrees_with_the_code():
+    page = (DOCS / "explanation" / "states.rst").read_text("utf-8")
+    header = re.search(r"^State +running.*$", page, re.MULTILINE)[0]
+    events = header.split()[1:]
+    columns = [header.index(event) for event in events]
+    for state, held in EVENTS.items():
+        row = re.search(rf"^{state.name} .*$", page, re.MULTILINE)[0]
+        assert {e for e, c in zip(events, columns) if row[c : c + 3] == "yes"} == held
+
+
+def test_differences_have_names_and_reasons():
+    entries = re.findall(r"^``([a-z-]+)``\n((?:    .+\n)+)", DIFFERENCES, re.MULTILINE)
+    names = [name for name, _ in entries]
+    assert len(names) > 70
+    assert len(set(names)) == len(names)
+    assert len(names) == len(re.findall(r"^``", DIFFERENCES, re.MULTILINE))
+    for name, entry in entries:
+        fields = re.findall(r"^    :(\w+): \S", entry, re.MULTILINE)
+        assert fields == ["Before", "Now", "Why"], name
+
+
+def test_every_page_is_reached():
+    listed = {
+        (path.parent / entry).with_suffix(".rst").resolve()
+        for path in PAGES
+        for entry in re.findall(r"^   ([a-z_0-9/-]+)$", path.read_text("utf-8"), re.MULTILINE)
+    }
+    decisions = set(DOCS.glob("decisions/0*.rst"))
+    assert {path for path in PAGES if path != DOCS / "index.rst"} <= listed | decisions
