@@ -19,6 +19,7 @@ release = version = __version__
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
+html_show_copyright = False
 html_theme_options = {
     "description": "A client library for KATCP",
     "fixed_sidebar": True,
@@ -52,16 +53,19 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 
 
 def find_elsewhere(app, env, node, contnode):
-    """Resolve a name that a base class has, or that stands in ``katcp`` itself."""
+    """Resolve a name that a base class has, or that is documented at another path."""
     if node.get("refdomain") != "py":
         return None
     domain, target = env.domains["py"], node["reftarget"]
-    parents = ["katcp", "katcp.AsyncClient"]
+    parents = ["katcp", "katcp.AsyncClient", "katcp.simsensor"]
     cls = getattr(katcp, (node.get("py:class") or "").rpartition(".")[2], None)
     if isinstance(cls, type):
         parents += [f"katcp.{base.__name__}" for base in cls.__mro__]
-    for parent in parents:
-        name = f"{parent}.{target}"
+    names = [f"{parent}.{target}" for parent in parents]
+    # What the rooms of the simulated device hold stands in the reference as its.
+    if target.startswith("katcp.sim"):
+        names.append("katcp.simdevice." + target.rpartition(".")[2])
+    for name in names:
         if name in domain.objects:
             return domain.resolve_xref(
                 env, node["refdoc"], app.builder, "obj", name, node, contnode

@@ -155,7 +155,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
 
     Examples
     --------
-    >>> class MyClient(DeviceClient):
+    >>> class MyClient(katcp.DeviceClient):
     ...     def reply_myreq(self, msg):
     ...         print(str(msg))
     ...
@@ -163,6 +163,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
     >>> c.enable_thread_safety()
     >>> c.start()
     >>> c.wait_connected()
+    True
     >>> c.send_request(katcp.Message.request('myreq'))
     >>> # expect reply to be printed here
     >>> # stop the client once we're finished with it
@@ -1039,13 +1040,16 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
                 "Make a new client after the fork."
             )
 
-    def _refuse_other_threads(self, name: str) -> None:
+    def _refuse_other_threads(
+        self,
+        name: str,
+        instead: str = "Call enable_thread_safety() before start() to use it from other threads.",
+    ) -> None:
         """Raise unless this is the thread of a started client's loop; any thread."""
         door = self._started_door(name)
         if door.thread_id is not None and not door.is_inside():
             raise KatcpThreadError(
-                f"{name}() must be called in the thread of the ioloop. "
-                "Call enable_thread_safety() before start() to use it from other threads."
+                f"{name}() must be called in the thread of the ioloop. {instead}"
             )
 
     def _started_door(self, name: str) -> LoopDoor:
@@ -1092,16 +1096,22 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             if self._lifecycle.holds(name) != event.is_set():
                 (event.clear if event.is_set() else event.set)()
 
+    def _forget_protocol_event(self) -> None:
+        """Let nobody think that the protocol of the next connection is known; any thread."""
+        if not self._server_protocol.preset:
+            self._state_events["protocol"].clear()
+
     def _wait_for(self, event_name: str, timeout: Optional[float]) -> bool:
         """Wait for an event; return whether it holds; any thread but the loop's."""
         name = f"wait_{event_name}"
         door = self._door_to_wait_at(name, f", use until_{event_name}()")
         event = self._state_events[event_name]
+        if event_name != "disconnected" and not self._has_ended_by_itself():
+            self._started_door(name)
         if event.is_set():
             return True
         if self._has_ended_by_itself() or (timeout is not None and timeout <= 0):
             return False
-        self._started_door(name)
         waiter = Waiter()
         try:
             door.post(self._wake_at, event, waiter, timeout)
@@ -1147,8 +1157,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             event.ioloop = door.ioloop
         self._forks_at_start = _forks
         self._stop_wanted.clear()
-        if not self._server_protocol.preset:
-            self._state_events["protocol"].clear()
+        self._forget_protocol_event()
         self._loop_door = door
         self._enter(State.STARTING)
         door.post(self._install, door)
@@ -1220,8 +1229,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         self.last_connect_time = IOLoop.current().time()
         self._server_protocol.reset()
         self.versions = ObjectDict()
-        if not self._server_protocol.preset:
-            self._state_events["protocol"].clear()
+        self._forget_protocol_event()
         self._enter(State.CONNECTED)
         try:
             if self._notify(True):
@@ -1301,6 +1309,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         self._fail_pending(reason, KatcpClientStopped(reason))
         self._device_connection = None
         self._logger.info("Client connect loop for %r finished.", self._bindaddr)
+        self._forget_protocol_event()
         self._enter(State.STOPPED)
         for name in ("running", "connected", "protocol"):
             self._state_events[name].fail_waiting(KatcpClientStopped("The client has stopped."))
@@ -1555,7 +1564,7 @@ class AsyncClient(DeviceClient):
     >>> def inform_cb(msg):
     ...     print("Inform:", msg)
     ...
-    >>> c = AsyncClient('localhost', 10000)
+    >>> c = katcp.AsyncClient('localhost', 10000)
     >>> c.start()
     >>> c.ioloop.add_callback(
     ...     c.callback_request,
@@ -1707,7 +1716,9 @@ class AsyncClient(DeviceClient):
                 future.set_result((reply, informs))
 
         try:
-            self._refuse_other_threads("future_request")
+            self._refuse_other_threads(
+                "future_request", "Use blocking_request() or callback_request() in other threads."
+            )
             request = self._begin_request(
                 msg, on_reply, informs.append, self._limit(timeout), use_mid
             )
@@ -2064,7 +2075,7 @@ class BlockingClient(CallbackClient):
 
     Examples
     --------
-    >>> client = BlockingClient("localhost", 7147)
+    >>> client = katcp.BlockingClient("localhost", 7147)
     >>> client.start()
     >>> client.wait_protocol(timeout=5)
     True

@@ -73,7 +73,15 @@ class _PatientStream(IOStream):
 
     `IOStream` closes itself when a write fails, and with it goes what the peer
     had sent before: its last words, often the reason.
+
+    Attributes
+    ----------
+    write_error : OSError or None
+        What a write found, if that was not an orderly end; the kernel tells
+        it once, so the reader would not be told.
     """
+
+    write_error: Optional[OSError] = None
 
     def write_to_fd(self, data: memoryview) -> int:
         try:
@@ -81,6 +89,9 @@ class _PatientStream(IOStream):
         except OSError as error:
             if error.errno not in _PEER_GONE:
                 raise
+            if error.errno != errno.EPIPE:
+                # Without its traceback, which would hold on to the buffer.
+                self.write_error = error.with_traceback(None)
             return len(data)
 
 
@@ -113,7 +124,7 @@ class Connection:
         max_msg_size: Callable[[], int],
         max_write_buffer_size: Callable[[], int],
     ) -> None:
-        self.stream: Optional[IOStream] = None
+        self.stream: Optional[_PatientStream] = None
         self.local_address: tuple[Any, ...] = ()
         self.host = host
         self.port = port
@@ -144,15 +155,21 @@ class Connection:
         dialing = asyncio.ensure_future(self._dial(timeout))
         try:
             await self.until_done_or_closed(dialing)
+        except asyncio.CancelledError:
+            self.close()
+            raise
         finally:
-            if self.is_closed or not dialing.done():
+            if self.is_closed:
                 dialing.cancel()
                 dialing.add_done_callback(_close_unwanted)
         if self.is_closed:
             raise ConnectionFailed("closed while connecting")
-        self.stream = dialing.result()
-        self.local_address = self.stream.socket.getsockname()
-        self._set_options(self.stream)
+        stream = dialing.result()
+        if stream.closed():
+            raise ConnectionFailed(str(stream.error or "the peer closed the connection at once"))
+        self.local_address = stream.socket.getsockname()
+        self._set_options(stream)
+        self.stream = stream
 
     async def read_lines(self) -> list[bytes]:
         """Return the lines of the next chunk; there may be none.
@@ -173,8 +190,13 @@ class Connection:
         try:
             data = await stream.read_bytes(stream.read_chunk_size, partial=True)
         except StreamClosedError as error:
-            self.close(error.real_error)
+            self.close(error.real_error or stream.write_error)
             raise ConnectionEnded(self.error) from None
+        except OSError as error:
+            # Not every error of the network is a closed stream to tornado:
+            # "No route to host" comes as it is.
+            self.close(error)
+            raise ConnectionEnded(error) from None
         return self._splitter.feed(data, stream.max_buffer_size)
 
     @property
@@ -185,7 +207,8 @@ class Connection:
     def write(self, data: bytes) -> Awaitable[None]:
         """Send *data*; return a future that resolves when the kernel has it.
 
-        Raises `KatcpClientOverflow` if too much waits to be sent already, and
+        The future fails with `tornado.iostream.StreamClosedError` if the
+        connection is closed first. Raises `KatcpClientOverflow` if too much waits to be sent already, and
         `KatcpClientDisconnected` if the connection has ended.
         """
         stream = self.stream
@@ -208,6 +231,7 @@ class Connection:
         """
         if not self._closed.done():
             self._send_joined()
+            self._drop_joined()
             self.error = error
             self._closed.set_result(None)
         if self.stream is not None:
@@ -218,17 +242,19 @@ class Connection:
         futures: list[asyncio.Future[Any]] = [asyncio.ensure_future(awaitable), self._closed]
         await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _dial(self, timeout: float) -> IOStream:
+    async def _dial(self, timeout: float) -> _PatientStream:
         """Return a connected stream."""
         try:
             addresses = await self._resolve()
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # ValueError: not a name or a port at all, like "a..b".
             raise ConnectionFailed(str(error)) from None
         reason = "the name has no address"
         for family, address in addresses:
             try:
                 return await self._connect(family, address, timeout)
-            except (ConnectionFailed, OSError) as error:
+            except (ConnectionFailed, OSError, OverflowError) as error:
+                # OverflowError: a port number above 65535.
                 reason = str(error)
         raise ConnectionFailed(reason)
 
@@ -238,11 +264,15 @@ class Connection:
         port = int(self.port)
         if tornado.netutil.is_valid_ip(host):
             # Such a look-up asks nobody, so it needs no thread.
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            return [(family, address) for family, _, _, _, address in found]
-        return list(await tornado.netutil.Resolver().resolve(host, port))
+            return _look_up(host, port)
+        try:
+            return list(await tornado.netutil.Resolver().resolve(host, port))
+        except RuntimeError:
+            # The main program has ended: pools of threads take no work any
+            # more, and there is nobody left to be held up.
+            return _look_up(host, port)
 
-    async def _connect(self, family: int, address: Any, timeout: float) -> IOStream:
+    async def _connect(self, family: int, address: Any, timeout: float) -> _PatientStream:
         stream = _PatientStream(
             socket.socket(family, socket.SOCK_STREAM),
             max_buffer_size=self._max_msg_size(),
@@ -310,7 +340,18 @@ class Connection:
             written, self._joined_written = self._joined_written, None
             self._joined = []
             self._joined_size = 0
-            self.stream.write(data).add_done_callback(functools.partial(_resolve, written))
+            # It was accepted under the limit that held then.
+            limit, self.stream.max_write_buffer_size = self.stream.max_write_buffer_size, None
+            sent = self.stream.write(data)
+            self.stream.max_write_buffer_size = limit
+            sent.add_done_callback(functools.partial(_copy_outcome, written))
+
+    def _drop_joined(self) -> None:
+        """Let nobody wait for what a stream that closed by itself did not take."""
+        written, self._joined_written = self._joined_written, None
+        if written is not None and not written.done():
+            written.set_exception(StreamClosedError())
+            written.exception()  # not everybody looks
 
     def _end_turn(self) -> None:
         self._send_joined()
@@ -323,12 +364,25 @@ class Connection:
         )
 
 
-def _close_unwanted(dialing: asyncio.Future[IOStream]) -> None:
+def _look_up(host: str, port: int) -> list[tuple[int, Any]]:
+    """Return the addresses of a host; blocks if a name server has to be asked."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _close_unwanted(dialing: asyncio.Future[_PatientStream]) -> None:
     """Close what was connected too late."""
     if not dialing.cancelled() and dialing.exception() is None:
         dialing.result().close()
 
 
-def _resolve(written: Optional[asyncio.Future[None]], _: Any) -> None:
-    if written is not None and not written.done():
+def _copy_outcome(written: Optional[asyncio.Future[None]], sent: asyncio.Future[None]) -> None:
+    """Let those whose messages were joined know what became of them."""
+    if written is None or written.done():
+        return
+    error = sent.exception()
+    if error is None:
         written.set_result(None)
+    else:
+        written.set_exception(error)
+        written.exception()  # not everybody looks

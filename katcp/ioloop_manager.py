@@ -47,7 +47,7 @@ class IOLoopManager:
         self._ioloop: Optional[IOLoop] = None
         self._door: Optional[LoopDoor] = None
         self._thread: Optional[threading.Thread] = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def managed(self) -> bool:
@@ -93,9 +93,10 @@ class IOLoopManager:
         -------
         tornado.ioloop.IOLoop
         """
-        if self._ioloop is None:
-            self._ioloop = IOLoop(make_current=False) if self._managed else IOLoop.current()
-        return self._ioloop
+        with self._lock:
+            if self._ioloop is None:
+                self._ioloop = IOLoop(make_current=False) if self._managed else IOLoop.current()
+            return self._ioloop
 
     def get_door(self) -> LoopDoor:
         """Return the way into the loop from other threads.
@@ -104,9 +105,10 @@ class IOLoopManager:
         -------
         LoopDoor
         """
-        if self._door is None:
-            self._door = LoopDoor(self.get_ioloop())
-        return self._door
+        with self._lock:
+            if self._door is None:
+                self._door = LoopDoor(self.get_ioloop())
+            return self._door
 
     def start(self, timeout: Optional[float] = None) -> None:
         """Run a managed loop in a new thread; return when it runs.
@@ -213,16 +215,24 @@ class IOLoopManager:
     def _close(self, ioloop: IOLoop) -> None:
         """Close the loop, so that the next start makes a new one; in its thread."""
         asyncio_loop: asyncio.AbstractEventLoop = ioloop.asyncio_loop  # type: ignore[attr-defined]
-        tasks = asyncio.all_tasks(asyncio_loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            asyncio_loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
-        asyncio_loop.run_until_complete(asyncio_loop.shutdown_asyncgens())
-        self._ioloop = None
-        self._door = None
-        ioloop.close()
+        # A program may have closed it behind our back.
+        if not asyncio_loop.is_closed():
+            asyncio_loop.run_until_complete(_cancel_the_others())
+            asyncio_loop.run_until_complete(asyncio_loop.shutdown_asyncgens())
+            ioloop.close()
+        with self._lock:
+            self._ioloop = None
+            self._door = None
         self._logger.info("Managed tornado IOloop %r stopped", ioloop)
+
+
+async def _cancel_the_others() -> None:
+    """Let the coroutines that have not ended clean up, for a moment; in the loop's thread."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=1.0)
 
 
 class IOLoopThreadWrapper:

@@ -4,18 +4,22 @@ Strategy
 --------
 `SimulatedDevice` is what users handle: it owns the sensors, the memory, the
 table of requests and the log level, listens, and may be called from any
-thread. Every connected client has one `ClientConnection`, which reads lines,
-samples sensors and writes. Every request that comes in is one `DeviceRequest`,
-which is what request handlers get; the standard requests at the end of this
-module are written exactly as a user writes his own.
+thread. Every connected client has one `ClientConnection` (`katcp.simconnection`),
+which reads lines, samples sensors and writes. Every request that comes in is
+one `DeviceRequest` (`katcp.simrequests`), which is what request handlers get.
 
-All state belongs to the thread of the loop. Only the list of received messages
-is shared, under a lock, so that other threads can wait for it.
+The way in: a connection hands its messages to the device, which notes them and
+finds the handler. The way out: a handler's answer becomes a message, the faults
+(`katcp.simfaults`) turn it into steps, and the connection plays them.
 
-The way out: a handler's answer becomes a message, the faults (`katcp.simfaults`)
-turn it into steps, `ClientConnection.play` takes the steps one after another,
-and everything that is written goes through one queue, so that order is kept
-whatever the faults do.
+Rules
+-----
+- All state belongs to the thread of the loop. Public methods go there by
+  `_in_loop`. Only the list of received messages is shared, under a lock, so
+  that other threads can wait for it.
+- Whatever may end somebody's waiting calls `_notify`.
+- The rooms below know the device only by its public side and by the few private
+  methods that their heads name.
 
 As a process: ``python -m katcp.simdevice --port 7147 --protocol 5.1-MIB``.
 """
@@ -25,97 +29,74 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
-import datetime
 import functools
 import inspect
 import logging
-import math
 import re
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
-from typing import (
-    Any,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Union,
-)
+from typing import Any, Awaitable, Callable, Iterable, Mapping, Optional, Sequence, Union
 
-from tornado import gen, locks
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 from tornado.netutil import add_accept_handler
-from tornado.util import TimeoutError as TornadoTimeoutError
 
-from .errors import FailReply, KatcpSyntaxError, KatcpThreadError, KatcpUsageError
+from .errors import KatcpThreadError, KatcpUsageError
 from .ioloop_manager import IOLoopManager
 from .message import Message, shorten
-from .parser import LineSplitter, MessageParser
-from .protocol import (
-    INTERFACE_CHANGED_KATCP_MAJOR,
-    SEC_TS_KATCP_MAJOR,
-    VERSION_CONNECT_KATCP_MAJOR,
-    ProtocolFlags,
+from .protocol import INTERFACE_CHANGED_KATCP_MAJOR, ProtocolFlags
+from .simconnection import (
+    CLOSE_TIMEOUT,
+    LOG_LEVELS,
+    MAX_LINE_SIZE,
+    MAX_WRITE_BUFFER_SIZE,
+    ClientConnection,
+    is_multi_client,
 )
-from .simfaults import End, Fault, Pause, Step, list_faults
-from .simsensor import (
-    Reading,
-    Sensor,
-    Strategy,
-    default_sensors,
-    format_timestamp,
-    parse_strategy,
+from .simfaults import Fault, find_hooks, list_faults
+from .simrequests import (
+    DEFAULT_MEMORY,
+    STANDARD_REQUESTS,
+    DeviceRequest,
+    Entry,
+    Handler,
+    Memory,
+    make_entry,
 )
+from .simsensor import Reading, Sensor, default_sensors
 from .threadsafe import call_in_loop
-from .version import __version__
+
+# What the other rooms of the kit hold for users of this one, too.
+__all__ = [
+    "CLOSE_TIMEOUT",
+    "DEFAULT_MEMORY",
+    "LOG_LEVELS",
+    "MAX_LINE_SIZE",
+    "MAX_RECEIVED",
+    "MAX_WRITE_BUFFER_SIZE",
+    "RESTART_DELAY",
+    "ClientConnection",
+    "DeviceRequest",
+    "Fault",
+    "Handler",
+    "Reading",
+    "Sensor",
+    "SimulatedDevice",
+    "default_sensors",
+    "list_faults",
+    "main",
+]
 
 logger = logging.getLogger(__name__)
 
-LOG_LEVELS = ("all", "trace", "debug", "info", "warn", "error", "fatal", "off")
-
-# A longer line closes the connection, as in katcp's own servers.
-MAX_LINE_SIZE = 2 * 1024 * 1024
-# A client that leaves more than this unread is dropped, with a reset.
-MAX_WRITE_BUFFER_SIZE = 64 * 1024 * 1024
 # So many received messages are remembered for tests; older ones are forgotten.
 MAX_RECEIVED = 100_000
-# So long an orderly close waits for the client to read what was written.
-CLOSE_TIMEOUT = 1.0
 # So long a device is away when it was asked to restart.
 RESTART_DELAY = 0.05
 
-DEFAULT_MEMORY: Mapping[str, Union[int, bytes]] = {
-    "sys_board_id": b"\0\0\xb0\x01",
-    "sys_scratchpad": 4,
-    "bram": 64 * 1024,
-}
-
-_READ_SIZE = 64 * 1024
-_FLUSH_SIZE = 64 * 1024
-_INTEGER_RE = re.compile(rb"[0-9]+|0[xX][0-9a-fA-F]+")
 _PROTOCOL_RE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:-(.*))?", re.DOTALL)
-
-Handler = Callable[..., Any]
-
-
-class _Entry(NamedTuple):
-    """A request that the device knows."""
-
-    name: str
-    handler: Handler
-    signature: inspect.Signature
-    help: str
-    timeout_hint: float
-    is_available: Callable[[ProtocolFlags], bool]
 
 
 class SimulatedDevice:
@@ -202,11 +183,11 @@ class SimulatedDevice:
         self._host = host
         self._port = port
         self._receive_buffer_size = receive_buffer_size
-        self._memory = _Memory(DEFAULT_MEMORY if memory is None else memory)
+        self._memory = Memory(DEFAULT_MEMORY if memory is None else memory)
         self._sensors: dict[str, Sensor] = {}
         for sensor in default_sensors(time.time()) if sensors is None else sensors:
             self._sensors[sensor.name] = sensor
-        self._requests: dict[str, _Entry] = dict(_STANDARD_REQUESTS)
+        self._requests: dict[str, Entry] = dict(STANDARD_REQUESTS)
         self._init_run_state()
 
     def _init_run_state(self) -> None:
@@ -459,7 +440,7 @@ class SimulatedDevice:
         timeout_hint : float, optional
             Seconds, for ``?request-timeout-hint``.
         """
-        entry = _make_entry(function, name, timeout_hint=timeout_hint)
+        entry = make_entry(function, name, timeout_hint=timeout_hint)
         self._in_loop(self._add_request, entry)
 
     def remove_request(self, name: str) -> None:
@@ -789,7 +770,7 @@ class SimulatedDevice:
 
     def _on_accept(self, sock: socket.socket, peer: Any) -> None:
         client = ClientConnection(self, sock, _format_peer(peer))
-        if _is_multi_client(client.protocol):
+        if is_multi_client(client.protocol):
             self._send_to_all(Message.inform("client-connected", client.address))
         else:
             self._end_all(f"New client connected from {client.address}")
@@ -810,7 +791,7 @@ class SimulatedDevice:
         self._notify()
 
     def _on_request(self, request: DeviceRequest) -> None:
-        for hook in self._hooks("request", request.message.name):
+        for hook in find_hooks(self._faults, "request", request.message.name):
             steps = hook(request)
             if steps is not None:
                 request.connection.play(steps)
@@ -820,13 +801,6 @@ class SimulatedDevice:
             request.reply("invalid", f"Unknown request '{request.message.name}'.")
         else:
             request.run(entry)
-
-    def _hooks(self, point: str, name: Optional[str] = None) -> Iterator[Callable[..., Any]]:
-        """Return what the faults of this moment do at a point."""
-        for fault in self._faults:
-            hook = fault.hook(point, name)
-            if hook is not None:
-                yield functools.partial(hook, fault)
 
     def _send_to_all(self, message: Message) -> None:
         for client in self.clients:
@@ -871,23 +845,6 @@ class SimulatedDevice:
         self._unsample(name)
         self._interface_changed("sensor", name, "removed")
 
-    def _find_sensor(self, name: bytes) -> Sensor:
-        """Return a sensor, or raise FailReply."""
-        sensor = self._sensors.get(_text(name))
-        if sensor is None:
-            raise FailReply(f"Unknown sensor '{_text(name)}'.")
-        return sensor
-
-    def _find_sensors(self, name: bytes) -> list[Sensor]:
-        """Return the sensor of that name, or all that match a ``/regex/``, sorted."""
-        if len(name) < 2 or name[:1] + name[-1:] != b"//":
-            return [self._find_sensor(name)]
-        try:
-            regex = re.compile(_text(name[1:-1]))
-        except re.error as error:
-            raise FailReply(f"Bad regular expression '{_text(name)}': {error}.") from error
-        return [sensor for key, sensor in sorted(self._sensors.items()) if regex.search(key)]
-
     def _unsample(self, name: str) -> None:
         for client in self.clients:
             client.unsample(name)
@@ -902,7 +859,7 @@ class SimulatedDevice:
             if sampling is not None:
                 sampling.poll()
 
-    def _add_request(self, entry: _Entry) -> None:
+    def _add_request(self, entry: Entry) -> None:
         change = "modified" if entry.name in self._requests else "added"
         self._requests[entry.name] = entry
         self._interface_changed("request", entry.name, change)
@@ -912,739 +869,6 @@ class SimulatedDevice:
         self._interface_changed("request", name, "removed")
 
 
-class DeviceRequest:
-    """A request that a client has sent: what a request handler gets.
-
-    Its methods may be called from any thread, also after the handler has
-    returned: to reply later, or several times.
-
-    Attributes
-    ----------
-    device : SimulatedDevice
-        The device.
-    connection, client : ClientConnection
-        Where it came from; two names for the same.
-    message : Message
-        The request.
-    """
-
-    def __init__(
-        self, device: SimulatedDevice, connection: ClientConnection, message: Message
-    ) -> None:
-        self.device = device
-        self.connection = connection
-        self.client = connection
-        self.message = message
-        # For the fault that sends informs after the reply.
-        self.held: list[Message] = []
-        self._informs = 0
-
-    def inform(self, *args: Any) -> None:
-        """Send an inform that belongs to the request, with its name and id.
-
-        Parameters
-        ----------
-        *args
-            The arguments.
-        """
-        self._informs += 1
-        self._send(self._make(Message.INFORM, args))
-
-    def reply(self, *args: Any) -> None:
-        """Send a reply, with the name and the id of the request.
-
-        Parameters
-        ----------
-        *args
-            The arguments, return code first.
-        """
-        self._send(self._make(Message.REPLY, args))
-
-    def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are to the client.
-
-        Parameters
-        ----------
-        data : bytes
-            The bytes, line ends included.
-        """
-        self.device.send_raw(data, self.connection)
-
-    def available(self) -> list[_Entry]:
-        """Return the requests that this client can make, sorted by name."""
-        entries = self.device._requests.items()
-        protocol = self.connection.protocol
-        return [entry for _, entry in sorted(entries) if entry.is_available(protocol)]
-
-    def counted(self) -> tuple[str, int]:
-        """Return the ``ok`` reply of a list: with the number of informs sent.
-
-        Returns
-        -------
-        tuple
-        """
-        return "ok", self._informs
-
-    def run(self, entry: _Entry) -> None:
-        """Let the handler answer; in the loop's thread."""
-        arguments = self.message.arguments
-        try:
-            entry.signature.bind(self, *arguments)
-        except TypeError as error:
-            self.reply("invalid", f"Wrong arguments for ?{self.message.name}: {error}.")
-            return
-        try:
-            self._answer(entry.handler(self, *arguments))
-        except Exception as error:
-            self._fail(error)
-
-    def _answer(self, result: Any) -> None:
-        """Send what a handler returned."""
-        if result is None:
-            return
-        if inspect.isawaitable(result):
-            self.device._spawn(self._answer_later(result))
-        elif isinstance(result, Message):
-            self._send(result)
-        else:
-            self.reply(*(result if isinstance(result, (tuple, list)) else [result]))
-
-    async def _answer_later(self, awaitable: Awaitable[Any]) -> None:
-        try:
-            self._answer(await awaitable)
-        except Exception as error:
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        if not isinstance(error, FailReply):
-            logger.error("The handler of ?%s failed.", self.message.name, exc_info=error)
-        self.reply("fail", str(error) or type(error).__name__)
-
-    def _make(self, mtype: int, args: Sequence[Any]) -> Message:
-        echo = self.connection.protocol.message_ids or self.device.echo_ids
-        return Message(mtype, self.message.name, args, mid=self.message.mid if echo else None)
-
-    def _send(self, message: Message) -> None:
-        self.device._in_loop(self._send_in_loop, message)
-
-    def _send_in_loop(self, message: Message) -> None:
-        steps: list[Step] = [message]
-        for point, mtype in (("inform", Message.INFORM), ("reply", Message.REPLY)):
-            for hook in self.device._hooks(point, self.message.name):
-                steps = _replace_messages(steps, mtype, functools.partial(hook, self))
-        self.connection.play(steps)
-
-
-class ClientConnection:
-    """One client of the device, and all that belongs to its connection.
-
-    Its methods must be called in the loop's thread.
-
-    Attributes
-    ----------
-    address : str
-        The client's address, ``host:port``.
-    protocol : ProtocolFlags
-        What this connection speaks.
-    samplings : dict
-        The samplings that this client has set, by sensor name.
-    """
-
-    def __init__(self, device: SimulatedDevice, sock: socket.socket, address: str) -> None:
-        self.address = address
-        self.protocol = device.protocol
-        self.samplings: dict[str, _Sampling] = {}
-        self._device = device
-        self._socket = sock
-        self._stream = IOStream(sock, max_write_buffer_size=device.max_write_buffer_size)
-        self._parser = MessageParser()
-        self._timers: set[asyncio.TimerHandle] = set()
-        self._may_read = locks.Event()
-        # What waits to be written, a piece in each turn of the loop.
-        self._queue: collections.deque[Union[bytes, End]] = collections.deque()
-        self._is_pumping = False
-        self._unsent = bytearray()
-        self._is_muted = False
-        # The end is queued up: what the client says no longer matters. Then it
-        # has come: nothing is written any more.
-        self._is_deaf = False
-        self._is_ending = False
-
-    def start(self, *, paused: bool) -> None:
-        """Greet the client and read what it says."""
-        self._stream.set_nodelay(True)
-        # A paused connection must notice its end, too.
-        self._stream.set_close_callback(self._may_read.set)
-        self.set_paused(paused)
-        for hook in self._device._hooks("connect"):
-            hook(self)
-        steps: list[Step] = [*self._greeting(self.protocol.major)]
-        for hook in self._device._hooks("greeting"):
-            steps = hook(self, steps)
-        self.play(steps)
-        self._device._spawn(self._read())
-
-    def play(self, steps: Sequence[Step]) -> None:
-        """Take steps one after another; a pause delays only those behind it."""
-        if self._is_ending:
-            return
-        for position, step in enumerate(steps):
-            if isinstance(step, Pause):
-                self.call_later(step.seconds, self.play, steps[position + 1 :])
-                return
-            self._put(step)
-
-    def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are."""
-        self._queue_up([data])
-
-    def log(self, level: str, text: str, logger_name: Optional[str] = None) -> None:
-        """Send a ``#log`` inform, if the device's level permits."""
-        if LOG_LEVELS.index(level) < LOG_LEVELS.index(self._device.log_level):
-            return
-        timestamp = format_timestamp(time.time(), self.protocol.major)
-        source = logger_name or self._device.name
-        self.play([Message.inform("log", level, timestamp, source, text)])
-
-    def end(self, reason: Optional[str]) -> None:
-        """Close the connection after all that was said, with or without ``#disconnect``."""
-        if reason is not None:
-            self.play([Message.inform("disconnect", reason)])
-        self._put(End.CLOSE)
-
-    def reset(self) -> None:
-        """Break the connection: RST instead of FIN, and what was not sent is lost."""
-        if not self._stream.closed():
-            linger = struct.pack("ii", 1, 0)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self._is_ending = True
-        self._stream.close()
-
-    def set_paused(self, paused: bool) -> None:
-        """Read no more, or again."""
-        if paused and not self._is_ending:
-            self._may_read.clear()
-        else:
-            self._may_read.set()
-
-    def call_later(self, delay: float, function: Callable[..., None], *args: Any) -> Any:
-        """Call a function later, if the connection still exists; return the timer."""
-
-        def call() -> None:
-            self._timers.discard(timer)
-            function(*args)
-
-        timer = asyncio.get_running_loop().call_later(delay, call)
-        self._timers.add(timer)
-        return timer
-
-    def cancel(self, timer: asyncio.TimerHandle) -> None:
-        """Forget a timer of `call_later`."""
-        timer.cancel()
-        self._timers.discard(timer)
-
-    def sample(self, sensor: Sensor, arguments: Sequence[bytes]) -> None:
-        """Set the sampling of a sensor; version 5 gets the reading at once."""
-        strategy = parse_strategy(sensor, arguments, self.protocol)
-        self.unsample(sensor.name)
-        if strategy is not None:
-            self.samplings[sensor.name] = _Sampling(self, sensor, strategy, arguments)
-
-    def unsample(self, name: str) -> None:
-        """End the sampling of a sensor, if there is one."""
-        sampling = self.samplings.pop(name, None)
-        if sampling is not None:
-            sampling.stop()
-
-    def send_status(self, arguments: list[bytes]) -> None:
-        """Send ``#sensor-status``."""
-        steps: list[Step] = [Message.inform("sensor-status", *arguments)]
-        for hook in self._device._hooks("inform", "sensor-status"):
-            steps = _replace_messages(steps, Message.INFORM, functools.partial(hook, None))
-        self.play(steps)
-
-    # ---- what faults use ----
-
-    def hold(self, data: bytes, seconds: float) -> None:
-        """Keep data back and write it in one piece with what follows."""
-        self._queue.append(data)
-        self._pump_later(seconds, together=True)
-
-    def mute(self) -> None:
-        """Say nothing from now on."""
-        self._is_muted = True
-
-    def other_greeting(self) -> list[Message]:
-        """Return the greeting of the other protocol version."""
-        return self._greeting(4 if self.protocol.major >= VERSION_CONNECT_KATCP_MAJOR else 5)
-
-    # ---- reading ----
-
-    async def _read(self) -> None:
-        """Handle what the client sends until the connection ends; the reader's whole life."""
-        splitter = LineSplitter()
-        try:
-            while True:
-                data = await self._stream.read_bytes(_READ_SIZE, partial=True)
-                await self._may_read.wait()
-                # A deaf one reads on: it is how the end is seen.
-                if not self._is_deaf:
-                    self._on_data(splitter, data)
-        except StreamClosedError:
-            pass
-        finally:
-            self._on_end()
-
-    def _on_data(self, splitter: LineSplitter, data: bytes) -> None:
-        for line in splitter.feed(data, MAX_LINE_SIZE):
-            self._on_line(line)
-        if splitter.overflowed:
-            self.log("error", f"A line is longer than {MAX_LINE_SIZE} bytes.")
-            self.end("Line too long.")
-
-    def _on_line(self, line: bytes) -> None:
-        if self._is_deaf:
-            return
-        try:
-            message = self._parser.parse(line)
-        except KatcpSyntaxError as error:
-            self.log("error", f"Bad line: {error}")
-        else:
-            self._device._on_message(self, message)
-
-    def _on_end(self) -> None:
-        """The connection is over: nothing of it is left."""
-        self._is_ending = True
-        self._stream.close()
-        for sampling in self.samplings.values():
-            sampling.stop()
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
-        self._device._on_client_ended(self)
-
-    # ---- writing ----
-
-    def _greeting(self, major: int) -> list[Message]:
-        name = self._device.name
-        if major < VERSION_CONNECT_KATCP_MAJOR:
-            return [
-                Message.inform("version", f"{name}-1.0"),
-                Message.inform("build-state", f"{name}-{__version__}"),
-            ]
-        return [
-            Message.inform("version-connect", *version) for version in _versions(self._device, self)
-        ]
-
-    def _put(self, step: Union[Message, bytes, End]) -> None:
-        """Queue a step up after the faults have had their way with its bytes."""
-        if isinstance(step, End):
-            self._is_deaf = True
-            self._queue_up([step])
-            return
-        pieces = [bytes(step) + b"\n" if isinstance(step, Message) else step]
-        for hook in self._device._hooks("output"):
-            pieces = [part for piece in pieces for part in hook(self, piece)]
-        self._queue_up(pieces)
-
-    def _queue_up(self, pieces: Sequence[Union[bytes, End]]) -> None:
-        """Write at once what is in one piece; the rest a piece in each turn of the loop."""
-        if self._is_ending:
-            return
-        if len(pieces) == 1 and not self._is_pumping:
-            self._write(pieces[0])
-            return
-        self._queue.extend(pieces)
-        self._pump_later()
-
-    def _pump_later(self, delay: float = 0.0, *, together: bool = False) -> None:
-        if self._queue and not self._is_pumping:
-            self._is_pumping = True
-            self.call_later(delay, self._pump, together)
-
-    def _pump(self, together: bool) -> None:
-        """Write the first piece of the queue, or all of it in one."""
-        self._is_pumping = False
-        piece = self._queue.popleft()
-        while together and self._queue and isinstance(piece, bytes):
-            following = self._queue[0]
-            if not isinstance(following, bytes):
-                break
-            piece += following
-            self._queue.popleft()
-        self._write(piece)
-        self._pump_later()
-
-    def _write(self, piece: Union[bytes, End]) -> None:
-        if self._is_ending:
-            return
-        if piece is End.RESET:
-            self.reset()
-        elif piece is End.CLOSE:
-            self._is_ending = True
-            self._device._spawn(self._close_when_written())
-        elif isinstance(piece, bytes) and not self._is_muted:
-            self._write_bytes(piece)
-
-    def _write_bytes(self, data: bytes) -> None:
-        # What is said in one turn of the loop costs one call of the system.
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._unsent += data
-        if len(self._unsent) >= _FLUSH_SIZE:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Hand over to the stream what was written; a client that never reads is dropped."""
-        data, self._unsent = bytes(self._unsent), bytearray()
-        if not data:
-            return
-        try:
-            self._stream.write(data)
-        except StreamClosedError:
-            # The reader sees it, too, and ends the connection.
-            logger.debug("%s has gone: %d bytes were not sent.", self.address, len(data))
-        except StreamBufferFullError:
-            logger.warning(
-                "%s does not read: it is dropped with more than %d bytes unread.",
-                self.address,
-                self._device.max_write_buffer_size,
-            )
-            self.reset()
-
-    async def _close_when_written(self) -> None:
-        """Close the connection when the client has read all, but do not wait for ever."""
-        self._flush()
-        try:
-            written = self._stream.write(b"")
-            await gen.with_timeout(
-                datetime.timedelta(seconds=CLOSE_TIMEOUT), written, quiet_exceptions=IOError
-            )
-        except (StreamClosedError, TornadoTimeoutError) as error:
-            logger.debug("%s did not read all before the end: %s", self.address, error)
-        finally:
-            self._stream.close()
-
-
-class _Sampling:
-    """One sensor sampled for one client."""
-
-    def __init__(
-        self,
-        client: ClientConnection,
-        sensor: Sensor,
-        strategy: Strategy,
-        arguments: Sequence[bytes],
-    ) -> None:
-        self.arguments = arguments
-        self._client = client
-        self._sensor = sensor
-        self._strategy = strategy
-        self._timer: Optional[asyncio.TimerHandle] = None
-        reading = sensor.read(time.time())
-        strategy.start(time.monotonic(), reading)
-        # Version 4 does not promise the reading at once.
-        if client.protocol.major >= SEC_TS_KATCP_MAJOR:
-            self._send(reading)
-        self._schedule()
-
-    def poll(self) -> None:
-        """Send the reading, if it is time to do so."""
-        reading = self._sensor.read(time.time())
-        if self._strategy.poll(time.monotonic(), reading):
-            self._send(reading)
-        self._schedule()
-
-    def stop(self) -> None:
-        """Send nothing any more."""
-        if self._timer is not None:
-            self._client.cancel(self._timer)
-            self._timer = None
-
-    def _send(self, reading: Reading) -> None:
-        major = self._client.protocol.major
-        self._client.send_status(self._sensor.status_arguments(reading, major))
-
-    def _schedule(self) -> None:
-        """Look again at the strategy's deadline, or when the sensor may have changed."""
-        self.stop()
-        delay = self._strategy.deadline - time.monotonic()
-        if self._sensor.source is not None:
-            delay = min(delay, self._sensor.interval)
-        if delay < math.inf:
-            self._timer = self._client.call_later(max(delay, 0.0), self.poll)
-
-
-class _Memory:
-    """Registers one behind the other in one piece of memory, as on an FPGA board."""
-
-    def __init__(self, registers: Mapping[str, Union[int, bytes]]) -> None:
-        self._bytes = bytearray()
-        self.registers: dict[str, range] = {}
-        for name, content in registers.items():
-            start = len(self._bytes)
-            self._bytes += bytes(content)
-            self.registers[name] = range(start, len(self._bytes))
-
-    def content(self, register: str) -> bytes:
-        """Return all of a register."""
-        place = self.registers[register]
-        return bytes(self._bytes[place.start : place.stop])
-
-    def read(self, register: bytes, offset: int, count: int) -> bytes:
-        """Return a part of a register, or raise FailReply."""
-        place = self._locate(register, offset, count)
-        return bytes(self._bytes[place])
-
-    def write(self, register: bytes, offset: int, data: bytes) -> None:
-        """Change a part of a register, or raise FailReply."""
-        self._bytes[self._locate(register, offset, len(data))] = data
-
-    def _locate(self, register: bytes, offset: int, count: int) -> slice:
-        place = self._place(register)
-        if offset < 0 or count < 0 or offset + count > len(place):
-            raise FailReply(
-                f"{count} bytes at {offset} are outside of register "
-                f"'{_text(register)}', which has {len(place)} bytes."
-            )
-        start = place.start + offset
-        return slice(start, start + count)
-
-    def _place(self, register: bytes) -> range:
-        """Return where a register is; a number is an address in the whole memory."""
-        place = self.registers.get(_text(register))
-        if place is not None:
-            return place
-        if not _INTEGER_RE.fullmatch(register):
-            raise FailReply(f"Unknown register '{_text(register)}'.")
-        return range(_parse_integer(register), len(self._bytes))
-
-
-# ---- the standard requests ----
-
-_STANDARD_REQUESTS: dict[str, _Entry] = {}
-
-
-def _make_entry(
-    function: Handler,
-    name: Optional[str] = None,
-    *,
-    timeout_hint: float = 0.0,
-    is_available: Callable[[ProtocolFlags], bool] = lambda protocol: True,
-) -> _Entry:
-    """Return the entry of a request handler, named after the function if no name is given."""
-    name = name or function.__name__.replace("_", "-")
-    # Whoever misnames a request hears of it now.
-    Message.request(name)
-    return _Entry(
-        name,
-        function,
-        inspect.signature(function),
-        inspect.getdoc(function) or "",
-        timeout_hint,
-        is_available,
-    )
-
-
-def _standard(
-    name: str,
-    is_available: Callable[[ProtocolFlags], bool] = lambda protocol: True,
-    timeout_hint: float = 0.0,
-) -> Callable[[Handler], Handler]:
-    def enter(function: Handler) -> Handler:
-        _STANDARD_REQUESTS[name] = _make_entry(
-            function, name, is_available=is_available, timeout_hint=timeout_hint
-        )
-        return function
-
-    return enter
-
-
-def _is_v5(protocol: ProtocolFlags) -> bool:
-    return protocol.major >= VERSION_CONNECT_KATCP_MAJOR
-
-
-def _is_multi_client(protocol: ProtocolFlags) -> bool:
-    return protocol.multi_client or not _is_v5(protocol)
-
-
-@_standard("help")
-def _help(request: DeviceRequest, name: Optional[bytes] = None) -> Any:
-    """Describe one request, or all (?help [name])."""
-    entries = request.available()
-    if name is not None:
-        entries = [entry for entry in entries if entry.name == _text(name)]
-        if not entries:
-            raise FailReply(f"Unknown request '{_text(name)}'.")
-    for entry in entries:
-        request.inform(entry.name, entry.help)
-    return request.counted()
-
-
-@_standard("halt")
-def _halt(request: DeviceRequest) -> None:
-    """Stop the device (?halt)."""
-    request.reply("ok")
-    request.device._begin_stop("The device is halting.")
-
-
-@_standard("restart")
-def _restart(request: DeviceRequest) -> None:
-    """Restart the device: all connections are closed (?restart)."""
-    request.reply("ok")
-    request.device._begin_restart()
-
-
-@_standard("watchdog")
-def _watchdog(request: DeviceRequest) -> Any:
-    """Tell that the device is alive (?watchdog)."""
-    return "ok"
-
-
-@_standard("version-list", _is_v5)
-def _version_list(request: DeviceRequest) -> Any:
-    """List the versions of protocol, library and device (?version-list)."""
-    for version in _versions(request.device, request.connection):
-        request.inform(*version)
-    return request.counted()
-
-
-@_standard("log-level")
-def _log_level(request: DeviceRequest, level: Optional[bytes] = None) -> Any:
-    """Query or set the level of #log informs (?log-level [level])."""
-    if level is not None:
-        if _text(level) not in LOG_LEVELS:
-            raise FailReply(f"Unknown log level '{_text(level)}'.")
-        request.device.log_level = _text(level)
-    return "ok", request.device.log_level
-
-
-@_standard("sensor-list")
-def _sensor_list(request: DeviceRequest, name: bytes = b"//") -> Any:
-    """Describe sensors (?sensor-list [name or /regex/])."""
-    for sensor in request.device._find_sensors(name):
-        request.inform(*sensor.list_arguments(request.connection.protocol.major))
-    return request.counted()
-
-
-@_standard("sensor-value")
-def _sensor_value(request: DeviceRequest, name: bytes = b"//") -> Any:
-    """Tell the readings of sensors (?sensor-value [name or /regex/])."""
-    for sensor in request.device._find_sensors(name):
-        reading = sensor.read(time.time())
-        request.inform(*sensor.status_arguments(reading, request.connection.protocol.major))
-    return request.counted()
-
-
-@_standard("sensor-sampling")
-def _sensor_sampling(request: DeviceRequest, name: bytes, *strategy: bytes) -> Any:
-    """Query or set the sampling of a sensor (?sensor-sampling name [strategy [params]])."""
-    client = request.connection
-    names = [name]
-    if strategy and client.protocol.bulk_set_sensor_sampling:
-        names = name.split(b",")
-    sensors = [request.device._find_sensor(one) for one in names]
-    if not strategy:
-        sampling = client.samplings.get(sensors[0].name)
-        return ("ok", name, *(sampling.arguments if sampling else [b"none"]))
-    try:
-        # All or nothing: whatever is wrong is found before anything is set.
-        for sensor in sensors:
-            parse_strategy(sensor, strategy, client.protocol)
-    except ValueError as error:
-        raise FailReply(str(error)) from error
-    for sensor in sensors:
-        client.sample(sensor, strategy)
-    return ("ok", name, *strategy)
-
-
-@_standard("client-list", _is_multi_client)
-def _client_list(request: DeviceRequest) -> Any:
-    """List the addresses of the connected clients (?client-list)."""
-    for client in request.device.clients:
-        request.inform(client.address)
-    return request.counted()
-
-
-@_standard("request-timeout-hint", lambda protocol: protocol.request_timeout_hints)
-def _request_timeout_hint(request: DeviceRequest, name: Optional[bytes] = None) -> Any:
-    """Tell how long requests may take (?request-timeout-hint [name])."""
-    entries = request.available()
-    if name is None:
-        entries = [entry for entry in entries if entry.timeout_hint]
-    else:
-        entries = [entry for entry in entries if entry.name == _text(name)]
-        if not entries:
-            raise FailReply(f"Unknown request '{_text(name)}'.")
-    for entry in entries:
-        request.inform(entry.name, float(entry.timeout_hint))
-    return request.counted()
-
-
-@_standard("listdev")
-def _listdev(request: DeviceRequest, size: Optional[bytes] = None) -> Any:
-    """List the registers of the memory (?listdev [size])."""
-    for name, place in request.device._memory.registers.items():
-        request.inform(name, *([] if size is None else [len(place)]))
-    return request.counted()
-
-
-@_standard("read")
-def _read(
-    request: DeviceRequest, register: bytes, offset: bytes = b"0", count: bytes = b"4"
-) -> Any:
-    """Read bytes from a register (?read register-or-address [offset [count]])."""
-    memory = request.device._memory
-    return "ok", memory.read(register, _parse_integer(offset), _parse_integer(count))
-
-
-@_standard("write")
-def _write(request: DeviceRequest, register: bytes, offset: bytes, data: bytes) -> Any:
-    """Write bytes to a register (?write register-or-address offset bytes)."""
-    request.device._memory.write(register, _parse_integer(offset), data)
-    return "ok"
-
-
-@_standard("wordread")
-def _wordread(
-    request: DeviceRequest, register: bytes, offset: bytes = b"0", count: bytes = b"1"
-) -> Any:
-    """Read words of 32 bits from a register (?wordread register [word-offset [count]])."""
-    start, size = 4 * _parse_integer(offset), 4 * _parse_integer(count)
-    data = request.device._memory.read(register, start, size)
-    return ("ok", *(f"0x{word:08x}" for (word,) in struct.iter_unpack(">I", data)))
-
-
-@_standard("wordwrite")
-def _wordwrite(request: DeviceRequest, register: bytes, offset: bytes, *words: bytes) -> Any:
-    """Write words of 32 bits to a register (?wordwrite register word-offset word ...)."""
-    data = b"".join(struct.pack(">I", _parse_integer(word) & 0xFFFFFFFF) for word in words)
-    request.device._memory.write(register, 4 * _parse_integer(offset), data)
-    return "ok"
-
-
-def _versions(device: SimulatedDevice, client: ClientConnection) -> list[tuple[str, ...]]:
-    """Return what the greeting of version 5 and ?version-list tell."""
-    return [
-        ("katcp-protocol", str(client.protocol)),
-        ("katcp-library", f"katcp-simdevice-{__version__}"),
-        ("katcp-device", f"{device.name}-1.0", f"{device.name}-{__version__}"),
-    ]
-
-
-def _replace_messages(
-    steps: Sequence[Step], mtype: int, hook: Callable[[Message], list[Step]]
-) -> list[Step]:
-    """Return the steps, each message of a type replaced by what *hook* makes of it."""
-    replaced: list[Step] = []
-    for step in steps:
-        if isinstance(step, Message) and step.mtype == mtype:
-            replaced += hook(step)
-        else:
-            replaced.append(step)
-    return replaced
-
-
 def _parse_protocol(text: str) -> ProtocolFlags:
     match = _PROTOCOL_RE.fullmatch(text)
     if match is None:
@@ -1652,20 +876,9 @@ def _parse_protocol(text: str) -> ProtocolFlags:
     return ProtocolFlags(int(match[1]), int(match[2] or 0), match[3])
 
 
-def _parse_integer(text: bytes) -> int:
-    """Return a decimal or hexadecimal number, or raise FailReply."""
-    if not _INTEGER_RE.fullmatch(text):
-        raise FailReply(f"'{_text(text)}' is not a number.")
-    return int(text, 16 if text[:2].lower() == b"0x" else 10)
-
-
 def _format_peer(peer: Sequence[Any]) -> str:
     host, port = peer[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")
 
 
 def _asyncio_loop(ioloop: IOLoop) -> asyncio.AbstractEventLoop:

@@ -20,14 +20,36 @@ point and its default parameter; its docstring is what users read.
 
 A `Fault` is the value that users handle: which fault, its parameter, and the
 name of the request to which it is limited.
+
+Rules
+-----
+- Faults are asked in the order in which the device has them: each gets what the
+  one before it has left.
+- A fault knows requests and connections only as `FaultyRequest` and
+  `FaultyConnection`, and keeps no state of its own: what has to wait is kept in
+  their *held*, and goes with them.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Any, Callable, NamedTuple, Optional, Protocol, Sequence, Union
+import functools
+import re
+from typing import (
+    Any,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Union,
+)
 
 from .message import MAX_MID, Message
+from .protocol import VERSION_CONNECT_KATCP_MAJOR, ProtocolFlags
 
 
 class Pause(NamedTuple):
@@ -47,7 +69,11 @@ Step = Union[Message, bytes, Pause, End]
 
 
 class FaultyConnection(Protocol):
-    """What a fault sees of a connection."""
+    """What a fault sees of a connection: *held* is a place to keep messages."""
+
+    number: int
+    protocol: ProtocolFlags
+    held: list[Message]
 
     def hold(self, data: bytes, seconds: float) -> None:
         """Keep *data* back and write it in one piece with what follows."""
@@ -59,6 +85,14 @@ class FaultyConnection(Protocol):
         """Return the greeting of the other protocol version."""
 
 
+class FaultyDevice(Protocol):
+    """What a fault sees of the device."""
+
+    @property
+    def sensors(self) -> Mapping[str, object]:
+        """The sensors by name."""
+
+
 class FaultyRequest(Protocol):
     """What a fault sees of a request: *held* is a place to keep messages."""
 
@@ -68,6 +102,10 @@ class FaultyRequest(Protocol):
     @property
     def connection(self) -> FaultyConnection:
         """The connection it came by."""
+
+    @property
+    def device(self) -> FaultyDevice:
+        """The device that got it."""
 
 
 class _Kind(NamedTuple):
@@ -195,6 +233,70 @@ def list_faults() -> dict[str, str]:
     }
 
 
+def find_hooks(
+    faults: Iterable[Fault], point: str, name: Optional[str] = None
+) -> Iterator[Callable[..., Any]]:
+    """Return what some faults do at a point, in their order.
+
+    Parameters
+    ----------
+    faults : iterable of Fault
+        The faults.
+    point : str
+        The point; see the head of this module.
+    name : str, optional
+        The name of the message, at points that have one.
+
+    Returns
+    -------
+    iterator of callable
+    """
+    for fault in faults:
+        hook = fault.hook(point, name)
+        if hook is not None:
+            yield functools.partial(hook, fault)
+
+
+def distort(
+    faults: Iterable[Fault], message: Message, request: Optional[FaultyRequest] = None
+) -> list[Step]:
+    """Return the steps to take instead of saying an inform or a reply.
+
+    Parameters
+    ----------
+    faults : iterable of Fault
+        The faults.
+    message : Message
+        What a healthy device would say.
+    request : FaultyRequest, optional
+        The request that it belongs to, if it belongs to one.
+
+    Returns
+    -------
+    list of Step
+    """
+    name = message.name if request is None else request.message.name
+    steps: list[Step] = [message]
+    # Informs first: a reply may bring held ones along, which are as they shall be.
+    for point, mtype in (("inform", Message.INFORM), ("reply", Message.REPLY)):
+        for hook in find_hooks(faults, point, name):
+            steps = _replace_messages(steps, mtype, functools.partial(hook, request))
+    return steps
+
+
+def _replace_messages(
+    steps: Sequence[Step], mtype: int, hook: Callable[[Message], list[Step]]
+) -> list[Step]:
+    """Return the steps, each message of a type replaced by what *hook* makes of it."""
+    replaced: list[Step] = []
+    for step in steps:
+        if isinstance(step, Message) and step.mtype == mtype:
+            replaced += hook(step)
+        else:
+            replaced.append(step)
+    return replaced
+
+
 _Function = Callable[..., Any]
 
 
@@ -225,6 +327,14 @@ def _stall(fault: Fault, connection: FaultyConnection) -> None:
 def _stall_on_request(fault: Fault, request: FaultyRequest) -> list[Step]:
     request.connection.mute()
     return []
+
+
+@_fault("other-version", "connect")
+def _other_version(fault: Fault, connection: FaultyConnection) -> None:
+    """Speak version 4 instead of 5, or 5 instead of 4, in every second connection."""
+    if connection.number % 2 == 0:
+        is_v5 = connection.protocol.major >= VERSION_CONNECT_KATCP_MAJOR
+        connection.protocol = ProtocolFlags(4, 0) if is_v5 else ProtocolFlags(5, 0, "IM")
 
 
 @_fault("close-on-request", "request")
@@ -308,6 +418,12 @@ def _unknown_id(fault: Fault, request: FaultyRequest, message: Message) -> list[
     return [_changed(message, mid=fault.value)]
 
 
+@_fault("duplicate-id", "inform", "reply")
+def _duplicate_id(fault: Fault, request: FaultyRequest, message: Message) -> list[Step]:
+    """Answer requests of an even id with the id before it: 1, 1, 3, 3, and so on."""
+    return [message if message.mid is None else _changed(message, mid=(int(message.mid) - 1) | 1)]
+
+
 # ---- replies ----
 
 
@@ -327,6 +443,16 @@ def _late_reply(fault: Fault, request: FaultyRequest, reply: Message) -> list[St
 def _duplicate_reply(fault: Fault, request: FaultyRequest, reply: Message) -> list[Step]:
     """Send every reply twice."""
     return [reply, reply]
+
+
+@_fault("reordered-replies", "reply")
+def _reordered_replies(fault: Fault, request: FaultyRequest, reply: Message) -> list[Step]:
+    """Hold every other reply back and send it after the next one."""
+    held = request.connection.held
+    if held:
+        return [reply, held.pop()]
+    held.append(reply)
+    return []
 
 
 @_fault("wrong-name", "reply", default="wrong-name")
@@ -382,6 +508,19 @@ def _request_to_client(fault: Fault, request: FaultyRequest, reply: Message) -> 
 def _unknown_inform(fault: Fault, request: FaultyRequest, reply: Message) -> list[Step]:
     """Send an inform that nobody knows before each reply."""
     return [Message.inform("surprise", "out of the blue"), reply]
+
+
+@_fault("prefix-matching", "request")
+def _prefix_matching(fault: Fault, request: FaultyRequest) -> None:
+    """Answer ?sensor-list and ?sensor-value for all names that begin so, like C servers."""
+    message = request.message
+    if message.name not in ("sensor-list", "sensor-value") or not message.arguments:
+        return
+    prefix, *others = message.arguments
+    # A name that begins no other is left as it is, to be refused as unknown.
+    if any(name.encode().startswith(prefix) for name in request.device.sensors):
+        pattern = b"/^%s/" % re.escape(prefix)
+        request.message = _changed(message, arguments=[pattern, *others])
 
 
 @_fault("unknown-status", "inform", default="odd")

@@ -373,10 +373,10 @@ def parse_strategy(
     name, *texts = arguments
     names = _STRATEGIES.get(name)
     if names is None or not protocol.strategy_allowed(name):
-        raise ValueError(f"Unknown sampling strategy {_text(name)!r}.")
+        raise ValueError(f"Unknown sampling strategy {to_text(name)!r}.")
     if len(texts) != len(names):
         raise ValueError(
-            f"Sampling strategy {_text(name)!r} takes {len(names)} parameters, not {len(texts)}."
+            f"Sampling strategy {to_text(name)!r} takes {len(names)} parameters, not {len(texts)}."
         )
     values = {
         key: _parse_difference(sensor, text)
@@ -427,7 +427,7 @@ def _parse_difference(sensor: Sensor, text: bytes) -> float:
         raise ValueError(f"Sensor {sensor.name!r} is not a number: it has no differences.")
     difference = int(text) if _INTEGER_RE.fullmatch(text) else _parse_float(text)
     if difference < 0 or (sensor.type == "integer" and isinstance(difference, float)):
-        raise ValueError(f"{_text(text)!r} is no difference for a sensor of type {sensor.type}.")
+        raise ValueError(f"{to_text(text)!r} is no difference for a sensor of type {sensor.type}.")
     return difference
 
 
@@ -435,13 +435,13 @@ def _parse_period(text: bytes, major: int) -> float:
     """Return a period in seconds."""
     period = _parse_float(text) * (1.0 if _is_v5(major) else MS_TO_SEC_FAC)
     if period < 0:
-        raise ValueError(f"A period cannot be negative: {_text(text)!r}.")
+        raise ValueError(f"A period cannot be negative: {to_text(text)!r}.")
     return period
 
 
 def _parse_float(text: bytes) -> float:
     if not _FLOAT_RE.fullmatch(text):
-        raise ValueError(f"{_text(text)!r} is not a number.")
+        raise ValueError(f"{to_text(text)!r} is not a number.")
     return float(text)
 
 
@@ -550,5 +550,6 @@ def _is_v5(major: int) -> bool:
     return major >= SEC_TS_KATCP_MAJOR
 
 
-def _text(data: bytes) -> str:
+def to_text(data: bytes) -> str:
+    """Return bytes as text for people; what is not UTF-8 is escaped."""
     return data.decode("utf-8", "backslashreplace")

@@ -74,4 +74,5 @@ def run_examples(examples: list[Any], names: dict[str, Any], path: Path, line: i
     output: list[str] = []
     runner = doctest.DocTestRunner(verbose=False, optionflags=FLAGS)
     runner.run(test, out=output.append, clear_globs=False)
-    assert not runner.failures, "".join(output)
+    if runner.failures:
+        raise AssertionError("".join(output))

@@ -1,7 +1,5 @@
 """The states of a client: legal moves, illegal moves, and what holds in each state."""
 
-import itertools
-
 import pytest
 
 from katcp.lifecycle import EVENT_NAMES, EVENTS, MOVES, Lifecycle, State
@@ -19,7 +17,6 @@ LEGAL = [
     (State.WAITING, State.STOPPING),
     (State.STOPPING, State.STOPPED),
 ]
-PAIRS = list(itertools.product(State, State))
 
 
 def lifecycle_in(state):
@@ -53,24 +50,23 @@ def test_a_legal_move_is_made(before, after):
     assert lifecycle.state is after
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), [pair for pair in PAIRS if pair not in LEGAL], ids=name_of
-)
-def test_an_illegal_move_raises_and_changes_nothing(before, after):
-    lifecycle = lifecycle_in(before)
-    with pytest.raises(
-        RuntimeError, match=f"^A client cannot go from {before.name} to {after.name}.$"
-    ):
-        lifecycle.move(after)
-    assert lifecycle.state is before
+@pytest.mark.parametrize("before", State, ids=name_of)
+def test_every_other_move_raises_and_changes_nothing(before):
+    for after in {state for state in State if (before, state) not in LEGAL}:
+        lifecycle = lifecycle_in(before)
+        with pytest.raises(RuntimeError) as raised:
+            lifecycle.move(after)
+        assert str(raised.value) == f"A client cannot go from {before.name} to {after.name}."
+        assert lifecycle.state is before
 
 
-@pytest.mark.parametrize(("start", "goal"), PAIRS, ids=name_of)
-def test_every_state_can_be_reached_from_every_other(start, goal):
-    lifecycle = lifecycle_in(start)
-    for state in way(start, goal)[1:]:
-        lifecycle.move(state)
-    assert lifecycle.state is goal
+@pytest.mark.parametrize("start", State, ids=name_of)
+def test_every_state_can_be_reached_from_every_other(start):
+    for goal in State:
+        lifecycle = lifecycle_in(start)
+        for state in way(start, goal)[1:]:
+            lifecycle.move(state)
+        assert lifecycle.state is goal
 
 
 @pytest.mark.parametrize("state", State, ids=name_of)

@@ -416,13 +416,13 @@ def test_a_long_argument_is_read_as_the_reference_reads_it():
 def test_random_long_arguments_are_read_as_the_reference_reads_them():
     rng = random.Random(5)
     good = 0
-    for _ in range(300):
+    for _ in range(100):
         middle = bytes(rng.choices(b"\\\\\\\\0_@na", k=12))
         wire = b"a" * (EDGE - rng.randrange(13)) + middle + b"\\0b"
         expected = outcome(unescape_byte_by_byte, wire)
         assert outcome(unescape_argument, wire) == expected, wire[-25:]
         good += isinstance(expected, bytes)
-    assert 30 < good < 270
+    assert 10 < good < 90
 
 
 @pytest.mark.parametrize("size", [BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 3 * BLOCK_SIZE + 5])

@@ -9,6 +9,7 @@ import pytest
 from katcp.message import Message
 from katcp.simdevice import SimulatedDevice
 from katcp.simfaults import _KINDS, Fault, list_faults
+from katcp.simsensor import Sensor
 
 from .test_simdevice import RawClient, simulated
 
@@ -135,6 +136,25 @@ def test_stall_from_a_request_on():
         assert client.rest() == b""
 
 
+@pytest.mark.parametrize(
+    ("protocol", "other"),
+    [("5.1-MIB", b"#version "), ("4", b"#version-connect katcp-protocol 5.0-IM")],
+)
+def test_other_version(protocol, other):
+    with SimulatedDevice(protocol=protocol, faults=["other-version"]) as device:
+        greetings = []
+        for _ in range(3):
+            with RawClient(device.address) as client:
+                greetings.append(client.line())
+                answer = client.ask(b"?version-list")[-1]
+                is_v4 = greetings[-1].startswith(b"#version ")
+                assert answer.startswith(b"!version-list " + (b"invalid" if is_v4 else b"ok"))
+            device.wait_for_client(0)
+        assert greetings[0] == greetings[2]
+        assert not greetings[0].startswith(other)
+        assert greetings[1].startswith(other)
+
+
 def test_close_on_request():
     device, data = converse("close-on-request:help", protocol="4")
     assert re.fullmatch(rb"#version \S+\n#build-state \S+\n", data)
@@ -203,6 +223,7 @@ def test_bad_version(fault, version):
         ("wrong-id", [INFORM.replace(b"5", b"6"), b"!help[6] ok 1"]),
         ("unknown-id", [INFORM.replace(b"5", b"2147483647"), b"!help[2147483647] ok 1"]),
         ("unknown-id=77", [INFORM.replace(b"5", b"77"), b"!help[77] ok 1"]),
+        ("duplicate-id", [INFORM, REPLY]),
         ("no-reply:help", [INFORM]),
         ("duplicate-reply", [INFORM, REPLY, REPLY]),
         ("wrong-name:help", [INFORM, b"!wrong-name[5] ok 1"]),
@@ -226,6 +247,35 @@ def test_answers(fault, lines):
 def test_wrong_id_of_a_request_without_id():
     _, data = converse("wrong-id:watchdog", requests=b"?watchdog\n?halt\n")
     assert b"\n!watchdog[1] ok\n" in data
+
+
+def test_duplicate_id():
+    _, data = converse(
+        "duplicate-id", requests=b"?watchdog[3]\n?watchdog[4]\n?watchdog\n?halt[1]\n"
+    )
+    replies = [line for line in data.split(b"\n") if line.startswith(b"!watchdog")]
+    assert replies == [b"!watchdog[3] ok", b"!watchdog[3] ok", b"!watchdog ok"]
+
+
+def test_reordered_replies():
+    _, data = converse(
+        "reordered-replies:watchdog",
+        requests=b"?watchdog[1]\n?help[2] watchdog\n?watchdog[3]\n?watchdog[4]\n?halt[5]\n",
+    )
+    replies = [line for line in data.split(b"\n") if line.startswith(b"!")]
+    assert replies == [b"!help[2] ok 1", b"!watchdog[3] ok", b"!watchdog[1] ok", b"!halt[5] ok"]
+
+
+def test_a_reply_that_is_held_back_goes_to_no_other_client():
+    with SimulatedDevice(faults=["reordered-replies"]) as device:
+        with RawClient(device.address) as client:
+            client.send(b"?watchdog[1]\n")
+            device.wait_for_request("watchdog")
+        device.wait_for_client(0)
+        with RawClient(device.address) as client:
+            client.send(b"?watchdog[2]\n?watchdog[3]\n")
+            assert client.until(b"!")[-1] == b"!watchdog[3] ok"
+            assert client.line() == b"!watchdog[2] ok"
 
 
 def test_wrong_count_leaves_other_replies_alone():
@@ -261,6 +311,24 @@ def test_disconnect_on_request():
     _, data = converse("disconnect-on-request:help")
     assert data.endswith(b"\n#disconnect No\\_more\\_of\\_?help.\n")
     assert INFORM not in data
+
+
+@pytest.mark.parametrize(("request_name", "position"), [(b"sensor-list", 1), (b"sensor-value", 3)])
+def test_prefix_matching(request_name, position):
+    sensors = [Sensor(name, "integer") for name in ("a", "a.b", "a.b.c", "a-b", "b.a.b")]
+    with simulated(sensors=sensors, faults=["prefix-matching"]) as (_device, client):
+
+        def names(arguments):
+            *informs, reply = client.ask(b"?" + request_name + arguments)
+            assert reply == b"!" + request_name + b" ok %d" % len(informs)
+            return [inform.split(b" ")[position] for inform in informs]
+
+        assert names(b" a.b") == [b"a.b", b"a.b.c"]
+        assert names(b" a") == [b"a", b"a-b", b"a.b", b"a.b.c"]
+        assert names(b" b.") == [b"b.a.b"]
+        assert len(names(b"")) == len(names(b" \\@")) == 5
+        assert client.ask(b"?" + request_name + b" c")[0].endswith(b" fail Unknown\\_sensor\\_'c'.")
+        assert client.ask(b"?help watch")[0].startswith(b"!help fail")
 
 
 def sample(*faults):
