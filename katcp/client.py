@@ -68,6 +68,17 @@ from .protocol import (
 )
 from .threadsafe import LoopDoor, LoopGone, Waiter, make_threadsafe, make_threadsafe_blocking
 
+__all__ = [
+    "AsyncClient",
+    "BlockingClient",
+    "CallbackClient",
+    "DeviceClient",
+    "address_to_string",
+    "make_threadsafe",
+    "make_threadsafe_blocking",
+    "request_check",
+]
+
 _default_logger = logging.getLogger(__name__)
 
 # How much longer than its timeout a blocking request waits for a loop that a
@@ -1070,6 +1081,15 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             return None
         return self._started_door(name)
 
+    def _post(self, name: str, function: Callable[..., Any], *args: Any) -> None:
+        """Let the loop run *function*, or raise as `_started_door` does; any thread."""
+        try:
+            self._started_door(name).post(function, *args)
+        except KatcpUsageError:
+            # The client ended a moment ago: say how, if it is known by now.
+            self._started_door(name)
+            raise
+
     def _door_to_wait_at(self, name: str, instead: str) -> LoopDoor:
         """Return the door of a started client, in a thread that may wait; any thread."""
         self._refuse_in_fork(name)
@@ -1115,18 +1135,18 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         waiter = Waiter()
         try:
             door.post(self._wake_at, event, waiter, timeout)
-            waiter.wait(door, timeout)
+            came = waiter.wait(door, timeout) and waiter.result()
         except (KatcpUsageError, LoopGone):
             return False
-        return event.is_set()
+        return came or event.is_set()
 
     def _wake_at(self, event: AsyncEvent, waiter: Waiter, timeout: Optional[float]) -> None:
-        """Let *waiter* wait no longer than until *event*, or the client's end."""
+        """Tell *waiter* whether *event* came before the timeout and the client's end."""
         if self._lifecycle.state is State.STOPPED:
-            waiter.set_result(None)
+            waiter.set_result(False)
             return
         future = asyncio.ensure_future(event.until_set(timeout))
-        future.add_done_callback(lambda done: waiter.set_result(done.exception()))
+        future.add_done_callback(lambda done: waiter.set_result(done.exception() is None))
 
     def _until(
         self, event_name: str, timeout: Optional[float], value: Optional[bool] = True
@@ -1153,6 +1173,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             manager.join()
         manager.start()
         door = manager.get_door()
+        if door.is_closed():
+            raise KatcpUsageError("The ioloop is closed: a client needs one that can run.")
         for event in (*self._state_events.values(), self._stop_wanted):
             event.ioloop = door.ioloop
         self._forks_at_start = _forks
@@ -1173,7 +1195,10 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         except Exception:
             self._logger.exception("Unhandled exception in the client's main coroutine")
         finally:
-            self._end_run()
+            # A loop that was closed behind its back throws this coroutine away
+            # some time after the run was ended without it.
+            if self._lifecycle.state is not State.STOPPED:
+                self._end_run()
 
     async def _keep_connected(self) -> None:
         """Connect, and connect again, until the client shall end."""
@@ -1285,6 +1310,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             if not waiter.wait(door, timeout):
                 self._logger.warning("The client has not stopped within %s seconds", timeout)
         except LoopGone:
+            self._logger.warning("The ioloop does not run: the client stops when it does")
             self._end_run_without_ioloop(door)
 
     def _begin_stop(self, waiter: Waiter) -> None:
@@ -1652,21 +1678,16 @@ class AsyncClient(DeviceClient):
         _check_request(msg)
         on_reply = None if reply_cb is None else self._reply_caller(reply_cb, user_data)
         on_inform = None if inform_cb is None else self._inform_caller(inform_cb, user_data)
-        limit = self._limit(timeout)
+        request = (msg, on_reply, on_inform, self._limit(timeout), use_mid)
         try:
-            door = self._door_to_enter("callback_request")
-            if door is None:
+            if self._door_to_enter("callback_request") is None:
                 self._refuse_other_threads("callback_request")
+                self._callback_request(*request)
+            else:
+                self._check_before_posting(msg)
+                self._post("callback_request", self._posted_callback_request, *request)
         except KatcpClientDisconnected as error:
-            # The client has ended by itself, and its loop with it perhaps.
-            if on_reply is not None:
-                on_reply(_made_up_reply(msg, error))
-            return
-        if door is None:
-            self._callback_request(msg, on_reply, on_inform, limit, use_mid)
-            return
-        self._check_before_posting(msg)
-        door.post(self._posted_callback_request, msg, on_reply, on_inform, limit, use_mid)
+            self._answer_soon(on_reply, _made_up_reply(msg, error))
 
     def future_request(
         self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
@@ -1776,8 +1797,8 @@ class AsyncClient(DeviceClient):
         waiter = Waiter()
         began = time.monotonic()
         try:
-            self._started_door("blocking_request").post(
-                self._blocking_request, waiter, msg, limit, use_mid
+            self._post(
+                "blocking_request", self._blocking_request, waiter, msg, limit, use_mid
             )
             patience = None if limit is None else max(limit, 0) + BUSY_LOOP_MARGIN
             if waiter.wait(door, patience):
@@ -1841,9 +1862,19 @@ class AsyncClient(DeviceClient):
         try:
             self._begin_request(msg, on_reply, on_inform, timeout, use_mid)
         except KatcpClientError as error:
-            if on_reply is not None:
-                # Not at once: a callback that tries again would never return.
-                asyncio.get_running_loop().call_soon(on_reply, _made_up_reply(msg, error))
+            self._answer_soon(on_reply, _made_up_reply(msg, error))
+
+    def _answer_soon(self, on_reply: Optional[_ReplyCallback], reply: Message) -> None:
+        """Let the loop call *on_reply*, or do it here if there is no loop any more; any thread.
+
+        Not at once: a callback that tries again would never return.
+        """
+        if on_reply is None or self._loop_door is None:
+            return
+        try:
+            self._loop_door.post(on_reply, reply)
+        except KatcpUsageError:
+            on_reply(reply)
 
     def _posted_callback_request(
         self,

@@ -208,7 +208,9 @@ class Connection:
         """Send *data*; return a future that resolves when the kernel has it.
 
         The future fails with `tornado.iostream.StreamClosedError` if the
-        connection is closed first. Raises `KatcpClientOverflow` if too much waits to be sent already, and
+        connection is closed first; messages that are joined share one.
+
+        Raises `KatcpClientOverflow` if too much waits to be sent already, and
         `KatcpClientDisconnected` if the connection has ended.
         """
         stream = self.stream
@@ -229,6 +231,11 @@ class Connection:
 
         Nothing that has arrived is delivered any more. May be called again.
         """
+        if self._loop.is_closed():
+            # Nobody there can be woken any more: only the socket is left.
+            if self.stream is not None and self.stream.socket is not None:
+                self.stream.close_fd()
+            return
         if not self._closed.done():
             self._send_joined()
             self._drop_joined()
@@ -324,7 +331,7 @@ class Connection:
         limit = stream.max_write_buffer_size
         if limit is not None and self._joined_size + len(data) > limit:
             raise self._overflow(stream)
-        if self._joined_written is None:
+        if self._joined_written is None or self._joined_written.cancelled():
             self._joined_written = self._loop.create_future()
         written = self._joined_written
         joined.append(data)

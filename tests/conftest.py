@@ -152,3 +152,12 @@ def _stack_of(thread: threading.Thread) -> str:
     frame = sys._current_frames().get(thread.ident or 0)
     stack: Any = traceback.format_stack(frame) if frame is not None else ["(ended)"]
     return f"{thread!r}\n{''.join(stack)}"
+
+
+def pytest_unconfigure() -> None:
+    """Let no thread that a failed test left behind keep the interpreter from exiting."""
+    left = [thread for thread in threading.enumerate() if not thread.daemon]
+    if left != [threading.main_thread()]:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import os
 import socket
@@ -491,6 +492,48 @@ def test_a_shared_ioloop_that_was_closed_wakes_the_threads_that_wait(device):
     client.stop()
     run(ioloop, client.until_stopped)
     ioloop.close()
+
+
+def test_a_closed_ioloop_ends_its_client_and_takes_no_other(device):
+    ioloop = IOLoop(make_current=False)
+    client = CallbackClient(*device.address)
+    client.set_ioloop(ioloop)
+    client.start()
+    ended = Recorder()
+    run(ioloop, client.until_protocol)
+
+    async def ask():
+        client.callback_request(Message.request("hold"), ended, timeout=60)
+        device.next_held()
+
+    run(ioloop, ask)
+    ioloop.close()
+    with pytest.raises(KatcpUsageError, match="The ioloop is closed"):
+        in_thread(client.send_message, Message.request("echo"))
+    in_thread(client.stop)
+    assert isinstance(ended.wait()[0][0].local_error, KatcpClientStopped)
+    assert not client.running()
+    assert not client.is_connected()
+    with pytest.raises(KatcpUsageError, match="The ioloop is closed"):
+        client.start()
+    assert not client.running()
+
+
+def in_thread(function, *args):
+    """Call *function* in a thread of its own and return or raise its outcome."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *args).result(PATIENCE)
+
+
+def test_stop_while_the_shared_ioloop_rests_says_so(device, ioloop, logs):
+    client = CallbackClient(*device.address)
+    client.set_ioloop(ioloop)
+    client.start()
+    run(ioloop, client.until_protocol)
+    in_thread(client.stop)
+    logs.expect("The ioloop does not run: the client stops when it does")
+    assert client.running()
+    run(ioloop, client.until_stopped)
 
 
 def test_two_clients_share_the_ioloop_of_a_managed_one(device):

@@ -69,7 +69,7 @@ async def turns(count=3):
 
 async def raises_timeout(awaitable):
     """Check that *awaitable* fails as the old client's did."""
-    with pytest.raises(tornado.gen.TimeoutError, match="^Timeout$"):
+    with pytest.raises(tornado.gen.TimeoutError, match=r"^Timeout$"):
         await awaitable
 
 
@@ -730,7 +730,7 @@ def test_until_some_takes_one_future_twice_and_coroutines(ioloop):
 
 def test_until_some_refuses_positions_and_names_together(ioloop):
     async def main():
-        with pytest.raises(ValueError, match="^You must provide args or kwargs, not both$"):
+        with pytest.raises(ValueError, match=r"^You must provide args or kwargs, not both$"):
             await until_some(done_future(), name=done_future())
 
     ioloop.run_sync(main, TIMEOUT)

@@ -215,7 +215,7 @@ def test_stop_from_the_loops_own_thread_ends_it(started):
 
 
 def test_join_before_the_start_raises():
-    with pytest.raises(RuntimeError, match="^Cannot join if not started$"):
+    with pytest.raises(RuntimeError, match=r"^Cannot join if not started$"):
         IOLoopManager().join()
 
 
@@ -325,6 +325,16 @@ def test_a_shared_loop_is_used_and_left_running(ioloop):
     ioloop.run_sync(main, TIMEOUT)
 
 
+def test_stopping_after_a_shared_loop_was_closed_does_nothing():
+    ioloop = IOLoop(make_current=False)
+    manager = IOLoopManager()
+    manager.set_ioloop(ioloop, managed=False)
+    door = manager.get_door()
+    ioloop.close()
+    manager.stop()
+    assert door.is_closed()
+
+
 def test_the_current_loop_is_shared_if_none_is_given(ioloop):
     async def main():
         manager = IOLoopManager()
@@ -351,7 +361,7 @@ def test_set_ioloop_twice_is_refused(ioloop, started):
     manager = IOLoopManager()
     manager.set_ioloop(ioloop, managed=False)
     for refusing in (manager, started):
-        with pytest.raises(RuntimeError, match="^IOLoop instance already set$"):
+        with pytest.raises(RuntimeError, match=r"^IOLoop instance already set$"):
             refusing.set_ioloop(ioloop)
     assert manager.get_ioloop() is ioloop
 
@@ -359,7 +369,7 @@ def test_set_ioloop_twice_is_refused(ioloop, started):
 def test_set_ioloop_after_get_ioloop_is_refused(ioloop):
     manager = IOLoopManager()
     made = manager.get_ioloop()
-    with pytest.raises(RuntimeError, match="^IOLoop instance already set$"):
+    with pytest.raises(RuntimeError, match=r"^IOLoop instance already set$"):
         manager.set_ioloop(ioloop)
     made.close()
 
@@ -419,7 +429,7 @@ def test_with_relative_timeout_fails_when_the_time_is_over(ioloop):
     async def main():
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        with pytest.raises(tornado.gen.TimeoutError, match="^Timeout$"):
+        with pytest.raises(tornado.gen.TimeoutError, match=r"^Timeout$"):
             await with_relative_timeout(SOON, future, io_loop=ioloop)
         future.set_result(3)
         assert await with_relative_timeout(TIMEOUT, future) == 3

@@ -277,7 +277,10 @@ def test_a_closed_loop_is_gone():
 
 def test_post_runs_the_function_in_the_loops_thread(running, door):
     waiter = Waiter()
-    assert door.post(lambda *args, **kwargs: waiter.set_result((ident(), args, kwargs)), 1, b=2) is None
+    assert (
+        door.post(lambda *args, **kwargs: waiter.set_result((ident(), args, kwargs)), 1, b=2)
+        is None
+    )
     assert waiter.wait(door, TIMEOUT)
     assert waiter.result() == (running.thread.ident, (1,), {"b": 2})
 
@@ -483,9 +486,7 @@ def test_call_of_a_closed_loop_raises(running, door):
 
 
 @pytest.mark.parametrize("close", [False, True])
-def test_a_loop_that_is_stopped_behind_the_back_wakes_the_waiter(
-    running, door, quick_check, close
-):
+def test_a_loop_that_is_stopped_behind_the_back_wakes_the_waiter(running, door, quick_check, close):
     begun = threading.Event()
 
     def wait_for_ever():

@@ -1,0 +1,1202 @@
+"""One TCP connection, against plain sockets on loopback."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import errno
+import gc
+import logging
+import select
+import socket
+import struct
+import threading
+
+import pytest
+from tornado.ioloop import IOLoop
+from tornado.iostream import StreamClosedError
+
+import katcp.connection
+from katcp.connection import (
+    KEEPALIVE,
+    MAX_JOINED_SIZE,
+    Connection,
+    ConnectionEnded,
+    ConnectionFailed,
+)
+from katcp.errors import KatcpClientDisconnected, KatcpClientOverflow
+
+# A limit that is exceeded only by a test that fails.
+TIMEOUT = 5.0
+
+# A limit that the test waits for.
+SOON = 0.05
+
+MEGABYTE = 1 << 20
+
+# What makes a close a reset.
+LINGER = struct.pack("ii", 1, 0)
+
+
+class Limits:
+    """The limits that a client would have."""
+
+    def __init__(self, msg=2 * MEGABYTE, write=4 * MEGABYTE):
+        self.msg = msg
+        self.write = write
+
+    def connection(self, host, port):
+        return Connection(host, port, lambda: self.msg, lambda: self.write)
+
+
+class Peer:
+    """The other end: a blocking socket, which is used in the loop's thread.
+
+    The kernel does the work of both ends, so nothing has to wait for a thread.
+    """
+
+    def __init__(self, host="127.0.0.1", family=socket.AF_INET):
+        self.listener = socket.socket(family, socket.SOCK_STREAM)
+        self.listener.bind((host, 0))
+        self.listener.listen(1)
+        self.listener.settimeout(TIMEOUT)
+        self.address = self.listener.getsockname()[:2]
+        self.socket = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.listener.close()
+        if self.socket is not None:
+            self.socket.close()
+
+    def accept(self):
+        self.socket, _ = self.listener.accept()
+        self.socket.settimeout(TIMEOUT)
+
+    def was_called(self):
+        """Return whether somebody has connected."""
+        return bool(select.select([self.listener], [], [], 0)[0])
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def receive(self, size):
+        """Return exactly *size* bytes."""
+        data = b""
+        while len(data) < size:
+            more = self.socket.recv(size - len(data))
+            assert more, data
+            data += more
+        return data
+
+    def nothing_to_receive(self):
+        """Return whether nothing has been sent that was not received."""
+        self.socket.setblocking(False)
+        try:
+            self.socket.recv(1)
+        except BlockingIOError:
+            return True
+        finally:
+            self.socket.settimeout(TIMEOUT)
+        return False
+
+    def receive_to_end(self):
+        data = b""
+        while True:
+            more = self.socket.recv(65536)
+            if not more:
+                return data
+            data += more
+
+    def reset(self):
+        """End the connection with a reset."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+        self.socket.close()
+
+
+async def opened(peer, limits=None):
+    """Return a connection to *peer*."""
+    connection = (limits or Limits()).connection(*peer.address)
+    await connection.open(TIMEOUT)
+    peer.accept()
+    return connection
+
+
+async def lines_to_end(connection):
+    """Return all lines and the cause of the end."""
+    lines = []
+    while True:
+        try:
+            lines += await connection.read_lines()
+        except ConnectionEnded as end:
+            return lines, end.cause
+
+
+async def read_lines(connection, count):
+    """Return *count* lines."""
+    lines = []
+    while len(lines) < count:
+        lines += await connection.read_lines()
+    assert len(lines) == count
+    return lines
+
+
+async def turns(count=5):
+    """Let the loop do what it has to do."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def run(ioloop):
+    """Run a coroutine function in a loop of its own."""
+    return lambda main: ioloop.run_sync(main, 2 * TIMEOUT)
+
+
+@pytest.fixture
+def peer():
+    with Peer() as peer:
+        yield peer
+
+
+@pytest.fixture
+def resolve_to(monkeypatch):
+    """Let every name have the given addresses."""
+
+    def resolve_to(*addresses):
+        async def resolve(self, host, port, family=socket.AF_UNSPEC):
+            return [(socket.AF_INET, address) for address in addresses]
+
+        monkeypatch.setattr(katcp.connection.tornado.netutil.Resolver, "resolve", resolve)
+        # `Resolver()` makes an object of a subclass.
+        for name in ("DefaultExecutorResolver", "DefaultLoopResolver", "ExecutorResolver"):
+            cls = getattr(katcp.connection.tornado.netutil, name, None)
+            if cls is not None and "resolve" in vars(cls):
+                monkeypatch.setattr(cls, "resolve", resolve)
+
+    return resolve_to
+
+
+@pytest.fixture
+def silent_address():
+    """An address that never answers: its backlog is full."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    fillers = []
+    for _ in range(4):
+        filler = socket.socket()
+        filler.setblocking(False)
+        filler.connect_ex(listener.getsockname())
+        fillers.append(filler)
+    yield listener.getsockname()
+    for filler in (*fillers, listener):
+        filler.close()
+
+
+@pytest.fixture
+def refused_address():
+    """An address where nobody listens."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    yield listener.getsockname()
+    listener.close()
+
+
+# Opening
+
+
+def test_open_connects(run, peer):
+    async def main():
+        connection = Limits().connection(*peer.address)
+        assert connection.stream is None
+        assert connection.local_address == ()
+        await connection.open(TIMEOUT)
+        peer.accept()
+        assert connection.local_address == peer.socket.getpeername()
+        assert not connection.is_closed
+        assert connection.error is None
+        connection.close()
+        assert peer.receive_to_end() == b""
+
+    run(main)
+
+
+def test_the_port_may_be_text(run, peer):
+    async def main():
+        connection = Limits().connection(peer.address[0], str(peer.address[1]))
+        await connection.open(TIMEOUT)
+        connection.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("host", ["localhost", "", None, "0.0.0.0"])
+def test_a_name_and_no_host_lead_to_this_machine(run, peer, host):
+    async def main():
+        connection = Limits().connection(host, peer.address[1])
+        await connection.open(TIMEOUT)
+        peer.accept()
+        assert connection.local_address == peer.socket.getpeername()
+        connection.close()
+
+    run(main)
+
+
+def test_an_ipv6_literal_is_connected_to(run):
+    async def main():
+        with Peer("::1", socket.AF_INET6) as peer:
+            connection = await opened(peer)
+            assert connection.local_address[0] == "::1"
+            peer.send(b"#hello\n")
+            assert await connection.read_lines() == [b"#hello"]
+            connection.close()
+
+    run(main)
+
+
+def test_a_refused_connection_says_so(run, refused_address):
+    async def main():
+        connection = Limits().connection(*refused_address)
+        with pytest.raises(ConnectionFailed, match="Connection refused"):
+            await connection.open(TIMEOUT)
+        assert connection.stream is None
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "reason"),
+    [
+        ("nosuchhost.invalid", 7147, "."),
+        ("not..a.name", 7147, "label"),
+        ("x" * 80, 7147, "label"),
+        ("127.0.0.1", "seven", "seven"),
+        ("127.0.0.1", 70000, "."),
+    ],
+)
+def test_an_address_that_cannot_be_is_a_failure_with_a_reason(run, host, port, reason):
+    async def main():
+        with pytest.raises(ConnectionFailed, match=reason):
+            await Limits().connection(host, port).open(TIMEOUT)
+
+    run(main)
+
+
+def test_a_name_without_address_is_a_failure(run, resolve_to):
+    async def main():
+        resolve_to()
+        with pytest.raises(ConnectionFailed, match="the name has no address"):
+            await Limits().connection("device", 1).open(TIMEOUT)
+
+    run(main)
+
+
+def test_several_addresses_are_tried_in_turn(run, peer, resolve_to, refused_address):
+    async def main():
+        resolve_to(refused_address, ("127.0.0.1", 70000), peer.address, refused_address)
+        connection = Limits().connection("device", 1)
+        await connection.open(TIMEOUT)
+        peer.accept()
+        assert connection.local_address == peer.socket.getpeername()
+        connection.close()
+
+    run(main)
+
+
+def test_an_address_that_never_answers_is_given_up(run, peer, resolve_to, silent_address):
+    async def main():
+        with pytest.raises(ConnectionFailed, match=rf"^no answer within {SOON} seconds$"):
+            await Limits().connection(*silent_address).open(SOON)
+        resolve_to(silent_address, peer.address)
+        connection = Limits().connection("device", 1)
+        await connection.open(SOON)
+        connection.close()
+
+    run(main)
+
+
+def test_the_last_reason_is_told_when_no_address_answers(
+    run, resolve_to, silent_address, refused_address
+):
+    async def main():
+        resolve_to(silent_address, refused_address)
+        with pytest.raises(ConnectionFailed, match="Connection refused"):
+            await Limits().connection("device", 1).open(SOON)
+
+    run(main)
+
+
+def test_close_while_connecting_ends_open(run, silent_address):
+    async def main():
+        connection = Limits().connection(*silent_address)
+        opening = asyncio.ensure_future(connection.open(TIMEOUT))
+        await turns()
+        assert not opening.done()
+        connection.close()
+        with pytest.raises(ConnectionFailed, match=r"^closed while connecting$"):
+            await opening
+        assert connection.is_closed
+
+    run(main)
+
+
+def test_close_while_resolving_ends_open(run, monkeypatch):
+    # The look-up hangs in a thread, as it does when no name server answers.
+    asked, go_on = threading.Event(), threading.Event()
+
+    def getaddrinfo(*args, **kwargs):
+        if socket.AI_NUMERICHOST not in args:
+            asked.set()
+            go_on.wait(TIMEOUT)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def main():
+        connection = Limits().connection("device", 1)
+        opening = asyncio.ensure_future(connection.open(TIMEOUT))
+        while not asked.is_set():
+            await asyncio.sleep(0)
+        assert not opening.done()
+        connection.close()
+        with pytest.raises(ConnectionFailed, match=r"^closed while connecting$"):
+            await opening
+        go_on.set()
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    run(main)
+
+
+def test_a_name_is_resolved_even_when_the_pool_of_threads_has_ended(run, peer, ioloop):
+    async def main():
+        connection = Limits().connection("localhost", peer.address[1])
+        await connection.open(TIMEOUT)
+        connection.close()
+
+    async def fail():
+        with pytest.raises(ConnectionFailed):
+            await Limits().connection("nosuchhost.invalid", 1).open(TIMEOUT)
+
+    executor = concurrent.futures.ThreadPoolExecutor()
+    executor.shutdown()
+    ioloop.set_default_executor(executor)
+    run(fail)
+    run(main)
+
+
+def test_close_before_open_ends_open(run, peer):
+    async def main():
+        connection = Limits().connection(*peer.address)
+        connection.close()
+        with pytest.raises(ConnectionFailed, match=r"^closed while connecting$"):
+            await connection.open(TIMEOUT)
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["close", "cancel"])
+def test_an_end_in_any_turn_of_opening_leaves_no_socket(run, how):
+    async def main():
+        outcomes = set()
+        for moment in range(20):
+            with Peer() as peer:
+                connection = Limits().connection(*peer.address)
+                opening = asyncio.ensure_future(connection.open(TIMEOUT))
+                await turns(moment)
+                if how == "close":
+                    connection.close()
+                else:
+                    opening.cancel()
+                await asyncio.wait([opening])
+                outcome = "cancelled" if opening.cancelled() else type(opening.exception())
+                outcomes.add(outcome)
+                if outcome is type(None):
+                    connection.close()
+                if peer.was_called():
+                    peer.accept()
+                    assert peer.receive_to_end() == b""
+        return outcomes
+
+    # Else the moments do not span the whole of it.
+    cut = ConnectionFailed if how == "close" else "cancelled"
+    assert run(main) == {cut, type(None)}
+
+
+def test_a_peer_that_closes_at_once_is_a_failed_connection(run, peer):
+    async def main():
+        connection = Limits().connection(*peer.address)
+        opening = asyncio.ensure_future(connection.open(TIMEOUT))
+        await turns(2)
+        peer.accept()
+        peer.socket.close()
+        with pytest.raises(ConnectionFailed, match="the peer closed the connection at once"):
+            await opening
+        assert connection.stream is None
+
+    run(main)
+
+
+def test_a_peer_that_resets_at_once_is_a_failed_connection(run, peer):
+    async def main():
+        connection = Limits().connection(*peer.address)
+        opening = asyncio.ensure_future(connection.open(TIMEOUT))
+        await turns(2)
+        peer.accept()
+        peer.reset()
+        with pytest.raises(ConnectionFailed, match="Connection reset by peer"):
+            await opening
+
+    run(main)
+
+
+def test_what_a_peer_said_before_it_closed_at_once_is_delivered(run, peer):
+    async def main():
+        connection = Limits().connection(*peer.address)
+        opening = asyncio.ensure_future(connection.open(TIMEOUT))
+        await turns(2)
+        peer.accept()
+        peer.send(b"#log too-many-clients\n")
+        peer.socket.close()
+        await opening
+        assert await lines_to_end(connection) == ([b"#log too-many-clients"], None)
+
+    run(main)
+
+
+def test_the_options_of_the_socket_are_set(run, peer):
+    async def main():
+        connection = await opened(peer)
+        option = connection.stream.socket.getsockopt
+        assert option(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert option(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        for name, value in KEEPALIVE:
+            if hasattr(socket, name):
+                assert option(socket.IPPROTO_TCP, getattr(socket, name)) == value
+        connection.close()
+
+    run(main)
+
+
+def test_an_option_that_this_system_does_not_have_is_left_out(run, peer, monkeypatch):
+    async def main():
+        connection = await opened(peer)
+        assert connection.stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        connection.close()
+
+    monkeypatch.setattr(katcp.connection, "KEEPALIVE", (("TCP_NO_SUCH_OPTION", 1),))
+    run(main)
+
+
+# Reading
+
+
+def test_whole_lines_are_delivered(run, peer):
+    async def main():
+        connection = await opened(peer)
+        peer.send(b"#one 1\n!two ok\r\n\n?three\r")
+        assert await connection.read_lines() == [b"#one 1", b"!two ok", b"?three"]
+        assert connection.half_line == b""
+        connection.close()
+
+    run(main)
+
+
+def test_a_line_in_one_byte_pieces_is_delivered_whole(run, peer):
+    async def main():
+        connection = await opened(peer)
+        line = b"#log info 1 device hello\\_you"
+        for position in range(len(line)):
+            peer.send(line[position : position + 1])
+            assert await connection.read_lines() == []
+            assert connection.half_line == line[: position + 1]
+        peer.send(b"\n")
+        assert await connection.read_lines() == [line]
+        assert connection.half_line == b""
+        connection.close()
+
+    run(main)
+
+
+def test_a_line_cut_between_two_chunks_is_delivered_whole(run, peer):
+    async def main():
+        connection = await opened(peer)
+        peer.send(b"#one\n#tw")
+        assert await connection.read_lines() == [b"#one"]
+        assert connection.half_line == b"#tw"
+        peer.send(b"o\n#three\n")
+        assert await connection.read_lines() == [b"#two", b"#three"]
+        connection.close()
+
+    run(main)
+
+
+def test_the_end_comes_after_what_arrived_first(run, peer):
+    async def main():
+        connection = await opened(peer)
+        lines = [b"#line %d" % number for number in range(20000)]
+        sender = threading.Thread(
+            target=lambda: (peer.send(b"\n".join(lines) + b"\n#half"), peer.socket.close())
+        )
+        sender.start()
+        assert await lines_to_end(connection) == (lines, None)
+        sender.join(TIMEOUT)
+        assert connection.half_line == b"#half"
+        assert connection.is_closed
+        assert connection.stream.closed()
+        # It stays so.
+        with pytest.raises(ConnectionEnded) as caught:
+            await connection.read_lines()
+        assert caught.value.cause is None
+
+    run(main)
+
+
+def test_a_reset_is_the_cause_and_comes_after_what_arrived_first(run, peer):
+    async def main():
+        connection = await opened(peer)
+        peer.send(b"#last words\n")
+        assert await connection.read_lines() == [b"#last words"]
+        peer.reset()
+        lines, cause = await lines_to_end(connection)
+        assert lines == []
+        assert isinstance(cause, ConnectionResetError)
+        assert connection.error is cause
+
+    run(main)
+
+
+def test_reading_what_is_not_open_has_ended(run, peer):
+    async def main():
+        with pytest.raises(ConnectionEnded):
+            await Limits().connection(*peer.address).read_lines()
+
+    run(main)
+
+
+def test_close_ends_reading_and_nothing_more_is_delivered(run, peer):
+    async def main():
+        connection = await opened(peer)
+        reading = asyncio.ensure_future(connection.read_lines())
+        await turns()
+        connection.close()
+        with pytest.raises(ConnectionEnded) as caught:
+            await reading
+        assert caught.value.cause is None
+        assert await lines_to_end(connection) == ([], None)
+
+    run(main)
+
+
+def test_the_error_given_to_close_is_the_cause(run, peer):
+    async def main():
+        connection = await opened(peer)
+        reading = asyncio.ensure_future(connection.read_lines())
+        await turns()
+        error = OSError("enough")
+        connection.close(error)
+        connection.close(KeyError("too late"))
+        with pytest.raises(ConnectionEnded) as caught:
+            await reading
+        assert caught.value.cause is error
+        assert connection.error is error
+
+    run(main)
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_an_error_of_the_network_ends_the_connection(run, peer, logs, arrived):
+    """It is found at once, or while the reader waits; tornado tells the two apart."""
+
+    async def main():
+        connection = await opened(peer)
+        gone = OSError(errno.EHOSTUNREACH, "No route to host")
+
+        def read_from_fd(buf):
+            raise gone
+
+        connection.stream.read_from_fd = read_from_fd
+        if arrived:
+            peer.send(b"#never\n")
+            lines, cause = await lines_to_end(connection)
+        else:
+            connection.stream.read_from_fd = lambda buf: None
+            reading = asyncio.ensure_future(lines_to_end(connection))
+            await turns()
+            connection.stream.read_from_fd = read_from_fd
+            peer.send(b"#never\n")
+            lines, cause = await reading
+            logs.expect("error on read: [Errno 113] No route to host")
+        assert (lines, cause) == ([], gone)
+        assert connection.error is gone
+        assert connection.is_closed
+
+    run(main)
+
+
+# Lines that are too long
+
+
+def assert_overflow(cause, limit):
+    assert isinstance(cause, KatcpClientOverflow)
+    assert str(cause) == f"a line was longer than MAX_MSG_SIZE ({limit} bytes)"
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100, 70000])
+def test_a_line_that_is_too_long_ends_the_connection(run, peer, limit):
+    async def main():
+        connection = await opened(peer, Limits(msg=limit))
+        # The limit counts the terminator.
+        fits = [b"x" * (limit - 1)] if limit > 1 else []
+        peer.send(b"".join(line + b"\n" for line in fits) + b"y" * limit + b"\nz\n")
+        lines, cause = await lines_to_end(connection)
+        assert lines == fits
+        assert_overflow(cause, limit)
+        assert connection.error is cause
+        assert connection.is_closed
+        # The peer sees the end, or the reset for what was not read.
+        with contextlib.suppress(ConnectionResetError):
+            assert peer.receive_to_end() == b""
+
+    run(main)
+
+
+def test_a_line_without_end_ends_the_connection(run, peer):
+    async def main():
+        connection = await opened(peer, Limits(msg=100))
+        peer.send(b"#fine\n" + b"y" * 300)
+        lines, cause = await lines_to_end(connection)
+        assert lines == [b"#fine"]
+        assert_overflow(cause, 100)
+
+    run(main)
+
+
+def test_many_lines_may_be_larger_than_the_limit_of_one(run, peer):
+    async def main():
+        connection = await opened(peer, Limits(msg=100))
+        peer.send(b"#short line\n" * 1000)
+        assert await read_lines(connection, 1000) == [b"#short line"] * 1000
+        connection.close()
+
+    run(main)
+
+
+def test_the_clients_limit_may_change_while_the_connection_is_open(run, peer):
+    async def main():
+        limits = Limits(msg=100)
+        connection = await opened(peer, limits)
+        limits.msg = 1000
+        peer.send(b"x" * 900 + b"\n")
+        assert await read_lines(connection, 1) == [b"x" * 900]
+        limits.msg = 100
+        peer.send(b"x" * 900 + b"\n")
+        lines, cause = await lines_to_end(connection)
+        assert lines == []
+        assert_overflow(cause, 100)
+
+    run(main)
+
+
+def test_the_streams_limit_may_change_while_the_connection_is_open(run, peer):
+    async def main():
+        limits = Limits(msg=100)
+        connection = await opened(peer, limits)
+        connection.stream.max_buffer_size = 1000
+        peer.send(b"x" * 900 + b"\n")
+        assert await read_lines(connection, 1) == [b"x" * 900]
+        connection.stream.max_buffer_size = 50
+        peer.send(b"x" * 60 + b"\n")
+        lines, cause = await lines_to_end(connection)
+        assert lines == []
+        assert_overflow(cause, 50)
+
+    run(main)
+
+
+def test_the_clients_limit_wins_over_the_streams_when_it_changes(run, peer):
+    async def main():
+        limits = Limits(msg=100)
+        connection = await opened(peer, limits)
+        connection.stream.max_buffer_size = 50
+        limits.msg = 1000
+        peer.send(b"x" * 900 + b"\n")
+        assert await read_lines(connection, 1) == [b"x" * 900]
+        connection.close()
+
+    run(main)
+
+
+def test_a_limit_below_what_is_in_the_buffer_already_ends_the_connection(run, peer):
+    async def main():
+        connection = await opened(peer)
+        peer.send(b"x" * 5000 + b"\n")
+        # Read by the stream while nobody asks.
+        while not connection.stream._read_buffer_size:
+            await asyncio.sleep(0)
+        connection.stream.max_buffer_size = 100
+        lines, cause = await lines_to_end(connection)
+        assert lines == []
+        assert_overflow(cause, 100)
+
+    run(main)
+
+
+# Writing
+
+
+class Sends:
+    """The sizes of the pieces that go to the kernel."""
+
+    def __init__(self, connection):
+        self.sizes = []
+        self.real = connection.stream.write_to_fd
+        connection.stream.write_to_fd = self.write_to_fd
+
+    def write_to_fd(self, data):
+        self.sizes.append(len(data))
+        return self.real(data)
+
+
+async def filled(connection):
+    """Write until the kernel takes no more; return how much was written."""
+    size = 0
+    while not connection.stream.writing():
+        connection.write(b"x" * 60000)
+        size += 60000
+        await turns(2)
+    return size
+
+
+def test_what_is_written_arrives_and_the_future_resolves(run, peer):
+    async def main():
+        connection = await opened(peer)
+        assert await connection.write(b"?help\n") is None
+        assert peer.receive(6) == b"?help\n"
+        connection.close()
+
+    run(main)
+
+
+def test_the_first_of_a_turn_is_sent_at_once(run, peer):
+    async def main():
+        connection = await opened(peer)
+        for turn in (b"1", b"2", b"3"):
+            connection.write(b"?first-of-turn-" + turn)
+            assert peer.receive(16) == b"?first-of-turn-" + turn
+            await turns(2)
+        connection.close()
+
+    run(main)
+
+
+def test_the_rest_of_a_turn_is_joined_in_order_into_one_send(run, peer):
+    async def main():
+        connection = await opened(peer)
+        sends = Sends(connection)
+        futures = [connection.write(b"?request[%d]\n" % number) for number in range(10, 100)]
+        assert sends.sizes == [13]
+        assert peer.receive(13) == b"?request[10]\n"
+        assert peer.nothing_to_receive()
+        assert futures[0].done()
+        assert not any(future.done() for future in futures[1:])
+        await asyncio.wait(futures)
+        assert sends.sizes == [13, 89 * 13]
+        assert peer.receive(89 * 13) == b"".join(b"?request[%d]\n" % n for n in range(11, 100))
+        assert [future.result() for future in futures] == [None] * 90
+        # A new turn begins anew.
+        connection.write(b"?more\n")
+        assert sends.sizes == [13, 89 * 13, 6]
+        connection.close()
+
+    run(main)
+
+
+def test_a_turn_with_very_much_is_sent_in_pieces(run, peer):
+    async def main():
+        connection = await opened(peer)
+        sends = Sends(connection)
+        piece = MAX_JOINED_SIZE // 4
+        for letter in b"abcdefg":
+            connection.write(bytes([letter]) * piece)
+        assert sends.sizes[:2] == [piece, 4 * piece]
+        await turns(2)
+        expected = b"".join(bytes([letter]) * piece for letter in b"abcdefg")
+        # What the kernel did not take waits for the peer to read.
+        received = asyncio.get_running_loop().run_in_executor(None, peer.receive, 7 * piece)
+        assert await received == expected
+        connection.close()
+
+    run(main)
+
+
+def test_order_is_kept_when_the_kernel_takes_no_more(run, peer):
+    async def main():
+        connection = await opened(peer)
+        connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10000)
+        expected, futures = b"", []
+        for number in range(3000):
+            if number % 700 == 0:
+                await turns(2)
+            data = b"?request[%d] %s\n" % (number, b"x" * (number % 500))
+            futures.append(connection.write(data))
+            expected += data
+        assert connection.stream.writing()
+        receiving = asyncio.get_running_loop().run_in_executor(None, peer.receive, len(expected))
+        await asyncio.wait(futures)
+        assert await receiving == expected
+        assert {future.result() for future in futures} == {None}
+        connection.close()
+
+    run(main)
+
+
+def test_writing_to_what_is_not_open_raises(run, peer):
+    async def main():
+        connection = Limits().connection(*peer.address)
+        with pytest.raises(KatcpClientDisconnected, match="the connection is closed"):
+            connection.write(b"?help\n")
+        connection = await opened(peer)
+        connection.close()
+        with pytest.raises(KatcpClientDisconnected, match="the connection is closed"):
+            connection.write(b"?help\n")
+
+    run(main)
+
+
+def test_writing_to_a_stream_that_a_program_closed_raises(run, peer):
+    async def main():
+        connection = await opened(peer)
+        connection.stream.close()
+        with pytest.raises(KatcpClientDisconnected, match="the connection is closed"):
+            connection.write(b"?help\n")
+        connection.close()
+
+    run(main)
+
+
+def assert_overflows(connection, size, limit):
+    message = rf"^more than MAX_WRITE_BUFFER_SIZE \({limit} bytes\) would wait to be sent$"
+    with pytest.raises(KatcpClientOverflow, match=message):
+        connection.write(b"x" * size)
+
+
+def test_one_message_above_the_limit_overflows(run, peer):
+    async def main():
+        connection = await opened(peer, Limits(write=100))
+        assert_overflows(connection, 101, 100)
+        connection.write(b"x" * 100)
+        await turns(2)
+        connection.close()
+        assert peer.receive_to_end() == b"x" * 100
+
+    run(main)
+
+
+def test_the_joined_messages_overflow_exactly_at_the_limit(run, peer):
+    async def main():
+        connection = await opened(peer, Limits(write=100))
+        connection.write(b"a" * 100)  # sent at once
+        connection.write(b"b" * 60)
+        assert_overflows(connection, 41, 100)
+        connection.write(b"c" * 40)
+        assert_overflows(connection, 1, 100)
+        await turns(2)
+        # What was accepted is sent, what was refused is not.
+        connection.close()
+        assert peer.receive_to_end() == b"a" * 100 + b"b" * 60 + b"c" * 40
+
+    run(main)
+
+
+def test_what_the_kernel_does_not_take_overflows_exactly_at_the_limit(run, peer):
+    async def main():
+        connection = await opened(peer)
+        connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10000)
+        await filled(connection)
+        waiting = len(connection.stream._write_buffer)
+        limit = waiting + 1000
+        connection.stream.max_write_buffer_size = limit
+        assert_overflows(connection, 1001, limit)
+        connection.write(b"x" * 400)
+        connection.write(b"x" * 600)
+        assert_overflows(connection, 1, limit)
+        connection.close()
+
+    run(main)
+
+
+def test_the_clients_write_limit_may_change_while_the_connection_is_open(run, peer):
+    async def main():
+        limits = Limits(write=100)
+        connection = await opened(peer, limits)
+        assert connection.stream.max_write_buffer_size == 100
+        limits.write = 200
+        connection.write(b"x" * 200)
+        await turns(2)
+        limits.write = 50
+        assert_overflows(connection, 51, 50)
+        connection.close()
+
+    run(main)
+
+
+def test_the_streams_write_limit_may_change_while_the_connection_is_open(run, peer):
+    async def main():
+        limits = Limits(write=100)
+        connection = await opened(peer, limits)
+        connection.stream.max_write_buffer_size = 200
+        connection.write(b"x" * 200)
+        await turns(2)
+        connection.stream.max_write_buffer_size = 50
+        connection.write(b"x" * 50)
+        assert_overflows(connection, 51, 50)
+        await turns(2)
+        connection.stream.max_write_buffer_size = None  # no limit
+        connection.write(b"x")
+        connection.write(b"x" * 1000)
+        await turns(2)
+        connection.close()
+        assert len(peer.receive_to_end()) == 1251
+
+    run(main)
+
+
+def test_a_limit_that_shrinks_in_the_turn_does_not_lose_what_was_accepted(run, peer):
+    async def main():
+        connection = await opened(peer)
+        futures = [connection.write(b"x" * 100) for _ in range(3)]
+        connection.stream.max_write_buffer_size = 50
+        await asyncio.wait(futures)
+        assert connection.stream.max_write_buffer_size == 50
+        assert peer.receive(300) == b"x" * 300
+        # The next turn is sent as ever.
+        futures = [connection.write(b"y") for _ in range(2)]
+        await asyncio.wait(futures)
+        assert peer.receive(2) == b"yy"
+        connection.close()
+
+    run(main)
+
+
+# The end
+
+
+def test_close_sends_what_was_joined_in_this_turn(run, peer):
+    async def main():
+        connection = await opened(peer)
+        futures = [connection.write(b"?request[%d]\n" % number) for number in range(10)]
+        connection.close()
+        assert peer.receive_to_end() == b"".join(b"?request[%d]\n" % n for n in range(10))
+        await asyncio.wait(futures)
+        assert [future.result() for future in futures] == [None] * 10
+        await turns(2)
+        connection.close()
+
+    run(main)
+
+
+def test_close_drops_what_the_kernel_does_not_take_and_fails_its_futures(run, peer):
+    async def main():
+        connection = await opened(peer)
+        connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10000)
+        connection.write(b"first\n")
+        joined = [connection.write(b"x" * 30000) for _ in range(MEGABYTE * 3 // 30000)]
+        connection.close()
+        await asyncio.wait(joined)
+        with pytest.raises(StreamClosedError):
+            await joined[-1]
+        received = peer.receive_to_end()
+        assert received.startswith(b"first\nxxx")
+        assert len(received) < 6 + 30000 * len(joined)
+
+    run(main)
+
+
+def test_joined_messages_fail_with_their_common_send(run, peer, logs):
+    async def main():
+        connection = await opened(peer)
+
+        def write_to_fd(data):
+            raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+        first, *joined = [connection.write(b"?request\n") for _ in range(3)]
+        connection.stream.write_to_fd = write_to_fd
+        await asyncio.wait(joined)
+        assert first.result() is None
+        for future in joined:
+            with pytest.raises(StreamClosedError):
+                await future
+        logs.expect("Write error on ")
+        _, cause = await lines_to_end(connection)
+        assert cause.errno == errno.EHOSTUNREACH
+
+    run(main)
+
+
+def test_messages_whose_future_was_cancelled_are_sent_all_the_same(run, peer):
+    async def main():
+        connection = await opened(peer)
+        for number in range(3):
+            connection.write(b"?request[%d]\n" % number).cancel()
+        assert await connection.write(b"?request[3]\n") is None
+        assert peer.receive(48) == b"".join(b"?request[%d]\n" % n for n in range(4))
+        connection.write(b"?first\n")
+        connection.write(b"?second\n").cancel()
+        await turns(2)
+        assert peer.receive(15) == b"?first\n?second\n"
+        connection.close()
+
+    run(main)
+
+
+def test_joined_messages_that_nobody_sends_any_more_fail(run, peer):
+    async def main():
+        connection = await opened(peer)
+        first, *joined = [connection.write(b"?request\n") for _ in range(3)]
+        connection.stream.close()
+        connection.close()
+        assert first.result() is None
+        for future in joined:
+            with pytest.raises(StreamClosedError):
+                await future
+
+    run(main)
+
+
+def test_a_failed_write_that_nobody_looks_at_is_not_logged(run, peer, logs):
+    async def main():
+        connection = await opened(peer)
+        for _ in range(3):
+            connection.write(b"?request\n")
+        connection.stream.close()
+        connection.close()
+
+    run(main)
+    gc.collect()
+    assert not logs.matching("never retrieved")
+
+
+def test_a_write_to_a_peer_that_has_gone_does_not_lose_what_it_said_before(run, peer):
+    async def main():
+        connection = await opened(peer)
+        lines = [b"#line %d" % number for number in range(1000)]
+        peer.send(b"\n".join(lines) + b"\n")
+        peer.socket.close()
+        for _ in range(5):
+            await connection.write(b"?are-you-there\n")
+        read, cause = await lines_to_end(connection)
+        assert read == lines
+        assert cause is None or isinstance(cause, (BrokenPipeError, ConnectionResetError))
+
+    run(main)
+
+
+def test_a_reset_that_a_write_finds_first_is_the_cause_too(run, peer):
+    async def main():
+        connection = await opened(peer)
+        peer.send(b"#last words\n")
+        while not connection.stream._read_buffer_size:
+            await asyncio.sleep(0)
+        peer.reset()
+        await connection.write(b"?are-you-there\n")
+        await connection.write(b"?are-you-there\n")
+        lines, cause = await lines_to_end(connection)
+        assert lines == [b"#last words"]
+        assert isinstance(cause, ConnectionResetError)
+
+    run(main)
+
+
+def test_close_may_be_called_again_and_leaves_nothing(run, peer):
+    async def main():
+        connection = await opened(peer)
+        connection.write(b"?help\n")
+        for _ in range(3):
+            connection.close()
+        assert connection.is_closed
+        assert connection.stream.closed()
+        assert connection.error is None
+        assert peer.receive_to_end() == b"?help\n"
+        await turns()
+        assert len(asyncio.all_tasks()) == 1
+
+    run(main)
+
+
+def test_close_after_the_loop_was_closed_closes_the_socket(peer):
+    ioloop = IOLoop(make_current=False)
+
+    async def main():
+        never_opened = Limits().connection(*peer.address)
+        return await opened(peer), never_opened
+
+    connections = ioloop.run_sync(main, TIMEOUT)
+    ioloop.close()
+    for connection in connections:
+        connection.close()
+        connection.close()
+    assert peer.receive_to_end() == b""
+
+
+# until_done_or_closed
+
+
+def test_until_done_or_closed_returns_when_the_awaitable_is_done(run, peer):
+    async def main():
+        connection = Limits().connection(*peer.address)
+
+        async def answer():
+            await asyncio.sleep(0)
+            done.append(True)
+
+        done = []
+        await connection.until_done_or_closed(answer())
+        assert done == [True]
+        failed = asyncio.get_running_loop().create_future()
+        failed.set_exception(KeyError("the caller's business"))
+        await connection.until_done_or_closed(failed)
+        assert isinstance(failed.exception(), KeyError)
+        assert not connection.is_closed
+
+    run(main)
+
+
+def test_until_done_or_closed_returns_when_the_connection_is_closed(run, peer):
+    async def main():
+        connection = await opened(peer)
+        never = asyncio.get_running_loop().create_future()
+        waiting = asyncio.ensure_future(connection.until_done_or_closed(never))
+        await turns()
+        assert not waiting.done()
+        connection.close()
+        await waiting
+        assert not never.done()
+        await connection.until_done_or_closed(never)
+
+    run(main)
+
+
+def test_until_done_or_closed_returns_when_the_peer_has_gone(run, peer):
+    async def main():
+        connection = await opened(peer)
+        never = asyncio.get_running_loop().create_future()
+        waiting = asyncio.ensure_future(connection.until_done_or_closed(never))
+        reading = asyncio.ensure_future(lines_to_end(connection))
+        peer.socket.close()
+        await waiting
+        assert await reading == ([], None)
+
+    run(main)
+
+
+def test_nothing_is_logged_in_a_quiet_life(run, peer, logs):
+    async def main():
+        connection = await opened(peer)
+        connection.write(b"?help\n")
+        peer.socket.close()
+        await lines_to_end(connection)
+
+    logging.getLogger("tornado").setLevel(logging.DEBUG)
+    run(main)
+    logging.getLogger("tornado").setLevel(logging.NOTSET)
+    assert not logs.records
