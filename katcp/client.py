@@ -1797,9 +1797,7 @@ class AsyncClient(DeviceClient):
         waiter = Waiter()
         began = time.monotonic()
         try:
-            self._post(
-                "blocking_request", self._blocking_request, waiter, msg, limit, use_mid
-            )
+            self._post("blocking_request", self._blocking_request, waiter, msg, limit, use_mid)
             patience = None if limit is None else max(limit, 0) + BUSY_LOOP_MARGIN
             if waiter.wait(door, patience):
                 reply, informs = waiter.result()

@@ -35,6 +35,7 @@ from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
 from .errors import KatcpClientDisconnected, KatcpClientOverflow
 from .parser import LineSplitter
+from .threadsafe import run_in_daemon_thread
 
 CHUNK_SIZE = 65536
 
@@ -272,12 +273,12 @@ class Connection:
         if tornado.netutil.is_valid_ip(host):
             # Such a look-up asks nobody, so it needs no thread.
             return _look_up(host, port)
-        try:
-            return list(await tornado.netutil.Resolver().resolve(host, port))
-        except RuntimeError:
-            # The main program has ended: pools of threads take no work any
-            # more, and there is nobody left to be held up.
-            return _look_up(host, port)
+        resolver = tornado.netutil.Resolver
+        if resolver.configured_class() is resolver.configurable_default():
+            # tornado's own would take a thread of a pool, which keeps the
+            # interpreter from exiting as long as a name server is silent.
+            return list(await run_in_daemon_thread(_look_up, host, port))
+        return list(await resolver().resolve(host, port))
 
     async def _connect(self, family: int, address: Any, timeout: float) -> _PatientStream:
         stream = _PatientStream(

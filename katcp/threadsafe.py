@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import inspect
 import threading
@@ -226,6 +227,37 @@ def call_in_loop(
     return LoopDoor(ioloop).call(function, *args, timeout=timeout, **kwargs)
 
 
+def run_in_daemon_thread(function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    """Return a future of what *function* returns in a thread of its own; in the loop's thread.
+
+    Unlike those of a pool, this thread does not keep the interpreter from
+    exiting, however long *function* takes.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def hand_over(result: Any, error: Optional[BaseException]) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def work() -> None:
+        outcome: tuple[Any, Optional[BaseException]]
+        try:
+            outcome = function(*args), None
+        except Exception as error:
+            outcome = None, error
+        # A loop that was closed meanwhile has nobody who waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(hand_over, *outcome)
+
+    threading.Thread(target=work, name="katcp-worker", daemon=True).start()
+    return future
+
+
 def make_threadsafe(meth: _Method) -> _Method:
     """Decorator for a DeviceClient method that should always run in ioloop.
 
@@ -273,8 +305,8 @@ def make_threadsafe_blocking(meth: _Method) -> _Method:
     ioloop context calls the original method directly, to prevent deadlocks.
 
     The keyword argument ``timeout`` (seconds, default 5, None for no limit)
-    limits the blocking time; it is passed on to a method that has a parameter
-    of that name.
+    limits the blocking time. It is passed on to a method that has a parameter
+    of that name, which may then be given by position, too.
 
     Parameters
     ----------
@@ -300,13 +332,16 @@ def make_threadsafe_blocking(meth: _Method) -> _Method:
     ...         second = await self.future_request(katcp.Message.request("read", name))
     ...         return first, second
     """
-    takes_timeout = "timeout" in inspect.signature(meth).parameters
+    signature = inspect.signature(meth)
+    takes_timeout = "timeout" in signature.parameters
 
     @functools.wraps(meth)
     def threadsafe_meth(self: Any, *args: Any, **kwargs: Any) -> Any:
-        limit = kwargs.get("timeout", DEFAULT_CALL_TIMEOUT)
-        if not takes_timeout:
-            kwargs.pop("timeout", None)
+        if takes_timeout:
+            given = signature.bind(self, *args, **kwargs).arguments
+            limit = given.get("timeout", DEFAULT_CALL_TIMEOUT)
+        else:
+            limit = kwargs.pop("timeout", DEFAULT_CALL_TIMEOUT)
         door = self._door_to_enter(meth.__name__)
         if door is None:
             return meth(self, *args, **kwargs)

@@ -122,7 +122,7 @@ def test_without_callbacks_reply_and_informs_go_to_the_handlers(device):
     client.callback_request(Message.request("count", 1))
     client.callback_request(Message.request("count", 2), inform_cb=lambda msg: None)
     client.request(Message.request("count", 3))
-    assert texts(m for m, in replies.wait(3)) == ["!count ok 1", "!count ok 2", "!count ok 3"]
+    assert texts(m for (m,) in replies.wait(3)) == ["!count ok 1", "!count ok 2", "!count ok 3"]
     assert len(informs.calls) == 1 + 0 + 3
     assert pending_count(client) == 0
 

@@ -1,7 +1,6 @@
 """One TCP connection, against plain sockets on loopback."""
 
 import asyncio
-import concurrent.futures
 import contextlib
 import errno
 import gc
@@ -9,11 +8,14 @@ import logging
 import select
 import socket
 import struct
+import subprocess
+import sys
 import threading
 
 import pytest
 from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
+from tornado.netutil import Resolver
 
 import katcp.connection
 from katcp.connection import (
@@ -165,15 +167,12 @@ def resolve_to(monkeypatch):
     """Let every name have the given addresses."""
 
     def resolve_to(*addresses):
-        async def resolve(self, host, port, family=socket.AF_UNSPEC):
-            return [(socket.AF_INET, address) for address in addresses]
+        def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
+            if flags & socket.AI_NUMERICHOST:
+                raise socket.gaierror(socket.EAI_NONAME, "this is a name")
+            return [(socket.AF_INET, type, proto, "", address) for address in addresses]
 
-        monkeypatch.setattr(katcp.connection.tornado.netutil.Resolver, "resolve", resolve)
-        # `Resolver()` makes an object of a subclass.
-        for name in ("DefaultExecutorResolver", "DefaultLoopResolver", "ExecutorResolver"):
-            cls = getattr(katcp.connection.tornado.netutil, name, None)
-            if cls is not None and "resolve" in vars(cls):
-                monkeypatch.setattr(cls, "resolve", resolve)
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
     return resolve_to
 
@@ -367,21 +366,47 @@ def test_close_while_resolving_ends_open(run, monkeypatch):
     run(main)
 
 
-def test_a_name_is_resolved_even_when_the_pool_of_threads_has_ended(run, peer, ioloop):
+def test_a_resolver_that_the_program_configured_is_used(run, peer, monkeypatch):
+    class MyResolver(Resolver):
+        def initialize(self):
+            pass
+
+        async def resolve(self, host, port, family=socket.AF_UNSPEC):
+            assert (host, port) == ("my-device", 7147)
+            return [(socket.AF_INET, peer.address)]
+
     async def main():
-        connection = Limits().connection("localhost", peer.address[1])
+        connection = Limits().connection("my-device", 7147)
         await connection.open(TIMEOUT)
         connection.close()
 
-    async def fail():
-        with pytest.raises(ConnectionFailed):
-            await Limits().connection("nosuchhost.invalid", 1).open(TIMEOUT)
+    configuration = Resolver._save_configuration()
+    Resolver.configure(MyResolver)
+    try:
+        run(main)
+    finally:
+        Resolver._restore_configuration(configuration)
 
-    executor = concurrent.futures.ThreadPoolExecutor()
-    executor.shutdown()
-    ioloop.set_default_executor(executor)
-    run(fail)
-    run(main)
+
+def test_a_silent_name_server_does_not_keep_the_interpreter_from_exiting():
+    program = """
+import katcp, socket, threading
+asked = threading.Event()
+def getaddrinfo(*args, **kwargs):
+    if socket.AI_NUMERICHOST in args:
+        raise socket.gaierror(socket.EAI_NONAME, "a name")
+    asked.set()
+    threading.Event().wait()
+socket.getaddrinfo = getaddrinfo
+client = katcp.BlockingClient("device", 1)
+client.daemon = True
+client.start()
+asked.wait()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=TIMEOUT * 3, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_close_before_open_ends_open(run, peer):

@@ -21,6 +21,7 @@ from katcp.threadsafe import (
     call_in_loop,
     make_threadsafe,
     make_threadsafe_blocking,
+    run_in_daemon_thread,
 )
 
 # A limit that is exceeded only by a test that fails.
@@ -729,6 +730,48 @@ def test_timeout_is_passed_on_to_a_method_with_such_a_parameter(host):
     assert host.door.call(lambda: host.ask_within(timeout=3)) == 3
     with pytest.raises(concurrent.futures.TimeoutError):
         host.ask_for_ever_within(timeout=SOON)
+    with pytest.raises(concurrent.futures.TimeoutError):
+        host.ask_for_ever_within(SOON)
+    assert host.ask_within(7) == 7
+
+
+# Threads that work for the loop
+
+
+def test_what_a_daemon_thread_returns_or_raises_comes_back_into_the_loop(ioloop):
+    async def main():
+        outcome = await run_in_daemon_thread(lambda word: (word, threading.current_thread()), "x")
+        assert outcome[0] == "x"
+        assert outcome[1] is not threading.current_thread()
+        assert outcome[1].daemon
+        with pytest.raises(KeyError, match="unlucky"):
+            await run_in_daemon_thread(unlucky)
+
+    ioloop.run_sync(main, TIMEOUT)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed"])
+def test_a_daemon_thread_that_nobody_waits_for_any_more_ends_quietly(how):
+    go_on, ended = threading.Event(), threading.Event()
+
+    def work():
+        go_on.wait(TIMEOUT)
+        ended.set()
+
+    async def main():
+        future = run_in_daemon_thread(work)
+        future.cancel()
+        if how == "cancelled":
+            go_on.set()
+            while threading.active_count() > before:
+                await asyncio.sleep(0)
+
+    before = threading.active_count()
+    loop = IOLoop(make_current=False)
+    loop.run_sync(main, TIMEOUT)
+    loop.close()
+    go_on.set()
+    assert ended.wait(TIMEOUT)
 
 
 # Many threads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import re
@@ -271,10 +272,8 @@ class KatcpTransport(Transport, katcp.CallbackClient):
         return f"KatcpTransport({self.host})"
 
     def __del__(self):
-        try:
+        with contextlib.suppress(RuntimeError):
             self.disconnect()
-        except RuntimeError:
-            pass
 
 
 def test_a_transport_over_a_client(device):
