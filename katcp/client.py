@@ -22,11 +22,13 @@ and attributes of their own, so the private names here are long.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import logging
 import os
 import random
+import sys
 import threading
 import time
 import traceback
@@ -242,6 +244,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         self._server_protocol = ServerProtocol()
         self._message_parser = MessageParser()
         self._device_connection: Optional[Connection] = None
+        self._reconnect_attempt = 0
         self._connect_failures = 0
         self._connect_failure_reason: Optional[str] = None
         self._pending_requests = PendingRequests(logger)
@@ -1202,7 +1205,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
 
     async def _keep_connected(self) -> None:
         """Connect, and connect again, until the client shall end."""
-        attempt = 0
+        self._reconnect_attempt = 0
         while True:
             lasted = await self._connect_once()
             if self._stop_wanted.is_set():
@@ -1211,12 +1214,15 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
                 self._enter(State.WAITING)
             if not self._auto_reconnect:
                 return
-            attempt = 0 if lasted >= self.auto_reconnect_max_delay else attempt
-            try:
-                await self._stop_wanted.until_set(self._reconnect_delay(attempt))
+            if lasted >= self.auto_reconnect_max_delay:
+                self._reconnect_attempt = 0
+            with contextlib.suppress(TornadoTimeoutError):
+                delay = self._reconnect_delay(self._reconnect_attempt)
+                await self._stop_wanted.until_set(delay)
+            # Not only when the delay was cut: stop() may have come right behind.
+            if self._stop_wanted.is_set():
                 return
-            except TornadoTimeoutError:
-                attempt += 1
+            self._reconnect_attempt += 1
             self._enter(State.CONNECTING)
 
     def _reconnect_delay(self, attempt: int) -> float:
@@ -1293,6 +1299,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         connection = self._device_connection
         if connection is not None and self._lifecycle.state is State.CONNECTED:
             connection.close()
+            self._reconnect_attempt = 0
             self._enter(State.WAITING)
 
     def _stop_and_wait(self, door: LoopDoor, timeout: Optional[float]) -> None:
@@ -1366,7 +1373,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             for line in lines:
                 pause = self._handle_line(line)
                 if pause is not None:
-                    await connection.until_done_or_closed(pause)
+                    await connection.until_done_or_closed(_let_run(pause))
                 if connection.is_closed:
                     return
                 if clock() > turn_end:
@@ -1502,7 +1509,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
 
     def _traceback(self) -> str:
         """Return the current exception as text, as the old client showed it."""
-        return "\n".join(traceback.format_exc(limit=self._tb_limit).splitlines(keepends=True))
+        return "\n".join(traceback.format_exception(*sys.exc_info(), limit=self._tb_limit))
 
     def _log_handler_failure(self, kind: str, msg: Message) -> None:
         self._logger.error("%s %s FAIL: %s", kind, msg.name, self._traceback())
@@ -1827,7 +1834,7 @@ class AsyncClient(DeviceClient):
             request.on_inform(msg)
             return
         # As in the old client, reading does not pause for these handlers.
-        _let_run(super().handle_inform(msg))
+        _let_run_if_awaitable(super().handle_inform(msg))
 
     def handle_reply(self, msg: Message) -> Any:
         """Handle a reply message related to the current request.
@@ -1845,7 +1852,7 @@ class AsyncClient(DeviceClient):
         if on_reply is not None:
             on_reply(msg)
             return
-        _let_run(super().handle_reply(msg))
+        _let_run_if_awaitable(super().handle_reply(msg))
 
     # The beginning of a request.
 
@@ -1904,7 +1911,8 @@ class AsyncClient(DeviceClient):
             waiter.set_result((reply, informs))
 
         try:
-            self._begin_request(msg, on_reply, informs.append, timeout, use_mid)
+            request = self._begin_request(msg, on_reply, informs.append, timeout, use_mid)
+            request.wakes_thread = True
         except KatcpClientError as error:
             on_reply(_made_up_reply(msg, error))
         except Exception as error:
@@ -2023,7 +2031,9 @@ class AsyncClient(DeviceClient):
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
             self._deadline_timer = None
-        for request in self._pending_requests.take_all():
+        # A thread that wakes must find what the callbacks did, as it always has.
+        requests = sorted(self._pending_requests.take_all(), key=lambda r: r.wakes_thread)
+        for request in requests:
             self._end_locally(request, reason, error)
 
     def _end_locally(self, request: PendingRequest, reason: str, error: KatcpClientError) -> None:
@@ -2211,12 +2221,17 @@ def _is_awaitable(result: Any) -> bool:
     return inspect.isawaitable(result) or isinstance(result, ConcurrentFuture)
 
 
-def _let_run(awaitable: Any) -> None:
-    """Let an awaitable go on by itself; what is none is dropped."""
-    if awaitable is not None and _is_awaitable(awaitable):
-        task = asyncio.ensure_future(awaitable)
-        _background.add(task)
-        task.add_done_callback(_background.discard)
+def _let_run(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
+    """Let an awaitable go on, whether or not somebody waits for it."""
+    task = asyncio.ensure_future(awaitable)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+    return task
+
+
+def _let_run_if_awaitable(result: Any) -> None:
+    if result is not None and _is_awaitable(result):
+        _let_run(result)
 
 
 def _as_text(data: bytes) -> str:

@@ -62,6 +62,8 @@ class PendingRequest:
         When it times out.
     fate : Fate
         What became of it.
+    wakes_thread : bool
+        Whether its end wakes a thread: if all end at once, these come last.
     """
 
     __slots__ = (
@@ -74,6 +76,7 @@ class PendingRequest:
         "on_inform",
         "on_reply",
         "started",
+        "wakes_thread",
     )
 
     def __init__(
@@ -93,6 +96,7 @@ class PendingRequest:
         self.deadline = deadline
         self.fate = Fate.PENDING
         self.late_replies = 0
+        self.wakes_thread = False
 
     def take_callback(self) -> Optional[Callable[[Message], None]]:
         """Return `on_reply` and let go of both callbacks.

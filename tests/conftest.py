@@ -7,6 +7,7 @@ the fixture `logs`.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib.util
 import logging
@@ -24,6 +25,9 @@ from .kit import TestDevice
 
 # Seconds until a thread or a socket that is about to go counts as left behind.
 GRACE = 5.0
+
+# No loop is made in passing: tornado 6.1 asks asyncio for one, and nobody would close it.
+asyncio.set_event_loop(None)
 
 # NumPy is no dependency: where it is missing, its tests do not exist.
 collect_ignore = [] if importlib.util.find_spec("numpy") else ["compat/test_numpy.py"]

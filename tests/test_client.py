@@ -176,6 +176,7 @@ def test_a_second_start_is_refused_however_soon_it_comes(any_class, device):
     assert client.wait_connected(PATIENCE)
     with pytest.raises(RuntimeError, match=r"Device client already started\."):
         client.start()
+    device.wait_for_connection(1)
     client.stop()
     assert device.connection_count == 1
 
@@ -281,11 +282,12 @@ def test_stop_that_takes_too_long_returns_and_says_so(device, logs):
 def test_a_hundred_cycles_leave_no_thread_and_no_descriptor(device):
     client = start_client(device)
     client.stop()
+    device.wait_for_client(0)
     before = threading.active_count(), len(os.listdir("/proc/self/fd"))
     for _ in range(100):
         client.start()
         client.stop()
-    device.wait_until(lambda: device.client_count == 0)
+    device.wait_for_client(0)
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
 
 
@@ -700,6 +702,40 @@ def test_disconnect_closes_and_reconnects(any_class, device):
     assert in_loop(client, disconnect) is False
     device.wait_for_connection(2)
     assert client.wait_connected(PATIENCE)
+
+
+def test_stop_in_the_very_turn_in_which_the_delay_is_over(logs):
+    client = BlockingClient("127.0.0.1", closed_port())
+    client.auto_reconnect_delay = client.auto_reconnect_max_delay = 0.001
+    client.start()
+    logs.expect("Failed to connect")
+
+    def stop_when_the_delay_is_over():
+        # The timer goes off in the next turn, right behind stop().
+        loop = client.ioloop.asyncio_loop
+        over = loop.time() + 0.002
+        while loop.time() < over:
+            pass
+        loop.call_soon(client.stop)
+        return client._lifecycle.state is State.WAITING
+
+    waited = 0
+    while waited < 10:
+        waited += in_loop(client, stop_when_the_delay_is_over)
+        client.join(PATIENCE)
+        assert not client.running()
+        client.start()
+    client.stop()
+    for _ in logs.matching("Failed to connect"):
+        logs.expect("Failed to connect")
+
+
+def test_disconnect_again_and_again_does_not_make_the_delays_grow(device):
+    client = start_client(device)
+    for _ in range(4):
+        until_answered(client)
+        in_loop(client, client.disconnect)
+        assert client._reconnect_attempt == 0
 
 
 def test_disconnect_when_not_connected_does_nothing(logs):
