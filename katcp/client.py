@@ -26,6 +26,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import numbers
 import os
 import random
 import sys
@@ -210,10 +211,10 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
 
     def __init__(
         self,
-        host: Optional[str],
+        host: Union[str, bytes, None],
         port: Union[int, str],
         tb_limit: int = 20,
-        logger: logging.Logger = _default_logger,
+        logger: Optional[logging.Logger] = _default_logger,
         auto_reconnect: bool = True,
         *,
         max_msg_size: Optional[int] = None,
@@ -228,9 +229,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         self.auto_reconnect_delay = 0.5
         self.auto_reconnect_max_delay = 5.0
         self.ioloop_thread_id: Optional[int] = None
-        self._bindaddr = (host or "0.0.0.0", _check_port(port))
+        self._bindaddr = (_check_host(host), _check_port(port))
         self._tb_limit = tb_limit
-        self._logger = logger
+        self._logger = _default_logger if logger is None else logger
         self._auto_reconnect = auto_reconnect
         self._threadsafe = False
         self._forks_at_start = _forks
@@ -247,7 +248,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         self._reconnect_attempt = 0
         self._connect_failures = 0
         self._connect_failure_reason: Optional[str] = None
-        self._pending_requests = PendingRequests(logger)
+        self._pending_requests = PendingRequests(self._logger)
         self._show_state_in_events()
 
     # What it is and where it is.
@@ -1185,15 +1186,23 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         self._forget_protocol_event()
         self._loop_door = door
         self._enter(State.STARTING)
-        door.post(self._install, door)
+        door.post(self._begin_run, door)
 
-    async def _install(self, door: LoopDoor) -> None:
-        """The main coroutine: from start to stop."""
+    def _begin_run(self, door: LoopDoor) -> Awaitable[None]:
+        """Be running, and let the main coroutine go on.
+
+        Not all in a coroutine, which would begin a turn later: what a program
+        posts right after start() finds a client that runs, as it always has.
+        """
         door.remember_thread()
         self.ioloop_thread_id = door.thread_id
+        self._enter(State.CONNECTING)
+        return self._install()
+
+    async def _install(self) -> None:
+        """The main coroutine: from start to stop."""
         try:
             if not self._stop_wanted.is_set():
-                self._enter(State.CONNECTING)
                 await self._keep_connected()
         except Exception:
             self._logger.exception("Unhandled exception in the client's main coroutine")
@@ -1375,7 +1384,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
                 if pause is not None:
                     await connection.until_done_or_closed(_let_run(pause))
                 if connection.is_closed:
-                    return
+                    break
                 if clock() > turn_end:
                     await asyncio.sleep(0)
                     turn_end = clock() + self.MAX_LOOP_LATENCY
@@ -1614,11 +1623,11 @@ class AsyncClient(DeviceClient):
 
     def __init__(
         self,
-        host: Optional[str],
+        host: Union[str, bytes, None],
         port: Union[int, str],
         tb_limit: int = 20,
         timeout: Optional[float] = 5.0,
-        logger: logging.Logger = _default_logger,
+        logger: Optional[logging.Logger] = _default_logger,
         auto_reconnect: bool = True,
         *,
         max_msg_size: Optional[int] = None,
@@ -1633,7 +1642,7 @@ class AsyncClient(DeviceClient):
             max_msg_size=max_msg_size,
             max_write_buffer_size=max_write_buffer_size,
         )
-        self._request_timeout = timeout
+        self._request_timeout = _check_timeout(timeout)
         # One timer for all pending requests, set to the earliest deadline.
         self._deadline_timer: Optional[asyncio.TimerHandle] = None
 
@@ -1927,6 +1936,9 @@ class AsyncClient(DeviceClient):
         use_mid: Optional[bool],
     ) -> PendingRequest:
         """Send *msg* and let it be pending, or raise and let nothing be pending."""
+        if self._lifecycle.state is State.STOPPED and not self._has_ended_by_itself():
+            # Another thread began it when the client still ran.
+            raise KatcpClientStopped("Client stopped before reply was received")
         self._assign_mid(msg, use_mid)
         now = asyncio.get_running_loop().time()
         deadline = None if timeout is None else now + max(timeout, 0)
@@ -1943,7 +1955,7 @@ class AsyncClient(DeviceClient):
 
     def _limit(self, timeout: Optional[float]) -> Optional[float]:
         """Return the timeout of a request in seconds, None for no limit; any thread."""
-        return self._request_timeout if timeout is None else timeout
+        return self._request_timeout if timeout is None else _check_timeout(timeout)
 
     def _check_before_posting(self, msg: Message) -> None:
         """Raise in the caller what could only be logged in the loop; any thread."""
@@ -1985,6 +1997,8 @@ class AsyncClient(DeviceClient):
     def _callback_caller(
         self, callback: Callable[..., Any], user_data: Any, log: Callable[[Message], None]
     ) -> _ReplyCallback:
+        if not callable(callback):
+            raise KatcpTypeError(f"A callback must be callable, not {callback!r}.")
         more = () if user_data is None else tuple(user_data)
 
         def call(msg: Message) -> None:
@@ -2062,11 +2076,11 @@ class CallbackClient(AsyncClient):
 
     def __init__(
         self,
-        host: Optional[str],
+        host: Union[str, bytes, None],
         port: Union[int, str],
         tb_limit: int = 20,
         timeout: Optional[float] = 5.0,
-        logger: logging.Logger = _default_logger,
+        logger: Optional[logging.Logger] = _default_logger,
         auto_reconnect: bool = True,
         *,
         max_msg_size: Optional[int] = None,
@@ -2186,6 +2200,15 @@ def address_to_string(addr_tuple: tuple[Any, ...]) -> str:
     return ":".join(str(part) for part in addr_tuple[:2])
 
 
+def _check_host(host: Union[str, bytes, None]) -> str:
+    """Return a host as text; any thread."""
+    if isinstance(host, bytes):
+        host = host.decode("ascii", "backslashreplace")
+    if host is not None and not isinstance(host, str):
+        raise KatcpTypeError(f"A host must be a str, not {host!r}.")
+    return host or "0.0.0.0"
+
+
 def _check_port(port: Union[int, str]) -> int:
     """Return a port as a number; any thread."""
     try:
@@ -2197,13 +2220,20 @@ def _check_port(port: Union[int, str]) -> int:
     return number
 
 
+def _check_timeout(timeout: Optional[float]) -> Optional[float]:
+    """Return a timeout, or raise if it is no number; any thread."""
+    if timeout is not None and not isinstance(timeout, numbers.Real):
+        raise KatcpTypeError(f"A timeout must be a number of seconds, not {timeout!r}.")
+    return timeout
+
+
 def _check_request(msg: Any) -> None:
     """Raise unless *msg* is a request message; any thread."""
     if not isinstance(msg, Message):
         raise KatcpTypeError(f"A request must be a Message, not {type(msg).__name__}.")
     if msg.mtype != Message.REQUEST:
-        kind = Message.TYPE_NAMES[msg.mtype].lower()
-        raise KatcpTypeError(f"The message {msg.name!r} is not a request but a {kind}.")
+        kind = "an inform" if msg.mtype == Message.INFORM else "a reply"
+        raise KatcpTypeError(f"The message {msg.name!r} is not a request but {kind}.")
 
 
 def _made_up_reply(msg: Message, error: KatcpClientError) -> Message:

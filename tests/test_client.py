@@ -103,6 +103,18 @@ def test_a_bad_port_is_refused_at_once(port):
         BlockingClient("localhost", port)
 
 
+@pytest.mark.parametrize("host", [7147, ("localhost", 7147), ["localhost"]])
+def test_a_bad_host_is_refused_at_once(host):
+    with pytest.raises(KatcpTypeError, match="A host must be a str, not"):
+        BlockingClient(host, 7147)
+
+
+@pytest.mark.parametrize("cls", [AsyncClient, CallbackClient, BlockingClient])
+def test_a_bad_timeout_is_refused_at_once(cls):
+    with pytest.raises(KatcpTypeError, match="A timeout must be a number of seconds, not '5'"):
+        cls("localhost", 7147, timeout="5")
+
+
 def test_limits_may_be_set_per_client():
     client = BlockingClient("localhost", 1, max_msg_size=10, max_write_buffer_size=20)
     assert (client.MAX_MSG_SIZE, client.MAX_WRITE_BUFFER_SIZE) == (10, 20)
@@ -406,6 +418,8 @@ def test_until_x_fails_after_its_timeout(ioloop, event, logs):
         with pytest.raises(GenTimeoutError, match="Timeout"):
             await getattr(client, f"until_{event}")(timeout=0.01)
         if event != "running":
+            while not client._connect_failures:
+                await asyncio.sleep(0.001)
             client.stop()
             await client.until_stopped()
             logs.expect("Failed to connect")

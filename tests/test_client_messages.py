@@ -586,6 +586,20 @@ def test_writes_that_pile_up_hit_the_limit(logs):
         until_answered(client)
 
 
+def test_a_limit_that_a_handler_exceeds_is_logged_as_the_cause(device, logs):
+    class Client(BlockingClient):
+        MAX_WRITE_BUFFER_SIZE = 1000
+
+        def inform_foo(self, msg):
+            self.send_message(Message.inform("large", "x" * 1100))
+
+    start_client(device, Client)
+    device.send_raw(b"#foo\n")
+    logs.expect("Could not send to device")
+    logs.expect("Inform foo FAIL", logging.ERROR)
+    logs.expect("closed with error KatcpClientOverflow")
+
+
 # ---- the loop stays free ----
 
 

@@ -664,6 +664,25 @@ def test_arguments_that_are_not_bytes_raise_in_the_caller_and_leave_nothing(devi
     assert in_loop(client, lambda: client._pending_requests.next_deadline()) is None
 
 
+def test_a_timeout_that_is_no_number_raises_in_the_caller_and_leaves_nothing(device):
+    client = start_client(device)
+    text = "A timeout must be a number of seconds, not '5'"
+    for method in (client.callback_request, client.blocking_request):
+        with pytest.raises(KatcpTypeError, match=text):
+            method(Message.request("echo"), timeout="5")
+    with pytest.raises(KatcpTypeError, match=text):
+        in_loop(client, lambda: client.future_request(Message.request("echo"), timeout="5"))
+    assert pending_count(client) == 0
+
+
+@pytest.mark.parametrize("name", ["reply_cb", "inform_cb"])
+def test_a_callback_that_cannot_be_called_raises_in_the_caller(device, name):
+    client = start_client(device)
+    with pytest.raises(KatcpTypeError, match="A callback must be callable, not 'print'"):
+        client.callback_request(Message.request("echo"), **{name: "print"})
+    assert pending_count(client) == 0
+
+
 def test_blocking_request_in_the_ioloop_is_refused(device):
     client = start_client(device)
     with pytest.raises(KatcpThreadError, match=r"Cannot call blocking_request\(\) in ioloop"):

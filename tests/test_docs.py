@@ -4,6 +4,7 @@ Sphinx is not needed here: the pages themselves are built by the tox environment
 ``docs``, with warnings as errors.
 """
 
+import ast
 import doctest
 import importlib
 import inspect
@@ -183,7 +184,41 @@ def test_differences_have_names_and_reasons():
     assert len(names) == len(re.findall(r"^``", DIFFERENCES, re.MULTILINE))
     for name, entry in entries:
         fields = re.findall(r"^    :(\w+): \S", entry, re.MULTILINE)
-        assert fields == ["Before", "Now", "Why"], name
+        assert fields == ["Before", "Now", "Why", "Test"], name
+
+
+def functions_of_tests():
+    """Return the tests of this suite, as ``tests/test_x.py::test_name``."""
+    tests = DOCS.parent / "tests"
+    return {
+        f"{path.relative_to(tests.parent).as_posix()}::{node.name}"
+        for path in tests.rglob("test_*.py")
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+def test_differences_name_tests_that_exist():
+    fields = re.findall(r"^    :Test: (.+\n(?:        .+\n)*)", DIFFERENCES, re.MULTILINE)
+    named = [re.findall(r"``([^`]+)``", field) for field in fields]
+    assert all(named)
+    assert {test for tests in named for test in tests} - functions_of_tests() == set()
+
+
+def test_the_record_of_the_old_client_names_tests_that_exist():
+    source = (DOCS.parent / "tests" / "compat" / "test_old_client.py").read_text("utf-8")
+    named = set(re.findall(r"\S+\.py::test_\w+", ast.get_docstring(ast.parse(source))))
+    assert len(named) > 80
+    assert {f"tests/{test}" for test in named} - functions_of_tests() == set()
+
+
+def test_the_numbered_items_name_differences():
+    source = (DOCS.parent / "tests" / "test_differences.py").read_text("utf-8")
+    table = re.search(r"^==.*==$", ast.get_docstring(ast.parse(source)), re.M | re.S)[0]
+    items = dict(re.findall(r"^ ?(\d+)  (.+(?:\n    .+)*)$", table, re.MULTILINE))
+    assert list(map(int, items)) == list(range(1, 16))
+    names = {name for names in items.values() for name in re.findall(r"[a-z-]+", names)}
+    assert names - set(re.findall(r"^``([a-z-]+)``$", DIFFERENCES, re.MULTILINE)) == set()
 
 
 def test_every_page_is_reached():

@@ -176,6 +176,26 @@ def test_functools_partial_of_request_check(device):
         check("refuse")
 
 
+def test_what_is_posted_right_after_start_finds_a_client_that_runs(device):
+    client = katcp.BlockingClient(*device.address)
+    found = Recorder()
+    for _ in range(2):
+        client.start()
+        client.ioloop.add_callback(
+            lambda: found(client.running(), client.ioloop_thread_id == threading.get_ident())
+        )
+        client.stop()
+    assert found.calls == [(True, True)] * 2
+
+
+def test_the_host_may_be_bytes(device):
+    client = katcp.BlockingClient(b"127.0.0.1", device.address[1])
+    assert client.bind_address == device.address
+    client.start()
+    assert client.wait_connected(PATIENCE)
+    client.stop()
+
+
 def test_yielding_in_a_tornado_coroutine(device, ioloop):
     import tornado.gen
 
