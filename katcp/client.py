@@ -1553,7 +1553,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         )
 
     def _log_end(self, connection: Connection, cause: Optional[BaseException]) -> None:
-        if connection.half_line:
+        # A client that was stopped or disconnected does not want the rest.
+        if connection.half_line and self._lifecycle.state is State.CONNECTED:
             self._logger.warning(
                 "Dropped a line of %d bytes without end from %s: %s",
                 len(connection.half_line),
@@ -1608,6 +1609,8 @@ class AsyncClient(DeviceClient):
     ...
     >>> c = katcp.AsyncClient('localhost', 10000)
     >>> c.start()
+    >>> c.wait_protocol(timeout=5)
+    True
     >>> c.ioloop.add_callback(
     ...     c.callback_request,
     ...     katcp.Message.request('myreq'),

@@ -461,6 +461,17 @@ def test_a_half_line_at_the_end_is_dropped_and_logged_once(device, logs):
     assert texts(client.seen.messages) == ["#whole"]
 
 
+@pytest.mark.parametrize("end", ["stop", "disconnect"])
+def test_a_half_line_is_not_logged_when_the_client_ends_the_connection(device, end):
+    client = start_client(device, Listener)
+    device.send_raw(b"#whole\n#half a line")
+    client.seen.wait()
+    getattr(client, end)()
+    if end == "disconnect":
+        device.wait_for_connection(2)
+        until_answered(client)
+
+
 def test_whole_lines_that_arrived_before_the_end_are_delivered(device):
     number = 20_000
 
