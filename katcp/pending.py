@@ -13,8 +13,9 @@ in the queue of its name as *abandoned*: the next reply of that name, and the
 informs before it, are its own and go to nobody. Should that reply have been
 lost for good, the queue would stay one behind for ever; so a request that
 times out after an abandoned one took a reply *during its own life* is
-forgotten instead. One lost reply costs at most one more timeout, and no request
-is answered with another's reply.
+forgotten instead. One lost reply costs at most one more timeout, and a late
+reply never answers a later request. (What nobody can tell without ids: after a
+reply was lost for good, which of several requests in flight a reply is for.)
 
 Nothing here costs more when more requests are pending: what is finished is
 skipped when it is met, and swept when it is the larger part.
