@@ -752,6 +752,17 @@ def test_disconnect_again_and_again_does_not_make_the_delays_grow(device):
         assert client._reconnect_attempt == 0
 
 
+def test_a_connection_that_lasted_lets_the_delays_begin_anew(device):
+    client = start_client(device)
+    client.auto_reconnect_max_delay = 0
+    for count in (2, 3):
+        client._reconnect_attempt = 7
+        device.close_clients()
+        device.wait_for_connection(count)
+        until_answered(client)
+        assert client._reconnect_attempt == 1
+
+
 def test_disconnect_when_not_connected_does_nothing(logs):
     client = BlockingClient("127.0.0.1", closed_port())
     client.auto_reconnect_delay = 1000
@@ -1126,6 +1137,8 @@ def test_daemon_is_known_before_and_after():
     assert client.daemon is False
     client.setDaemon(True)
     assert client.daemon is True
+    client.daemon = False
+    assert client.daemon is False
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system knows no fork")

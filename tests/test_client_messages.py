@@ -676,6 +676,20 @@ def test_messages_of_one_turn_are_sent_in_their_order(device):
     assert sent == list(range(200))
 
 
+def test_sending_into_a_stream_that_is_closed_already_says_not_connected(device):
+    client = start_client(device)
+
+    def close_and_send():
+        client._stream.close()
+        with pytest.raises(KatcpClientDisconnected, match="Not connected to device"):
+            client.send_message(Message.request("echo"))
+        return client.future_request(Message.request("echo"))
+
+    reply, _ = in_loop(client, close_and_send)
+    assert isinstance(reply.local_error, KatcpClientDisconnected)
+    until_answered(client)
+
+
 def test_what_is_no_message_cannot_be_sent(device):
     client = start_client(device)
     for msg in ("?echo", b"?echo", None):

@@ -382,6 +382,26 @@ def test_an_explicit_id_that_is_pending_is_refused_where_it_is_used(device):
     assert client.blocking_request(Message.request("echo", mid=7))[0].reply_ok()
 
 
+def test_an_explicit_id_that_two_threads_use_at_once_ends_both_requests(device, logs):
+    client = start_client(device)
+    replies = Recorder()
+
+    def use_it_twice_while_the_loop_is_busy():
+        def use_it():
+            for _ in range(2):
+                client.callback_request(Message.request("echo", mid=7), replies)
+
+        thread = threading.Thread(target=use_it)
+        thread.start()
+        thread.join()
+
+    in_loop(client, use_it_twice_while_the_loop_is_busy)
+    outcomes = {str(msg) for (msg,) in replies.wait(2)}
+    assert "!echo[7] ok" in outcomes
+    assert any("id_7_is_used_by_a_pending_request" in text.replace("\\_", "_") for text in outcomes)
+    logs.expect("Exception in callback", logging.ERROR)
+
+
 def test_a_reply_without_id_does_not_disarm_a_request_sent_with_one(device):
     client = start_client(device)
     device.faults = ["no-ids:hold"]
