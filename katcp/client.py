@@ -1279,7 +1279,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             if self._lifecycle.state is State.CONNECTED:
                 self._enter(State.WAITING)
             self._notify(False)
-            self._fail_pending(*self._why_ended(connection))
+            self._fail_pending(self._why_ended(connection))
 
     def _notify(self, connected: bool) -> bool:
         """Call notify_connected(); return whether it did not raise."""
@@ -1292,17 +1292,16 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             return False
         return True
 
-    def _why_ended(self, connection: Connection) -> tuple[str, KatcpClientError]:
+    def _why_ended(self, connection: Connection) -> KatcpClientError:
         """Return what the requests that were pending are told."""
         if self._stop_wanted.is_set():
-            reason = "Client stopped before reply was received"
-            return reason, KatcpClientStopped(reason)
+            return _stopped_first()
         reason = "Connection closed before reply was received"
         if isinstance(connection.error, KatcpClientOverflow):
             reason = f"{reason}: {connection.error}"
         error = KatcpClientDisconnected(reason)
         error.__cause__ = connection.error
-        return reason, error
+        return error
 
     def _disconnect_now(self) -> None:
         connection = self._device_connection
@@ -1347,8 +1346,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             self._enter(State.STOPPING)
         if self._device_connection is not None:
             self._device_connection.close()
-        reason = "Client stopped before reply was received"
-        self._fail_pending(reason, KatcpClientStopped(reason))
+        self._fail_pending(_stopped_first())
         self._device_connection = None
         self._logger.info("Client connect loop for %r finished.", self._bindaddr)
         self._forget_protocol_event()
@@ -1511,7 +1509,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
     def _note_unclaimed(self, msg: Message) -> None:
         """Note that *msg* was sent and that its reply goes to the handlers."""
 
-    def _fail_pending(self, reason: str, error: KatcpClientError) -> None:
+    def _fail_pending(self, error: KatcpClientError) -> None:
         """Let all pending requests end with a made-up reply."""
 
     # Logs.
@@ -1824,8 +1822,7 @@ class AsyncClient(DeviceClient):
         except KatcpClientDisconnected as error:
             return _made_up_reply(msg, error), []
         except LoopGone:
-            stopped = KatcpClientStopped("Client stopped before reply was received")
-            return _made_up_reply(msg, stopped), []
+            return _made_up_reply(msg, _stopped_first()), []
         finally:
             waiter.give_up()
         return _made_up_reply(msg, _timed_out(msg.name, time.monotonic() - began)), []
@@ -1941,7 +1938,7 @@ class AsyncClient(DeviceClient):
         """Send *msg* and let it be pending, or raise and let nothing be pending."""
         if self._lifecycle.state is State.STOPPED and not self._has_ended_by_itself():
             # Another thread began it when the client still ran.
-            raise KatcpClientStopped("Client stopped before reply was received")
+            raise _stopped_first()
         self._assign_mid(msg, use_mid)
         now = asyncio.get_running_loop().time()
         deadline = None if timeout is None else now + max(timeout, 0)
@@ -2038,30 +2035,27 @@ class AsyncClient(DeviceClient):
         self._deadline_timer = None
         now = asyncio.get_running_loop().time()
         for request in self._pending_requests.take_expired(now):
-            error = _timed_out(request.name, now - request.started)
-            self._end_locally(request, str(error), error)
+            self._end_locally(request, _timed_out(request.name, now - request.started))
         deadline = self._pending_requests.next_deadline()
         if deadline is not None:
             self._set_timer(deadline)
 
-    def _fail_pending(self, reason: str, error: KatcpClientError) -> None:
+    def _fail_pending(self, error: KatcpClientError) -> None:
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
             self._deadline_timer = None
         # A thread that wakes must find what the callbacks did, as it always has.
         requests = sorted(self._pending_requests.take_all(), key=lambda r: r.wakes_thread)
         for request in requests:
-            self._end_locally(request, reason, error)
+            self._end_locally(request, error)
 
-    def _end_locally(self, request: PendingRequest, reason: str, error: KatcpClientError) -> None:
+    def _end_locally(self, request: PendingRequest, error: KatcpClientError) -> None:
         """Answer a request, which is not pending any more, with a made-up reply."""
         on_reply = request.take_callback()
         if on_reply is None:
-            self._logger.debug("Request %s, whose reply nobody awaits: %s", request.name, reason)
+            self._logger.debug("Request %s, whose reply nobody awaits: %s", request.name, error)
             return
-        reply = Message.reply(request.name, Message.FAIL, reason, mid=request.mid)
-        reply.local_error = error
-        on_reply(reply)
+        on_reply(_made_up_reply(request, error))
 
 
 class CallbackClient(AsyncClient):
@@ -2239,11 +2233,15 @@ def _check_request(msg: Any) -> None:
         raise KatcpTypeError(f"The message {msg.name!r} is not a request but {kind}.")
 
 
-def _made_up_reply(msg: Message, error: KatcpClientError) -> Message:
+def _made_up_reply(request: Union[Message, PendingRequest], error: KatcpClientError) -> Message:
     """Return the reply that tells why there is none of the device; any thread."""
-    reply = Message.reply_to_request(msg, Message.FAIL, str(error))
+    reply = Message.reply(request.name, Message.FAIL, str(error), mid=request.mid)
     reply.local_error = error
     return reply
+
+
+def _stopped_first() -> KatcpClientStopped:
+    return KatcpClientStopped("Client stopped before reply was received")
 
 
 def _timed_out(name: str, seconds: float) -> KatcpClientTimeout:
