@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import json
 import logging
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -404,6 +406,22 @@ def test_a_bad_line_is_logged_once_and_nothing_else_is_lost(device, logs, line, 
     text = logs.expect("BAD COMMAND: Traceback", logging.ERROR)
     assert error in text
     assert repr(line)[1:-1] in text
+
+
+def test_every_error_vector_is_logged_once_and_nothing_is_lost(device):
+    vectors = json.loads((Path(__file__).parent / "data/vectors/parse.json").read_text())
+    bad = [bytes.fromhex(vector["input_hex"]) for vector in vectors if vector["error"]]
+    assert len(bad) > 50
+    logger = Silent()
+    client = start_client(device, Listener, logger=logger)
+    for number, line in enumerate(bad):
+        device.send_raw(line + b"#good %d\n" % number)
+    client.seen.wait(len(bad))
+    until_answered(client)
+    assert texts(client.seen.messages) == [f"#good {number}" for number in range(len(bad))]
+    errors = [text for level, text in logger.lines if level >= logging.ERROR]
+    assert len(errors) == len(bad)
+    assert all(text.startswith("BAD COMMAND: Traceback") for text in errors)
 
 
 def test_empty_and_blank_lines_are_ignored_and_each_terminator_ends_a_line(device):
