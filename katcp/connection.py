@@ -257,14 +257,23 @@ class Connection:
         except (OSError, ValueError) as error:
             # ValueError: not a name or a port at all, like "a..b".
             raise ConnectionFailed(str(error)) from None
-        reason = "the name has no address"
+        failures = []
         for family, address in addresses:
             try:
                 return await self._connect(family, address, timeout)
             except (ConnectionFailed, OSError, OverflowError) as error:
                 # OverflowError: a port number above 65535.
-                reason = str(error)
-        raise ConnectionFailed(reason)
+                failures.append((address, str(error)))
+        raise ConnectionFailed(self._why_not(failures))
+
+    def _why_not(self, failures: list[tuple[Any, str]]) -> str:
+        """Return the reason, given those of all addresses."""
+        if not failures:
+            return "the name has no address"
+        if len(failures) == 1 and failures[0][0][0] == self.host:
+            return failures[0][1]
+        # Sorted, for name servers change the order, and the same reasons are no news.
+        return "; ".join(sorted(f"{_address_text(address)}: {why}" for address, why in failures))
 
     async def _resolve(self) -> list[tuple[int, Any]]:
         """Return the addresses of the host, without blocking the loop."""
@@ -376,6 +385,12 @@ def _look_up(host: str, port: int) -> list[tuple[int, Any]]:
     """Return the addresses of a host; blocks if a name server has to be asked."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, address) for family, _, _, _, address in found]
+
+
+def _address_text(address: tuple[Any, ...]) -> str:
+    """Return an address of a socket as people write it."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _close_unwanted(dialing: asyncio.Future[_PatientStream]) -> None:

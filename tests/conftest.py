@@ -12,11 +12,12 @@ import gc
 import importlib.util
 import logging
 import os
+import socket
 import sys
 import threading
 import time
 import traceback
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 from tornado.ioloop import IOLoop
@@ -137,6 +138,52 @@ def ioloop() -> Iterator[IOLoop]:
     loop = IOLoop(make_current=False)
     yield loop
     loop.close()
+
+
+@pytest.fixture
+def resolve_to(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let every name have the given addresses."""
+
+    def resolve_to(*addresses: Any) -> None:
+        def getaddrinfo(
+            host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+        ) -> Any:
+            if flags & socket.AI_NUMERICHOST:
+                raise socket.gaierror(socket.EAI_NONAME, "this is a name")
+            return [
+                (socket.AF_INET6 if ":" in address[0] else socket.AF_INET, type, proto, "", address)
+                for address in addresses
+            ]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    return resolve_to
+
+
+@pytest.fixture
+def silent_address() -> Iterator[Any]:
+    """An address that never answers: its backlog is full."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    fillers = []
+    for _ in range(4):
+        filler = socket.socket()
+        filler.setblocking(False)
+        filler.connect_ex(listener.getsockname())
+        fillers.append(filler)
+    yield listener.getsockname()
+    for filler in (*fillers, listener):
+        filler.close()
+
+
+@pytest.fixture
+def refused_address() -> Iterator[Any]:
+    """An address where nobody listens."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    yield listener.getsockname()
+    listener.close()
 
 
 def _sockets() -> set[str]:

@@ -162,47 +162,6 @@ def peer():
         yield peer
 
 
-@pytest.fixture
-def resolve_to(monkeypatch):
-    """Let every name have the given addresses."""
-
-    def resolve_to(*addresses):
-        def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
-            if flags & socket.AI_NUMERICHOST:
-                raise socket.gaierror(socket.EAI_NONAME, "this is a name")
-            return [(socket.AF_INET, type, proto, "", address) for address in addresses]
-
-        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-
-    return resolve_to
-
-
-@pytest.fixture
-def silent_address():
-    """An address that never answers: its backlog is full."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    fillers = []
-    for _ in range(4):
-        filler = socket.socket()
-        filler.setblocking(False)
-        filler.connect_ex(listener.getsockname())
-        fillers.append(filler)
-    yield listener.getsockname()
-    for filler in (*fillers, listener):
-        filler.close()
-
-
-@pytest.fixture
-def refused_address():
-    """An address where nobody listens."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    yield listener.getsockname()
-    listener.close()
-
-
 # Opening
 
 
@@ -258,7 +217,8 @@ def test_an_ipv6_literal_is_connected_to(run):
 def test_a_refused_connection_says_so(run, refused_address):
     async def main():
         connection = Limits().connection(*refused_address)
-        with pytest.raises(ConnectionFailed, match="Connection refused"):
+        # The address is the one that was asked for.
+        with pytest.raises(ConnectionFailed, match=r"^\[Errno 111\] Connection refused$"):
             await connection.open(TIMEOUT)
         assert connection.stream is None
 
@@ -316,13 +276,32 @@ def test_an_address_that_never_answers_is_given_up(run, peer, resolve_to, silent
     run(main)
 
 
-def test_the_last_reason_is_told_when_no_address_answers(
+def test_each_address_is_told_with_its_reason_when_none_answers(
     run, resolve_to, silent_address, refused_address
 ):
     async def main():
-        resolve_to(silent_address, refused_address)
-        with pytest.raises(ConnectionFailed, match="Connection refused"):
+        resolve_to(silent_address, refused_address, ("127.0.0.1", 70000), ("::1", 1, 0, 0))
+        with pytest.raises(ConnectionFailed) as caught:
             await Limits().connection("device", 1).open(SOON)
+        reasons = str(caught.value).split("; ")
+        assert reasons == sorted(reasons)
+        [impossible] = [reason for reason in reasons if reason.startswith("127.0.0.1:70000: ")]
+        assert set(reasons) - {impossible} == {
+            f"127.0.0.1:{silent_address[1]}: no answer within {SOON} seconds",
+            f"127.0.0.1:{refused_address[1]}: [Errno 111] Connection refused",
+            "[::1]:1: [Errno 111] Connection refused",
+        }
+
+    run(main)
+
+
+def test_the_only_address_of_a_name_is_told(run, resolve_to, refused_address):
+    async def main():
+        resolve_to(refused_address)
+        text = f"127.0.0.1:{refused_address[1]}: [Errno 111] Connection refused"
+        with pytest.raises(ConnectionFailed) as caught:
+            await Limits().connection("device", 1).open(TIMEOUT)
+        assert str(caught.value) == text
 
     run(main)
 
