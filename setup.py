@@ -34,7 +34,7 @@ setup(
     extras_require={
         "test": TESTS,
         "docs": DOCS,
-        "dev": [*TESTS, *DOCS, *LINT, *TYPES, "coverage", "numpy", "tox"],
+        "dev": [*TESTS, *DOCS, *LINT, *TYPES, "coverage", "numpy", "tox", "trustme"],
     },
     entry_points={"console_scripts": ["katcp = katcp.cli:main"]},
     keywords="katcp tornado meerkat kat-7 casper fpga telescope",

@@ -39,7 +39,7 @@ nitpick_ignore_regex = [
         r"(decorator|coroutine|boolean|these|call|exception|default=None|\{?Message\..*)",
     ),
     # What others document; their pages are not fetched when these are built.
-    (r"py:.*", r"(tornado|asyncio|collections|concurrent|logging|IOLoop|IOStream|socket)\..*"),
+    (r"py:.*", r"(tornado|asyncio|collections|concurrent|logging|IOLoop|IOStream|socket|ssl)\..*"),
     (r"py:.*", r"future\.types\..*"),
 ]
 

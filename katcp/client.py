@@ -29,6 +29,7 @@ import logging
 import numbers
 import os
 import random
+import ssl
 import sys
 import threading
 import time
@@ -70,6 +71,7 @@ from .protocol import (
     ServerProtocol,
 )
 from .threadsafe import LoopDoor, LoopGone, Waiter, make_threadsafe, make_threadsafe_blocking
+from .tls import TlsFailure, check_ssl_options
 
 __all__ = [
     "AsyncClient",
@@ -145,6 +147,11 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         `MAX_MSG_SIZE` of this client, in bytes.
     max_write_buffer_size : int, optional
         `MAX_WRITE_BUFFER_SIZE` of this client, in bytes.
+    ssl_options : ssl.SSLContext, optional
+        How to encrypt the connection with TLS, as
+        `ssl.create_default_context` makes it. The certificate of the device
+        must be for *host*, unless the context says not to check that.
+        Default: no encryption.
 
     Attributes
     ----------
@@ -202,7 +209,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
     #: Do not spend more than this many seconds reading pipelined socket data.
     MAX_LOOP_LATENCY: float = 0.03
 
-    #: Seconds until an attempt to connect to one address is given up.
+    #: Seconds until an attempt to connect to one address is given up, with the
+    #: TLS handshake if there is one.
     CONNECT_TIMEOUT: float = 10.0
 
     _inform_handlers: ClassVar[dict[str, Callable[..., Any]]]
@@ -219,6 +227,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         *,
         max_msg_size: Optional[int] = None,
         max_write_buffer_size: Optional[int] = None,
+        ssl_options: Optional[ssl.SSLContext] = None,
     ) -> None:
         if max_msg_size is not None:
             self.MAX_MSG_SIZE = max_msg_size
@@ -230,6 +239,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         self.auto_reconnect_max_delay = 5.0
         self.ioloop_thread_id: Optional[int] = None
         self._bindaddr = (_check_host(host), _check_port(port))
+        self._device_ssl_context = check_ssl_options(ssl_options)
         self._tb_limit = tb_limit
         self._logger = _default_logger if logger is None else logger
         self._auto_reconnect = auto_reconnect
@@ -1247,7 +1257,11 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         """Connect and stay connected; return for how many seconds it was."""
         host, port = self._bindaddr
         connection = Connection(
-            host, port, lambda: self.MAX_MSG_SIZE, lambda: self.MAX_WRITE_BUFFER_SIZE
+            host,
+            port,
+            lambda: self.MAX_MSG_SIZE,
+            lambda: self.MAX_WRITE_BUFFER_SIZE,
+            self._device_ssl_context,
         )
         self._device_connection = connection
         try:
@@ -1262,6 +1276,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         began = time.monotonic()
         self._log_connected()
         await self._use_connection(connection)
+        if connection.was_refused:
+            self._log_connect_failure(str(connection.error))
         return time.monotonic() - began
 
     async def _use_connection(self, connection: Connection) -> None:
@@ -1297,7 +1313,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         if self._stop_wanted.is_set():
             return _stopped_first()
         reason = "Connection closed before reply was received"
-        if isinstance(connection.error, KatcpClientOverflow):
+        if isinstance(connection.error, (KatcpClientOverflow, TlsFailure)):
             reason = f"{reason}: {connection.error}"
         error = KatcpClientDisconnected(reason)
         error.__cause__ = connection.error
@@ -1377,6 +1393,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             except ConnectionEnded as end:
                 self._log_end(connection, end.cause)
                 return
+            if self._connect_failures:
+                self._forget_connect_failures()
             for line in lines:
                 pause = self._handle_line(line)
                 if pause is not None:
@@ -1542,13 +1560,16 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             )
 
     def _log_connected(self) -> None:
+        self._logger.debug(
+            "Connected to %s with client addr %s", self.bind_address_string, self.sockname_string
+        )
+
+    def _forget_connect_failures(self) -> None:
+        """Note that the device has spoken: not before is it sure that it accepts the client."""
         failures, self._connect_failures = self._connect_failures, 0
         self._connect_failure_reason = None
         if failures >= _NOTABLE_FAILURES:
             self._logger.warning("Reconnected to %s", self.bind_address_string)
-        self._logger.debug(
-            "Connected to %s with client addr %s", self.bind_address_string, self.sockname_string
-        )
 
     def _log_end(self, connection: Connection, cause: Optional[BaseException]) -> None:
         # A client that was stopped or disconnected does not want the rest.
@@ -1559,7 +1580,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
                 self.bind_address_string,
                 shorten(repr(connection.half_line[:2000])),
             )
-        if cause is not None:
+        if cause is not None and not connection.was_refused:
             self._logger.warning(
                 "Client stream for server %s closed with error %r",
                 self.bind_address_string,
@@ -1589,6 +1610,8 @@ class AsyncClient(DeviceClient):
     auto_reconnect : bool, optional
         Whether to automatically reconnect if the connection dies.
     max_msg_size, max_write_buffer_size : int, optional
+        As for `DeviceClient`.
+    ssl_options : ssl.SSLContext, optional
         As for `DeviceClient`.
 
     Notes
@@ -1633,6 +1656,7 @@ class AsyncClient(DeviceClient):
         *,
         max_msg_size: Optional[int] = None,
         max_write_buffer_size: Optional[int] = None,
+        ssl_options: Optional[ssl.SSLContext] = None,
     ) -> None:
         super().__init__(
             host,
@@ -1642,6 +1666,7 @@ class AsyncClient(DeviceClient):
             auto_reconnect=auto_reconnect,
             max_msg_size=max_msg_size,
             max_write_buffer_size=max_write_buffer_size,
+            ssl_options=ssl_options,
         )
         self._request_timeout = _check_timeout(timeout)
         # One timer for all pending requests, set to the earliest deadline.
@@ -2082,6 +2107,7 @@ class CallbackClient(AsyncClient):
         *,
         max_msg_size: Optional[int] = None,
         max_write_buffer_size: Optional[int] = None,
+        ssl_options: Optional[ssl.SSLContext] = None,
     ) -> None:
         super().__init__(
             host,
@@ -2092,6 +2118,7 @@ class CallbackClient(AsyncClient):
             auto_reconnect=auto_reconnect,
             max_msg_size=max_msg_size,
             max_write_buffer_size=max_write_buffer_size,
+            ssl_options=ssl_options,
         )
         self.enable_thread_safety()
 

@@ -1,4 +1,4 @@
-"""One TCP connection: dial, read, write, close. An object is used once.
+"""One TCP connection, perhaps with TLS: dial, read, write, close. An object is used once.
 
 A reconnect makes a new object, so a late callback of the old one cannot touch
 it. Everything here runs in the loop's thread.
@@ -28,14 +28,17 @@ import asyncio
 import errno
 import functools
 import socket
+import ssl
 from typing import Any, Awaitable, Callable, Optional, Union
 
 import tornado.netutil
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
+from . import tls
 from .errors import KatcpClientDisconnected, KatcpClientOverflow
 from .parser import LineSplitter
 from .threadsafe import run_in_daemon_thread
+from .tls import TlsFailure, TlsStream
 
 CHUNK_SIZE = 65536
 
@@ -96,6 +99,10 @@ class _PatientStream(IOStream):
             return len(data)
 
 
+class _PatientTlsStream(_PatientStream, TlsStream):
+    """The same with TLS: what is patient stands before what encrypts."""
+
+
 class Connection:
     """One TCP connection to a device.
 
@@ -107,6 +114,8 @@ class Connection:
         Returns the largest size of a line in bytes.
     max_write_buffer_size : callable
         Returns how many bytes may wait to be sent.
+    ssl_context : ssl.SSLContext, optional
+        How to encrypt. Default: not at all.
 
     Attributes
     ----------
@@ -124,6 +133,7 @@ class Connection:
         port: Union[int, str],
         max_msg_size: Callable[[], int],
         max_write_buffer_size: Callable[[], int],
+        ssl_context: Optional[ssl.SSLContext] = None,
     ) -> None:
         self.stream: Optional[_PatientStream] = None
         self.local_address: tuple[Any, ...] = ()
@@ -131,8 +141,10 @@ class Connection:
         self.port = port
         self._max_msg_size = max_msg_size
         self._max_write_buffer_size = max_write_buffer_size
+        self._ssl_context = ssl_context
         self._msg_limit = self._write_limit = 0
         self._splitter = LineSplitter()
+        self._has_received = False
         self._loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.error: Optional[BaseException] = None
@@ -147,11 +159,19 @@ class Connection:
         """Whether `close` was called, or the peer has gone."""
         return self._closed.done()
 
+    @property
+    def was_refused(self) -> bool:
+        """Whether the peer ended TLS as the first thing after the handshake.
+
+        So it does with TLS 1.3 if it wants another client certificate, or any.
+        """
+        return isinstance(self.error, TlsFailure) and not self._has_received
+
     async def open(self, timeout: float) -> None:
         """Connect, to each address of the host in turn.
 
-        *timeout* is in seconds, for each address. Raises `ConnectionFailed`,
-        also when `close` is called meanwhile.
+        *timeout* is in seconds, for each address, with the TLS handshake.
+        Raises `ConnectionFailed`, also when `close` is called meanwhile.
         """
         dialing = asyncio.ensure_future(self._dial(timeout))
         try:
@@ -198,6 +218,7 @@ class Connection:
             # "No route to host" comes as it is.
             self.close(error)
             raise ConnectionEnded(error) from None
+        self._has_received = True
         return self._splitter.feed(data, stream.max_buffer_size)
 
     @property
@@ -290,6 +311,11 @@ class Connection:
         return list(await resolver().resolve(host, port))
 
     async def _connect(self, family: int, address: Any, timeout: float) -> _PatientStream:
+        if self._ssl_context is None:
+            return await self._connect_plainly(family, address, timeout)
+        return await self._connect_encrypted(self._ssl_context, family, address, timeout)
+
+    async def _connect_plainly(self, family: int, address: Any, timeout: float) -> _PatientStream:
         stream = _PatientStream(
             socket.socket(family, socket.SOCK_STREAM),
             max_buffer_size=self._max_msg_size(),
@@ -303,6 +329,34 @@ class Connection:
             connecting.result()
         except StreamClosedError as error:
             raise ConnectionFailed(str(error.real_error or error)) from None
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    async def _connect_encrypted(
+        self, context: ssl.SSLContext, family: int, address: Any, timeout: float
+    ) -> _PatientStream:
+        deadline = self._loop.time() + timeout
+        within = f"within {timeout} seconds"
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await tls.connect(sock, address, deadline, f"no answer {within}")
+            sock = tls.wrap(sock, context, self.host or "")
+            await tls.shake_hands(sock, deadline, f"no end of the TLS handshake {within}")
+        except BaseException:
+            sock.close()
+            raise
+        stream = _PatientTlsStream(
+            sock,
+            ssl_options=context,
+            max_buffer_size=self._max_msg_size(),
+            max_write_buffer_size=self._max_write_buffer_size(),
+        )
+        try:
+            # It finds out in the next turn that there is no handshake to make.
+            await stream.wait_for_handshake()
         except BaseException:
             stream.close()
             raise

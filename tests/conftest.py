@@ -30,8 +30,12 @@ GRACE = 5.0
 # No loop is made in passing: tornado 6.1 asks asyncio for one, and nobody would close it.
 asyncio.set_event_loop(None)
 
-# NumPy is no dependency: where it is missing, its tests do not exist.
-collect_ignore = [] if importlib.util.find_spec("numpy") else ["compat/test_numpy.py"]
+# No dependencies: where one is missing, its tests do not exist.
+collect_ignore = [
+    path
+    for package, path in [("numpy", "compat/test_numpy.py"), ("trustme", "test_tls.py")]
+    if not importlib.util.find_spec(package)
+]
 
 
 class Logs(logging.Handler):

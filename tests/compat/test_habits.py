@@ -464,7 +464,8 @@ def test_methods_have_the_signatures_of_the_reference(cls, name, signature):
 def test_constructors_have_the_signatures_of_the_reference(cls, signature):
     found = plain_signature(getattr(katcp, cls))
     found = re.sub(r"<Logger [^>]*>", "LOGGER", found)
-    assert found == signature + ", *, max_msg_size=None, max_write_buffer_size=None"
+    added = "max_msg_size=None, max_write_buffer_size=None, ssl_options=None"
+    assert found == f"{signature}, *, {added}"
 
 
 def test_functions_have_the_signatures_of_the_reference():
