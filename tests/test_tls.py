@@ -634,8 +634,18 @@ def test_an_orderly_end_of_tls_is_an_orderly_end(run, peer, authority):
 
 def test_the_first_of_a_turn_is_sent_at_once(run, peer, authority):
     async def main():
-        connection = await peer.opened(authority.client_context())
-        connection.write(b"?first\n")
+        connection = peer.connection(authority.client_context())
+
+        async def open_and_write():
+            await connection.open(PATIENCE)
+            connection.write(b"?first\n")
+            return connection.stream.writing()
+
+        writing = asyncio.ensure_future(open_and_write())
+        while not await peer.turn():
+            pass
+        assert not await writing
+        peer.socket.settimeout(PATIENCE)
         assert peer.socket.recv(100) == b"?first\n"
         connection.close()
 
