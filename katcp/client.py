@@ -258,6 +258,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         self._reconnect_attempt = 0
         self._connect_failures = 0
         self._connect_failure_reason: Optional[str] = None
+        self._disconnect_inform: Optional[Message] = None
         self._pending_requests = PendingRequests(self._logger)
         self._show_state_in_events()
 
@@ -1285,6 +1286,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         self.last_connect_time = IOLoop.current().time()
         self._server_protocol.reset()
         self.versions = ObjectDict()
+        self._disconnect_inform = None
         self._forget_protocol_event()
         self._enter(State.CONNECTED)
         try:
@@ -1315,6 +1317,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         reason = "Connection closed before reply was received"
         if isinstance(connection.error, (KatcpClientOverflow, TlsFailure)):
             reason = f"{reason}: {connection.error}"
+        elif self._disconnect_inform is not None and self._disconnect_inform.arguments:
+            text = _as_text(self._disconnect_inform.arguments[0])
+            reason = f"{reason}, as the device announced: {shorten(text)}"
         error = KatcpClientDisconnected(reason)
         error.__cause__ = connection.error
         return error
@@ -1421,6 +1426,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             self._logger.debug(
                 "received from %s: '%s'", self.bind_address_string, shorten(str(msg))
             )
+        if msg.mtype == Message.INFORM and msg.name == "disconnect":
+            # Not in a handler: that one belongs to the program.
+            self._disconnect_inform = msg
         try:
             result = self.handle_message(msg)
         except Exception:

@@ -593,6 +593,36 @@ def test_a_lost_connection_fails_what_is_pending_at_once(device, logs, end):
         assert isinstance(reply.local_error.__cause__, ConnectionResetError)
 
 
+@pytest.mark.parametrize(
+    ("line", "announced"),
+    [
+        (b"#disconnect Shutting\\_down. later", ", as the device announced: Shutting down."),
+        (
+            b"#disconnect \xff" + b"x" * 2000,
+            ", as the device announced: \\xff" + "x" * 996 + "... (2004 characters)",
+        ),
+        (b"#disconnect", ""),
+        (b"!disconnect ok", ""),
+    ],
+)
+def test_a_lost_connection_that_the_device_announced_names_its_reason(device, line, announced):
+    client = start_client(device)
+    for reason in (announced, ""):
+        replies = Recorder()
+        client.callback_request(Message.request("hold"), replies, timeout=60)
+        device.next_held()
+        if reason == announced:
+            device.send_raw(line + b"\n")
+        device.close_clients()
+        assert_made_up(
+            replies.wait()[0][0],
+            re.escape(f"Connection closed before reply was received{reason}"),
+            KatcpClientDisconnected,
+        )
+        # What one connection announced is nothing to the next.
+        until_answered(client)
+
+
 def test_stop_fails_what_is_pending(device):
     client = start_client(device)
     outcomes, replies = Recorder(), Recorder()
