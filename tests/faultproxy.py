@@ -321,7 +321,9 @@ class _Link:
         if not self._ended[name]:
             self._ended[name] = True
             sink = self._device if name == "to_device" else self._client
-            sink.shutdown(socket.SHUT_WR)
+            # A peer that has gone, or is not there yet, need not be told.
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_WR)
         self.on_change()
 
 
