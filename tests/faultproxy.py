@@ -171,6 +171,7 @@ class FaultProxy:
     async def _end(self) -> None:
         tasks = [link.cancel() for link in self._links]
         await asyncio.gather(*tasks, return_exceptions=True)
+        assert not self._links
 
     def _set_way(self, name: str, way: Way) -> None:
         self._ways[name] = way
@@ -237,6 +238,8 @@ class _Link:
 
     def start(self) -> None:
         self._task = asyncio.ensure_future(self._run())
+        # Not at the end of the task, which may be cancelled before it begins.
+        self._task.add_done_callback(self._close)
 
     def cancel(self) -> asyncio.Task[None]:
         self._task.cancel()
@@ -276,9 +279,11 @@ class _Link:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            self._client.close()
-            self._device.close()
-            self._proxy._links.discard(self)
+
+    def _close(self, task: asyncio.Task[None]) -> None:
+        self._client.close()
+        self._device.close()
+        self._proxy._links.discard(self)
 
     async def _carry(self, name: str, source: socket.socket, sink: socket.socket) -> None:
         """Carry bytes until *source* ends."""
