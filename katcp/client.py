@@ -1339,7 +1339,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         except KatcpUsageError:
             self._end_run_without_ioloop(door)
             return
-        if door.is_inside() or (door.thread_id is None and not self._ioloop_manager.managed):
+        if door.is_inside() or not (self._ioloop_manager.managed or door.has_run()):
             # Nobody to wait for: the caller himself has to run the loop.
             return
         try:

@@ -152,10 +152,13 @@ class LoopDoor:
         """
         if self._asyncio_loop.is_closed():
             return True
-        if self._asyncio_loop.is_running():
+        return self.has_run() and not self._asyncio_loop.is_running()
+
+    def has_run(self) -> bool:
+        """Return whether somebody has run the loop, as far as the door has seen."""
+        if self._asyncio_loop.is_running() or self.thread_id is not None:
             self._has_run = True
-            return False
-        return self._has_run or self.thread_id is not None
+        return self._has_run
 
     def post(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Run *function* in the loop, soon; its exceptions are logged there.
@@ -199,7 +202,7 @@ class LoopDoor:
         if self.is_inside():
             return call()
         waiter = Waiter()
-        self.is_gone()  # notes that the loop runs now, in case it is stopped soon
+        self.has_run()  # notes that the loop runs now, in case it is stopped soon
         self.post(_run_for_waiter, call, waiter)
         try:
             if not waiter.wait(self, timeout):

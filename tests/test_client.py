@@ -32,6 +32,7 @@ from katcp import (
     make_threadsafe,
     make_threadsafe_blocking,
 )
+from katcp.ioloop_manager import IOLoopManager
 from katcp.lifecycle import EVENT_NAMES, State
 
 from .kit import (
@@ -472,6 +473,23 @@ def test_stop_of_a_shared_ioloops_client_from_another_thread_waits(device, ioloo
     ioloop.start()
     thread.join()
     assert ended.calls == [(False, False)]
+
+
+def test_stop_right_after_start_waits_for_a_shared_ioloop_that_runs(device):
+    manager = IOLoopManager()
+    manager.start()
+    client = CallbackClient(*device.address)
+    client.set_ioloop(manager.get_ioloop())
+    busy = threading.Event()
+    manager.get_ioloop().add_callback(busy.wait)
+    client.start()
+    threading.Timer(0.05, busy.set).start()
+    client.stop(PATIENCE)
+    # Only a client that has stopped can be started.
+    client.start()
+    client.stop(PATIENCE)
+    manager.stop()
+    manager.join()
 
 
 def test_start_in_a_shared_ioloop_that_does_not_run_times_out(device, ioloop):
