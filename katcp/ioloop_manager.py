@@ -47,6 +47,7 @@ class IOLoopManager:
         self._ioloop: Optional[IOLoop] = None
         self._door: Optional[LoopDoor] = None
         self._thread: Optional[threading.Thread] = None
+        self._ended = threading.Event()
         self._lock = threading.RLock()
 
     @property
@@ -129,10 +130,11 @@ class IOLoopManager:
             if self._thread is not None and self._thread.is_alive():
                 raise KatcpUsageError("The managed ioloop is running already.")
             started = threading.Event()
+            self._ended = ended = threading.Event()
             door = self.get_door()
             self._thread = threading.Thread(
                 target=self._run_managed_ioloop,
-                args=(door, started),
+                args=(door, started, ended),
                 name="katcp-ioloop",
                 daemon=self.daemon,
             )
@@ -182,6 +184,12 @@ class IOLoopManager:
             return
         if self._thread is None:
             raise KatcpUsageError("Cannot join if not started")
+        if threading.current_thread() is not self._thread and self._thread.is_alive():
+            # Not by Thread.join(): where Ctrl-C interrupts that, Python before
+            # 3.13 takes the thread for ended.
+            self._ended.wait(timeout)
+            if not self._ended.is_set():
+                return
         self._thread.join(timeout)
 
     def _stop_in_ioloop(self, door: LoopDoor, callback: Optional[Callable[[], Any]]) -> None:
@@ -194,7 +202,9 @@ class IOLoopManager:
                 self._logger.info("Stopping ioloop %r", door.ioloop)
                 door.ioloop.stop()
 
-    def _run_managed_ioloop(self, door: LoopDoor, started: threading.Event) -> None:
+    def _run_managed_ioloop(
+        self, door: LoopDoor, started: threading.Event, ended: threading.Event
+    ) -> None:
         """Run and close the loop; the body of its thread."""
         ioloop = door.ioloop
         door.remember_thread()
@@ -210,7 +220,10 @@ class IOLoopManager:
         finally:
             door.shut()
             started.set()
-            self._close(ioloop)
+            try:
+                self._close(ioloop)
+            finally:
+                ended.set()
 
     def _close(self, ioloop: IOLoop) -> None:
         """Close the loop, so that the next start makes a new one; in its thread."""
