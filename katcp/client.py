@@ -1845,9 +1845,12 @@ class AsyncClient(DeviceClient):
         door = self._door_to_wait_at("blocking_request", "")
         limit = self._limit(timeout)
         waiter = Waiter()
+        begun: list[PendingRequest] = []
         began = time.monotonic()
         try:
-            self._post("blocking_request", self._blocking_request, waiter, msg, limit, use_mid)
+            self._post(
+                "blocking_request", self._blocking_request, waiter, begun, msg, limit, use_mid
+            )
             patience = None if limit is None else max(limit, 0) + BUSY_LOOP_MARGIN
             if waiter.wait(door, patience):
                 reply, informs = waiter.result()
@@ -1856,6 +1859,11 @@ class AsyncClient(DeviceClient):
             return _made_up_reply(msg, error), []
         except LoopGone:
             return _made_up_reply(msg, _stopped_first()), []
+        except BaseException:
+            # Ctrl-C, or what another signal handler raises.
+            with contextlib.suppress(KatcpUsageError):
+                door.post(self._forget_interrupted, begun)
+            raise
         finally:
             waiter.give_up()
         return _made_up_reply(msg, _timed_out(msg.name, time.monotonic() - began)), []
@@ -1940,6 +1948,7 @@ class AsyncClient(DeviceClient):
     def _blocking_request(
         self,
         waiter: Waiter,
+        begun: list[PendingRequest],
         msg: Message,
         timeout: Optional[float],
         use_mid: Optional[bool],
@@ -1955,6 +1964,7 @@ class AsyncClient(DeviceClient):
         try:
             request = self._begin_request(msg, on_reply, informs.append, timeout, use_mid)
             request.wakes_thread = True
+            begun.append(request)
         except KatcpClientError as error:
             on_reply(_made_up_reply(msg, error))
         except Exception as error:
@@ -2044,6 +2054,12 @@ class AsyncClient(DeviceClient):
                 _let_run(self._log_failure_of(result, lambda: log(msg)))
 
         return call
+
+    def _forget_interrupted(self, begun: list[PendingRequest]) -> None:
+        """Let nothing wait for the reply to a request whose thread has given up."""
+        for request in begun:
+            self._pending_requests.abandon(request)
+            request.take_callback()
 
     def _forget_if_cancelled(self, request: PendingRequest, future: asyncio.Future[Any]) -> None:
         if future.cancelled():
