@@ -315,8 +315,8 @@ def program(code: str, daemonic: str) -> str:
 def run_program(device: TestDevice, code: str, **kwargs: Any) -> Any:
     """Run a program that gets the address of *device*; return how it ended."""
     return subprocess.run(
-        [sys.executable, "-X", "dev", "-c", code, *map(str, device.address)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"},
+        [sys.executable, "-c", code, *map(str, device.address)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "always"},
         capture_output=True,
         timeout=3 * PATIENCE,
         **kwargs,
