@@ -13,10 +13,10 @@ stopped and started again, and another client is made, used and stopped.
 
 At the end of each cycle, when all is quiet, the memory, the descriptors, the
 threads and the pending requests of this process are sampled. The first samples
-are warm-up: those of the first ten thousand requests, at least a tenth and at
-most a third of all. Of the others, the median of the last third is compared with that of the first
-third. The run fails, with exit code 1, if one of them has grown by more than its
-margin, which the table at the end shows.
+are warm-up: those of the first ten thousand requests, at least a tenth and at most a
+third of all. Of the others, the median of the last third is compared with that of
+the first third. The run fails, with exit code 1, if one of them has grown by more
+than its margin, which the table at the end shows.
 
 The run ends after ``--seconds``, or as soon as it has made so many ``--requests``
 and got so many ``--informs``, if these are given.

@@ -37,7 +37,7 @@ def test_a_single_outlier_is_no_growth():
 
 
 def test_the_run_ends_when_the_counts_are_reached(capsys):
-    assert main(["--seconds", "600", "--requests", "4000", "--informs", "40000"]) == 0
+    assert main(["--seconds", "600", "--requests", "5000", "--informs", "50000"]) == 0
     assert " requests, " in capsys.readouterr().out
 
 
