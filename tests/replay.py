@@ -7,8 +7,7 @@ what the recorder left out:
   over and over, up to the recorded length, and a line end;
 - of a flood it kept the first 20 000 bytes. The line cut in two is left out.
 
-Nothing here imports katcp: the decoder is written from the ABNF of
-protocol.md, section 2, and knows nothing but that.
+Nothing here imports katcp, and what the lines mean is told by `tests.abnf`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import functools
 import json
 import pathlib
 import queue
-import re
 import socket
 import struct
 import threading
@@ -30,29 +28,6 @@ TRANSCRIPTS = pathlib.Path(__file__).parent / "data" / "transcripts"
 # The recorder kept the first bytes of a long line: the others are not sent byte by byte.
 LONG_LINE = 20_000
 RECORDED_OF_LONG_LINE = 2000
-LARGEST_MID = 2147483647
-
-_HEAD = re.compile(rb"([?!#])([A-Za-z][A-Za-z0-9-]*)(?:\[([1-9][0-9]*)\])?")
-_ESCAPE = re.compile(rb"\\([\\_0nret@])")
-_NOT_PLAIN = re.compile(rb"[\\\0\x1b]")
-_MEANING = dict(zip(b"\\_0nret@", [b"\\", b" ", b"\0", b"\n", b"\r", b"\x1b", b"\t", b""]))
-_SPECIAL = re.compile(rb"[\\ \0\n\r\x1b\t]")
-_ESCAPED = {meaning: b"\\%c" % letter for letter, meaning in _MEANING.items() if meaning}
-
-
-class Line(NamedTuple):
-    """A message as the grammar has it."""
-
-    type: bytes
-    name: str
-    mid: Optional[bytes]
-    arguments: tuple[bytes, ...]
-
-
-class BadLine(NamedTuple):
-    """A line that is no message."""
-
-    line: bytes
 
 
 class Exchange(NamedTuple):
@@ -62,36 +37,6 @@ class Exchange(NamedTuple):
     sent: bytes
     received: bytes
     closed: str
-
-
-def decode(line: bytes) -> Line | BadLine:
-    """Return what *line*, without its end, stands for."""
-    head, *words = line.replace(b"\t", b" ").split(b" ")
-    words = [word for word in words if word]
-    match = _HEAD.fullmatch(head)
-    if match is None or (match[3] is not None and int(match[3]) > LARGEST_MID):
-        return BadLine(line)
-    if any(_NOT_PLAIN.search(_ESCAPE.sub(b"", word)) for word in words):
-        return BadLine(line)
-    arguments = (_ESCAPE.sub(lambda found: _MEANING[found[1][0]], word) for word in words)
-    return Line(match[1], match[2].decode(), match[3], tuple(arguments))
-
-
-def encode(line: Line) -> bytes:
-    """Return *line* as a client should write it."""
-    words = [
-        _SPECIAL.sub(lambda found: _ESCAPED[found[0]], argument) for argument in line.arguments
-    ]
-    mid = b"" if line.mid is None else b"[%s]" % line.mid
-    head = line.type + line.name.encode() + mid
-    return b" ".join([head, *(word or b"\\@" for word in words)]) + b"\n"
-
-
-def decode_stream(data: bytes) -> list[Line | BadLine]:
-    """Return all lines of *data*, which ends with a line."""
-    *lines, rest = data.replace(b"\r", b"\n").split(b"\n")
-    assert not rest, rest
-    return [decode(line) for line in lines if line.strip(b" \t")]
 
 
 @functools.cache

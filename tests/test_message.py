@@ -17,23 +17,10 @@ from katcp import message
 from katcp.errors import KatcpClientTimeout, KatcpSyntaxError, KatcpTypeError
 from katcp.message import BLOCK_SIZE, Message, encode_utf8_with_error_log, escape_argument, shorten
 
+from . import abnf
+
 VECTORS = json.loads((Path(__file__).parent / "data/vectors/serialise.json").read_text("utf-8"))
 TYPES = {"request": Message.REQUEST, "reply": Message.REPLY, "inform": Message.INFORM}
-
-ESCAPES = {
-    0x5C: b"\\\\",
-    0x20: b"\\_",
-    0x00: b"\\0",
-    0x0A: b"\\n",
-    0x0D: b"\\r",
-    0x1B: b"\\e",
-    0x09: b"\\t",
-}
-
-
-def escape_byte_by_byte(argument):
-    """The reference: the table of protocol.md, section 2, one byte after the other."""
-    return b"".join(ESCAPES.get(byte, bytes([byte])) for byte in argument) or b"\\@"
 
 
 class Colour(enum.IntEnum):
@@ -360,9 +347,9 @@ def test_text_is_encoded_without_a_log(logs):
 def test_every_byte_is_written_as_the_table_says():
     every = bytes(range(256))
     for byte in every:
-        assert escape_argument(bytes([byte])) == escape_byte_by_byte(bytes([byte]))
-    assert escape_argument(every) == escape_byte_by_byte(every)
-    assert bytes(Message.request("foo", every)) == b"?foo " + escape_byte_by_byte(every)
+        assert escape_argument(bytes([byte])) == abnf.escape(bytes([byte]))
+    assert escape_argument(every) == abnf.escape(every)
+    assert bytes(Message.request("foo", every)) == b"?foo " + abnf.escape(every)
 
 
 def test_arguments_are_escaped_one_by_one():
@@ -387,7 +374,7 @@ def test_generated_messages_are_written_as_the_reference_writes_them():
     rng = random.Random(2)
     for _ in range(300):
         arguments = [generated_argument(rng) for _ in range(rng.randrange(5))]
-        line = b" ".join([b"#a-b[3]", *map(escape_byte_by_byte, arguments)])
+        line = b" ".join([b"#a-b[3]", *map(abnf.escape, arguments)])
         assert bytes(Message.inform("a-b", *arguments, mid=3)) == line
 
 
@@ -409,7 +396,7 @@ def long_arguments():
 
 def test_a_long_argument_is_written_as_the_reference_writes_it():
     for name, argument in long_arguments():
-        assert escape_argument(argument) == escape_byte_by_byte(argument), name
+        assert escape_argument(argument) == abnf.escape(argument), name
 
 
 @pytest.mark.parametrize("argument", ["text", "", 5, 0, None, [b"a"]], ids=repr)
@@ -430,7 +417,7 @@ def test_an_argument_that_is_not_bytes_is_named(argument):
 def test_a_buffer_put_among_the_arguments_is_sent_as_its_bytes(first, kind):
     msg = Message.request("foo", first)
     msg.arguments += [kind(b"a\0b"), kind(b"")]
-    assert bytes(msg) == b"?foo %s a\\0b \\@" % escape_byte_by_byte(first)
+    assert bytes(msg) == b"?foo %s a\\0b \\@" % abnf.escape(first)
 
 
 @pytest.mark.parametrize(
@@ -639,4 +626,4 @@ def test_the_constants_and_tables_are_those_of_the_old_package():
 
 def test_the_escape_expression_finds_what_must_be_escaped():
     found = {byte for byte in range(256) if Message.ESCAPE_RE.match(bytes([byte]))}
-    assert found == set(ESCAPES)
+    assert found == set(b"".join(abnf.ESCAPE.values()))

@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 from pathlib import Path
 
 import pytest
@@ -12,34 +11,19 @@ from katcp.errors import KatcpSyntaxError, KatcpTypeError
 from katcp.message import BLOCK_SIZE, Message
 from katcp.parser import LineSplitter, MessageParser, unescape_argument
 
+from . import abnf
+
 VECTORS = Path(__file__).parent / "data/vectors"
 PARSE = json.loads((VECTORS / "parse.json").read_text("utf-8"))
+SERIALISE = [
+    vector for vector in json.loads((VECTORS / "serialise.json").read_text("utf-8")) if vector["ok"]
+]
 STREAM = json.loads((VECTORS / "stream.json").read_text("utf-8"))
 TYPES = {"request": Message.REQUEST, "reply": Message.REPLY, "inform": Message.INFORM}
 
 # What an escape of 8192 bytes on the wire is cut at.
 EDGE = 2 * BLOCK_SIZE
 MAX_MSG_SIZE = 2 * 1024 * 1024
-
-MEANINGS = {
-    ord("\\"): b"\\",
-    ord("_"): b" ",
-    ord("0"): b"\0",
-    ord("n"): b"\n",
-    ord("r"): b"\r",
-    ord("e"): b"\x1b",
-    ord("t"): b"\t",
-    ord("@"): b"",
-}
-
-# The grammar of protocol.md, section 2.
-MESSAGE_RE = re.compile(
-    rb"""
-    (?P<type>[?!#]) (?P<name>[A-Za-z][A-Za-z0-9-]*) (\[(?P<mid>[1-9][0-9]*)\])?
-    (?P<arguments> ( [ \t]+ ([^\\ \0\n\r\x1b\t] | \\[\\_0nret@])+ )* ) [ \t]*
-    """,
-    re.VERBOSE,
-)
 
 
 def unescape_byte_by_byte(argument):
@@ -52,24 +36,18 @@ def unescape_byte_by_byte(argument):
         letter = next(rest, None)
         if letter is None:
             raise KatcpSyntaxError("Escape slash at end of argument.")
-        if letter not in MEANINGS:
+        if letter not in abnf.ESCAPE:
             raise KatcpSyntaxError(f"Invalid escape character {bytes([letter])!r}.")
-        result += MEANINGS[letter]
+        result += abnf.ESCAPE[letter]
     return bytes(result)
 
 
 def read_by_the_grammar(line):
     """Return the message that *line* is by the grammar, or None."""
-    match = MESSAGE_RE.fullmatch(line)
-    if match is None or (match["mid"] and int(match["mid"]) > 2147483647):
+    found = abnf.decode(line)
+    if isinstance(found, abnf.BadLine):
         return None
-    words = re.findall(rb"[^ \t]+", match["arguments"])
-    return Message(
-        Message.TYPE_SYMBOL_LOOKUP[match["type"]],
-        match["name"].decode("ascii"),
-        [unescape_byte_by_byte(word) for word in words],
-        match["mid"],
-    )
+    return Message(Message.TYPE_SYMBOL_LOOKUP[found.type], found.name, found.arguments, found.mid)
 
 
 def outcome(function, *args):
@@ -122,13 +100,29 @@ def test_stream_vector_however_it_is_cut(vector):
     rng = random.Random(vector["id"])
     assert read([data]) == (messages, tail)
     assert read(one_by_one(data)) == (messages, tail)
-    for cut in range(0, len(data), max(1, len(data) // 300)):
+    for cut in range(len(data) + 1):
         assert read([data[:cut], data[cut:]]) == (messages, tail)
     for _ in range(20):
         cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.randrange(2, 6)))
         edges = [0, *cuts, len(data)]
         pieces = [data[a:b] for a, b in zip(edges, edges[1:])]
         assert read(pieces) == (messages, tail)
+
+
+@pytest.mark.parametrize("vector", SERIALISE, ids=lambda vector: vector["id"])
+def test_what_a_serialise_vector_writes_is_read_whole_and_byte_by_byte(vector):
+    data, message = bytes.fromhex(vector["output_hex"]), expected_message(vector)
+    assert read([data]) == ([message], b"")
+    assert read(one_by_one(data)) == ([message], b"")
+
+
+@pytest.mark.parametrize("vector", PARSE + STREAM, ids=lambda vector: vector["id"])
+def test_the_strict_decoder_of_the_tests_reads_the_vectors(vector):
+    data = bytes.fromhex(vector["input_hex"])
+    results = vector.get("results", [] if vector.get("blank") else [vector])
+    lines, rest = abnf.split(data)
+    assert [read_by_the_grammar(line) for line in lines] == [*map(expected_message, results)]
+    assert len(rest) == vector.get("pending_bytes", 0)
 
 
 # Bytes to lines.

@@ -31,17 +31,9 @@ import pytest
 
 from katcp import BlockingClient, KatcpClientDisconnected, KatcpVersionError, Message
 
+from .abnf import BadLine, Line, decode_stream, encode
 from .kit import PATIENCE, Recorder, in_loop
-from .replay import (
-    TRANSCRIPTS,
-    BadLine,
-    Exchange,
-    Line,
-    ReplayServer,
-    decode_stream,
-    encode,
-    read_transcript,
-)
+from .replay import TRANSCRIPTS, Exchange, ReplayServer, read_transcript
 
 # What each server speaks, and of what it tells the versions.
 _KATCP = ["katcp-protocol", "katcp-library", "katcp-device"]

@@ -1,0 +1,178 @@
+r"""A strict decoder of the wire format, written from protocol.md, section 2, alone.
+
+What the library reads and what real servers said is held against it, so it
+shares nothing with katcp: it knows the rules of the grammar, each under the
+name that it has there, and walks through a line one byte at a time. No two
+rules that may follow each other begin with the same byte, so there is never a
+choice to make: the next byte says which rule comes.
+"""
+
+from __future__ import annotations
+
+from typing import Container, NamedTuple, Optional
+
+# stream   = *( line eol )
+# line     = blank / message
+# blank    = *ws
+# message  = type name [ "[" id "]" ] *( 1*ws argument ) *ws
+# name     = letter *( letter / digit / "-" )
+# id       = %x31-39 *digit                  ; and value <= 2147483647
+# argument = 1*( plain / escape )
+EOL = b"\x0a\x0d"
+TYPE = b"?!#"
+LETTER = frozenset([*range(0x41, 0x5B), *range(0x61, 0x7B)])
+DIGIT = frozenset(range(0x30, 0x3A))
+NAME_BYTE = LETTER | DIGIT | {ord("-")}
+LARGEST_ID = 2147483647
+WS = frozenset([0x20, 0x09])
+PLAIN = frozenset(
+    [
+        *range(0x01, 0x09),
+        0x0B,
+        0x0C,
+        *range(0x0E, 0x1B),
+        *range(0x1C, 0x20),
+        *range(0x21, 0x5C),
+        *range(0x5D, 0x100),
+    ]
+)
+# escape   = "\" ( "\" / "_" / "0" / %x6E / %x72 / %x65 / %x74 / "@" )
+ESCAPE = {
+    ord("\\"): b"\\",
+    ord("_"): b" ",
+    ord("0"): b"\0",
+    ord("n"): b"\n",
+    ord("r"): b"\r",
+    ord("e"): b"\x1b",
+    ord("t"): b"\t",
+    ord("@"): b"",
+}
+
+# How each byte of an argument is written.
+WRITTEN = {byte: bytes([byte]) for byte in range(256)}
+WRITTEN.update({value[0]: b"\\%c" % letter for letter, value in ESCAPE.items() if value})
+
+
+class Line(NamedTuple):
+    """A message as the grammar has it."""
+
+    type: bytes
+    name: str
+    mid: Optional[bytes]
+    arguments: tuple[bytes, ...]
+
+
+class BadLine(NamedTuple):
+    """A line that is no message."""
+
+    line: bytes
+
+
+class _NotInGrammar(Exception):
+    """The next byte is none that may stand here."""
+
+
+def is_blank(line: bytes) -> bool:
+    """Return whether *line* is to be skipped silently."""
+    return all(byte in WS for byte in line)
+
+
+def decode(line: bytes) -> Line | BadLine:
+    """Return what *line*, which is without its end and not blank, stands for."""
+    try:
+        return _Walk(line).message()
+    except _NotInGrammar:
+        return BadLine(line)
+
+
+def split(data: bytes) -> tuple[list[bytes], bytes]:
+    """Return the lines of a stream that are not blank, and the bytes after the last line end."""
+    lines, start = [], 0
+    for position, byte in enumerate(data):
+        if byte in EOL:
+            lines.append(data[start:position])
+            start = position + 1
+    return [line for line in lines if not is_blank(line)], data[start:]
+
+
+def decode_stream(data: bytes) -> list[Line | BadLine]:
+    """Return all lines of *data*, which ends with a line."""
+    lines, rest = split(data)
+    assert not rest, rest
+    return [decode(line) for line in lines]
+
+
+def encode(line: Line) -> bytes:
+    """Return *line* with its end, as a client should write it."""
+    mid = b"" if line.mid is None else b"[%s]" % line.mid
+    head = line.type + line.name.encode() + mid
+    return b" ".join([head, *map(escape, line.arguments)]) + b"\n"
+
+
+def escape(argument: bytes) -> bytes:
+    """Return *argument* as it is written."""
+    return b"".join(WRITTEN[byte] for byte in argument) or rb"\@"
+
+
+class _Walk:
+    """A walk through a line; each rule takes its bytes and returns what they mean."""
+
+    def __init__(self, line: bytes) -> None:
+        self.line = line
+        self.position = 0
+
+    def next_is(self, allowed: Container[int]) -> bool:
+        return self.position < len(self.line) and self.line[self.position] in allowed
+
+    def take_one(self, allowed: Container[int]) -> bytes:
+        if not self.next_is(allowed):
+            raise _NotInGrammar
+        self.position += 1
+        return self.line[self.position - 1 : self.position]
+
+    def take_all(self, allowed: Container[int]) -> bytes:
+        line, start = self.line, self.position
+        end = start
+        while end < len(line) and line[end] in allowed:
+            end += 1
+        self.position = end
+        return line[start:end]
+
+    def message(self) -> Line:
+        symbol = self.take_one(TYPE)
+        name = self.name()
+        mid = self.id() if self.next_is(b"[") else None
+        return Line(symbol, name, mid, tuple(self.arguments()))
+
+    def name(self) -> str:
+        return (self.take_one(LETTER) + self.take_all(NAME_BYTE)).decode("ascii")
+
+    def id(self) -> bytes:
+        self.take_one(b"[")
+        mid = self.take_one(DIGIT - {ord("0")}) + self.take_all(DIGIT)
+        self.take_one(b"]")
+        # More digits than the largest one has are not converted: Python has a limit.
+        if len(mid) > len(str(LARGEST_ID)) or int(mid) > LARGEST_ID:
+            raise _NotInGrammar
+        return mid
+
+    def arguments(self) -> list[bytes]:
+        arguments = []
+        while self.position < len(self.line):
+            self.take_one(WS)
+            self.take_all(WS)
+            if self.position < len(self.line):
+                arguments.append(self.argument())
+        return arguments
+
+    def argument(self) -> bytes:
+        pieces = [self.plain_or_escape()]
+        while self.next_is(PLAIN) or self.next_is(b"\\"):
+            pieces.append(self.plain_or_escape())
+        return b"".join(pieces)
+
+    def plain_or_escape(self) -> bytes:
+        if not self.next_is(b"\\"):
+            return self.take_one(PLAIN) + self.take_all(PLAIN)
+        self.take_one(b"\\")
+        return ESCAPE[self.take_one(ESCAPE)[0]]
