@@ -64,7 +64,7 @@ class Message:
     arguments : iterable, optional
         The arguments; each is turned into bytes by `format_argument`.
     mid : int, str or bytes, optional
-        The message id, 1 to 2147483647. Default: no id.
+        The message id, 1 to 2147483647 without leading zeros. Default: no id.
 
     Raises
     ------
@@ -410,6 +410,27 @@ def _escape_block(block: bytes) -> bytes:
     return block
 
 
+def is_mid(mid: bytes) -> bool:
+    """Return whether *mid* can stand on the wire: 1 to 2147483647, no leading zero.
+
+    Parameters
+    ----------
+    mid : bytes
+        What is to be an id.
+
+    Returns
+    -------
+    bool
+    """
+    # isdigit() of bytes knows ASCII digits only. The length is looked at
+    # first: a number of a megabyte is never converted.
+    return (
+        mid.isdigit()
+        and not mid.startswith(b"0")
+        and (len(mid) < 10 or (len(mid) == 10 and int(mid) <= MAX_MID))
+    )
+
+
 def shorten(text: str, limit: int = 1000) -> str:
     """Return *text*, cut to *limit* characters: what a log may show of a message.
 
@@ -473,10 +494,7 @@ def _format_mid(mid: Union[int, str, bytes]) -> bytes:
     text = mid.encode("utf-8", "replace") if isinstance(mid, str) else mid
     if isinstance(text, numbers.Integral) and not isinstance(text, bool):
         text = b"%d" % int(text)
-    # At most 10 digits are turned into a number: a longer one costs time.
-    if not (
-        isinstance(text, bytes) and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= MAX_MID
-    ):
+    if not (isinstance(text, bytes) and is_mid(text)):
         raise KatcpSyntaxError(f"Invalid message id {mid!r}.")
     return text
 

@@ -27,10 +27,10 @@ from .errors import KatcpSyntaxError, KatcpTypeError
 from .message import (
     BLOCK_SIZE,
     ESCAPED_ZERO_BLOCK,
-    MAX_MID,
     ZERO_BLOCK,
     Message,
     _make_message,
+    is_mid,
     shorten,
 )
 
@@ -239,20 +239,10 @@ def _parse_head(head: bytes) -> tuple[int, str, Optional[bytes]]:
     base = head
     if head.endswith(b"]"):
         base, _, mid = head[:-1].partition(b"[")
-        if not _is_mid(mid):
+        if not is_mid(mid):
             raise _head_error(head)
     found = _heads.get(base) or _check_head(base, head)
     return (*found, mid)
-
-
-def _is_mid(mid: bytes) -> bool:
-    # isdigit() of bytes knows ASCII digits only. The length is looked at
-    # first: a number of a megabyte is never converted.
-    return (
-        mid.isdigit()
-        and not mid.startswith(b"0")
-        and (len(mid) < 10 or (len(mid) == 10 and int(mid) <= MAX_MID))
-    )
 
 
 def _check_head(base: bytes, head: bytes) -> tuple[int, str]:
