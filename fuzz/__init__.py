@@ -1,0 +1,1 @@
+"""A fuzzer for what reads bytes from the network; see README.md."""
