@@ -122,13 +122,18 @@ def raw_line(choices: Choices) -> bytes:
 KINDS = [good_line, spoilt_line, raw_line]
 
 
-def make_lines(data: bytes) -> Iterator[bytes]:
-    """Return lines of all kinds, as many as *data* is good for."""
-    choices = Choices(data)
-    while choices.left > 0:
-        yield choices.pick(KINDS)(choices)
+class Lines:
+    """Lines of all kinds, as many as *data* is good for, and too many to be shown."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __iter__(self) -> Iterator[bytes]:
+        choices = Choices(self._data)
+        while choices.left > 0:
+            yield choices.pick(KINDS)(choices)
 
 
-def lines(size: int) -> strategies.SearchStrategy[list[bytes]]:
-    """Many lines, without their ends; about a fifteenth of *size*."""
-    return strategies.binary(min_size=size, max_size=size).map(make_lines).map(list)
+def lines(size: int) -> strategies.SearchStrategy[Lines]:
+    """Many lines, without their ends; about a twentieth of *size*."""
+    return strategies.binary(min_size=size, max_size=size).map(Lines)

@@ -14,7 +14,7 @@ from katcp.message import BLOCK_SIZE
 from katcp.parser import LineSplitter
 
 from .. import abnf
-from .lines import lines
+from .lines import Lines, lines
 
 # Compared at least, in one run.
 LINES = 200_000
@@ -113,7 +113,7 @@ def test_lines_are_read_as_the_strict_decoder_reads_them():
         suppress_health_check=[HealthCheck.large_base_example],
     )
     @given(lines(size=7000))
-    def compare(generated: list[bytes]) -> None:
+    def compare(generated: Lines) -> None:
         for line in generated:
             expected = abnf.decode(line)
             assert read(line) == expected, line
@@ -128,7 +128,7 @@ def test_lines_are_read_as_the_strict_decoder_reads_them():
 @pytest.mark.parametrize("rule", LENIENT)
 def test_where_more_is_taken_it_is_what_the_documentation_says(rule):
     @given(lines(size=500), st.lists(st.sampled_from([b"\n", b"\r"]), min_size=1, max_size=3))
-    def compare(generated: list[bytes], end: list[bytes]) -> None:
+    def compare(generated: Lines, end: list[bytes]) -> None:
         for line in generated:
             for given_line in (line + b"".join(end), line[:3] + end[0] + line[3:]):
                 meant = LENIENT[rule](given_line)
