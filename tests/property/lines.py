@@ -36,6 +36,7 @@ ODD = [
     *[b"\0", b"\x1b", b"\x1b[0m", b"\x0b", b"\x0c", b"\x1c", b"\x7f", b"\x85", b"\xa0"],
     *[b"?", b"!", b"#", b"$", b"_", b".", b"-", b" ", b"\t", b"\xef\xbb\xbf", b"[", b"]"],
 ]
+WHITE = [b" ", b"\t", b"\x0b", b"\x0c", b"\x1c", b"\x1f", b"\x85", b"\xa0", b"\xc2\x85", b"\0"]
 ANY_BYTE = [bytes([byte]) for byte in range(256) if byte not in abnf.EOL]
 
 
@@ -119,7 +120,12 @@ def raw_line(choices: Choices) -> bytes:
     return b"".join(choices.pick(choices.pick(sources)) for _ in choices.count(12))
 
 
-KINDS = [good_line, spoilt_line, raw_line]
+def white_line(choices: Choices) -> bytes:
+    """Return a line of what some language takes for white space; most are not blank."""
+    return b"".join(choices.pick(WHITE) for _ in choices.count(3))
+
+
+KINDS = [good_line, spoilt_line, raw_line] * 4 + [white_line]
 
 
 class Lines:

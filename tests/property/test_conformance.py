@@ -118,6 +118,9 @@ def test_lines_are_read_as_the_strict_decoder_reads_them():
             expected = abnf.decode(line)
             assert read(line) == expected, line
             compared[type(expected)] += 1
+        stream = b"\n".join([*generated, b""])
+        expected_lines = [line for line in generated if not abnf.is_blank(line)]
+        assert LineSplitter().feed(stream) == expected_lines
 
     compare()
     assert sum(compared.values()) >= LINES, compared
