@@ -5,8 +5,8 @@ answered. It never calls anybody and knows no clock: the client asks it, and
 acts. The rules (protocol.md, section 4):
 
 With ids: match by id, as a number, then check the name. On a mismatch the
-request stays pending. A request that timed out is forgotten, but its id is not
-given out again while the late reply may still come.
+request stays pending. A request that timed out, or whose reply nobody asked for,
+is forgotten, but its id is not given out again while the reply may still come.
 
 Without ids: match by name, first in, first out. A request that timed out stays
 in the queue of its name as *abandoned*: the next reply of that name, and the
@@ -31,8 +31,8 @@ from typing import Callable, Optional
 
 from .message import MAX_MID, Message, shorten
 
-# How many ids of timed-out requests are remembered at most: a device that
-# never answers must not cost memory for ever.
+# How many ids of requests that nobody waits for are remembered at most: a device
+# that never answers must not cost memory for ever.
 MAX_ABANDONED_MIDS = 1000
 
 
@@ -160,7 +160,7 @@ class PendingRequests:
         return mid in self._by_mid
 
     def may_be_answered_late(self, mid: int) -> bool:
-        """Return whether a request with this id timed out and was not answered yet."""
+        """Return whether nobody waits for a request with this id, and it was not answered yet."""
         return mid in self._abandoned_mids
 
     def next_mid(self) -> int:
@@ -185,12 +185,14 @@ class PendingRequests:
 
     def add_unclaimed(self, message: Message) -> None:
         """Note a request whose reply nobody waits for: it must not answer another one."""
-        if message.mid is None:
-            request = PendingRequest(message, None, None, 0.0, None)
-            request.fate = Fate.ABANDONED
-            queue = self._by_name.setdefault(message.name, _NameQueue())
-            queue.requests.append(request)
-            queue.settle()
+        if message.mid is not None:
+            self._remember_mid(int(message.mid))
+            return
+        request = PendingRequest(message, None, None, 0.0, None)
+        request.fate = Fate.ABANDONED
+        queue = self._by_name.setdefault(message.name, _NameQueue())
+        queue.requests.append(request)
+        queue.settle()
 
     def match_reply(self, reply: Message) -> Optional[PendingRequest]:
         """Return the request that *reply* ends, which is not pending any more."""

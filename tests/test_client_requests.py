@@ -364,6 +364,21 @@ def test_a_message_sent_again_after_its_timeout_is_not_given_the_late_reply(devi
     assert replies.wait()[0][0].arguments == [b"ok", b"retried"]
 
 
+def test_a_reply_that_nobody_awaits_answers_no_later_request_of_its_id(device):
+    """Found by tests/property: sent again, a message kept the id of its first sending."""
+    client = start_client(device)
+    request = Message.request("hold")
+    client.request(request)
+    replies = Recorder()
+    client.callback_request(request, replies)
+    # Nor is an id given out that the program has used.
+    client.send_request(Message.request("hold", mid=3))
+    client.callback_request(Message.request("hold"), replies)
+    for number in range(4):
+        device.next_held().reply("ok", number)
+    assert [call[0].arguments[1] for call in replies.wait(2)] == [b"1", b"3"]
+
+
 def test_an_explicit_id_that_is_pending_is_refused_where_it_is_used(device):
     client = start_client(device)
     replies = Recorder()

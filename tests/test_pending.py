@@ -292,8 +292,11 @@ def test_a_reply_to_what_nobody_waits_for_answers_no_request(requests):
     assert tables(requests) == NOTHING
 
 
-def test_what_nobody_waits_for_needs_no_note_if_it_has_an_id(requests):
-    requests.add_unclaimed(Message.request("foo", mid=5))
+def test_the_id_of_what_nobody_waits_for_is_not_given_out_before_its_reply(requests):
+    requests.add_unclaimed(Message.request("foo", mid=1))
+    assert requests.may_be_answered_late(1)
+    assert requests.next_mid() == 2
+    assert requests.match_reply(reply("foo", 1)) is None
     assert tables(requests) == NOTHING
 
 
