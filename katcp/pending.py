@@ -14,8 +14,9 @@ informs before it, are its own and go to nobody. Should that reply have been
 lost for good, the queue would stay one behind for ever; so a request that
 times out after an abandoned one took a reply *during its own life* is
 forgotten instead. One lost reply costs at most one more timeout, and a late
-reply never answers a later request. (What nobody can tell without ids: after a
-reply was lost for good, which of several requests in flight a reply is for.)
+reply does not answer a later request. (What nobody can tell without ids: after a
+reply was lost for good, which of several requests in flight a reply is for; and
+whether a reply was lost, or this one and the next are both late.)
 
 Nothing here costs more when more requests are pending: what is finished is
 skipped when it is met, and swept when it is the larger part.

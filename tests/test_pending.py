@@ -268,6 +268,16 @@ def test_one_lost_reply_costs_one_more_timeout_and_no_wrong_answer(requests):
     assert requests.match_reply(reply("foo")) is third
 
 
+def test_two_late_replies_in_a_row_look_like_a_lost_one(requests):
+    """The documented limit: the messages are the same, in the same order."""
+    requests.abandon(sent(requests, "foo"))
+    second = sent(requests, "foo")
+    assert requests.match_reply(reply("foo")) is None
+    requests.abandon(second)
+    third = sent(requests, "foo")
+    assert requests.match_reply(reply("foo")) is third  # it was for the second
+
+
 def test_a_reply_taken_before_a_request_was_sent_does_not_heal(requests):
     requests.abandon(sent(requests, "foo"))
     requests.abandon(sent(requests, "foo"))
