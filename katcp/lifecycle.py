@@ -2,12 +2,13 @@
 
 ::
 
-    STOPPED --> STARTING --> CONNECTING <--> WAITING
-       ^            |         |      |         |  ^
-       |            |         |      v         |  |
-       |            |         |  CONNECTED ----|--+
-       |            v         v      v         v
-       +------------------ STOPPING <----------+
+    STOPPED ------> STARTING ------> CONNECTING <------> WAITING
+       ^               |              |    |             |   ^
+       |               |              |    v             |   |
+       |               |              |  CONNECTED ------|---+
+       |               |              |    |             |
+       |               v              v    v             v
+       +----------- ================ STOPPING ================
 
 A client waits (WAITING) between two attempts to connect. Every way out leads
 through STOPPING, where what is still pending fails, to STOPPED.
@@ -17,6 +18,8 @@ Invariants, in every state:
 - *disconnected* holds exactly if *connected* does not;
 - *running* and *stopped* never hold together;
 - *connected* holds only while *running* does.
+
+What holds of client and requests besides is told in docs/explanation/states.rst.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ import re
 import pytest
 
 import katcp
-from katcp.lifecycle import EVENTS
+from katcp import lifecycle
+from katcp.lifecycle import EVENTS, MOVES
 from katcp.simdevice import SimulatedDevice
 
 from .snippets import DOCS, PAGES, PORT, rest_snippets, run_examples, run_page
@@ -164,6 +165,70 @@ def test_thread_table_lists_every_call():
         for name, value in vars(cls).items():
             if inspect.isfunction(value) and not name.startswith("_") and not hooks.match(name):
                 assert f"`{cls.__name__}.{name}`" in page
+
+
+def test_table_of_moves_agrees_with_the_code():
+    page = (DOCS / "explanation" / "states.rst").read_text("utf-8")
+    table = page.split("\nState ", 2)[1]
+    rows = re.split(r"^``(\w+)``", table, flags=re.MULTILINE)[1:]
+    moves = {
+        name: set(re.findall(r"\b[A-Z]{5,}\b", row.split("\n\n")[0]))
+        for name, row in zip(rows[::2], rows[1::2])
+    }
+    assert moves == {state.name: {goal.name for goal in goals} for state, goals in MOVES.items()}
+
+
+# Which way each head of an arrow points: rows down, columns to the right.
+ARROWS = {">": (0, 1), "<": (0, -1), "v": (1, 0), "^": (-1, 0)}
+
+
+def follow(drawing, states, place, step):
+    """Return the state that an arrow leads to from *place*, None if there is none that way."""
+    head = None
+    while True:
+        place = (place[0] + step[0], place[1] + step[1])
+        mark = drawing.get(place, " ")
+        if place in states:
+            return states[place] if ARROWS.get(head) == step else None
+        if mark == "+":
+            turns = [(step[1], step[0]), (-step[1], -step[0])]
+            step = next(
+                t for t in turns if drawing.get((place[0] + t[0], place[1] + t[1]), " ") != " "
+            )
+        elif mark != " ":
+            head = mark
+        elif step[0] or (place[0], place[1] + step[1]) not in drawing:
+            return None
+
+
+def drawn_moves(text):
+    """Return the moves that a drawing of boxes and arrows shows."""
+    lines = text.splitlines()
+    drawing = {
+        (y, x): mark for y, line in enumerate(lines) for x, mark in enumerate(line) if mark != " "
+    }
+    states = {
+        (y, x): re.sub("[= ]", "", match[0])
+        for y, line in enumerate(lines)
+        for match in re.finditer(r"(?:=+ )?[A-Z]+(?: =+)?", line)
+        for x in range(*match.span())
+    }
+    found = {
+        (state, follow(drawing, states, place, step))
+        for place, state in states.items()
+        for step in ARROWS.values()
+        if (place[0] + step[0], place[1] + step[1]) not in states
+    }
+    return {(state, goal) for state, goal in found if goal is not None}
+
+
+def test_drawing_of_the_states_agrees_with_the_code():
+    page = (DOCS / "explanation" / "states.rst").read_text("utf-8")
+    drawing = re.search(r"^::\n\n((?:    .*\n)+)", page, re.MULTILINE)[1]
+    assert drawing in lifecycle.__doc__
+    assert drawn_moves(drawing) == {
+        (state.name, goal.name) for state, goals in MOVES.items() for goal in goals
+    }
 
 
 def test_events_table_agrees_with_the_code():
