@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile(
-    "ci", max_examples=500, derandomize=True, deadline=None, database=None, print_blob=True
-)
-settings.register_profile("long", max_examples=20_000, deadline=None, print_blob=True)
+_COMMON = {
+    "deadline": None,
+    "database": None,
+    "print_blob": True,
+    "suppress_health_check": list(HealthCheck),
+}
+
+settings.register_profile("ci", max_examples=500, derandomize=True, **_COMMON)
+settings.register_profile("long", max_examples=20_000, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

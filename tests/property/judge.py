@@ -1,0 +1,646 @@
+"""The reference model: what a client must have done, judged while it plays.
+
+The judge is told of everything in the order in which it happens: what the program asks, what
+arrives, what ends. It knows no more of the client than a program and a device do. After each step
+`Judge.check` holds the client to the invariants of docs/explanation/states.rst, which are numbered
+there and here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import logging
+import re
+from typing import Any, Callable, Optional
+
+import katcp
+from katcp import Message
+from katcp.lifecycle import EVENT_NAMES, EVENTS, State
+
+from .peek import Peek
+from .peer import Peer
+from .virtual import ThreadCall, VirtualLoop
+
+# What may be logged without having been announced, because its cause stands in the log already.
+EXPLAINED = re.compile(
+    "Failed to connect to|Protocol Version Warning|closed with error|Dropped a line of"
+    "|Reconnected to"
+)
+
+
+@dataclasses.dataclass(eq=False)
+class Ask:
+    """One request of the program.
+
+    Attributes
+    ----------
+    nonce : bytes
+        Its argument, which its informs and its reply carry.
+    way : str
+        "callback", "future", "blocking"; "unclaimed" if nobody waits for its reply.
+    verdict : str
+        What must become of it: "sent", or why not.
+    """
+
+    nonce: bytes
+    message: Message
+    way: str
+    timeout: Optional[float] = None
+    use_mid: Optional[bool] = None
+    chosen_mid: Optional[bytes] = None
+    reaction: str = "none"
+    has_reply_callback: bool = True
+    has_inform_callback: bool = True
+    verdict: str = ""
+    began: float = 0.0
+    wire: Optional[Wire] = None
+    mid: Optional[bytes] = None
+    was_read: bool = False
+    has_ended: bool = False
+    was_cancelled: bool = False
+    was_answered: bool = False
+    is_reckless: bool = False
+    due: Optional[Message] = None
+    due_informs: list[Message] = dataclasses.field(default_factory=list)
+    replies: list[Message] = dataclasses.field(default_factory=list)
+    informs: list[Message] = dataclasses.field(default_factory=list)
+    future: Any = None
+    thread: Optional[ThreadCall] = None
+
+    @property
+    def name(self) -> str:
+        return self.message.name
+
+    @property
+    def deadline(self) -> Optional[float]:
+        return None if self.timeout is None else self.began + self.timeout
+
+    @property
+    def is_pending(self) -> bool:
+        return self.wire is not None and self.way != "unclaimed" and not self.has_ended
+
+
+@dataclasses.dataclass(eq=False)
+class Entry:
+    """A request in the queue of its name: one without id."""
+
+    ask: Ask
+    replies_for_late_ones: int
+    is_late: bool = False
+    is_done: bool = False
+
+
+@dataclasses.dataclass
+class Queue:
+    """The requests of one name without ids, and how the device has dealt with them."""
+
+    entries: list[Entry] = dataclasses.field(default_factory=list)
+    replies_for_late_ones: int = 0
+    # What the device or the program did, after which nobody can tell all replies apart.
+    lied: bool = False
+    lost: bool = False
+    healed: bool = False
+    several: bool = False
+    late: bool = False
+
+    def first(self) -> Optional[Entry]:
+        return next((entry for entry in self.entries if not entry.is_done), None)
+
+    def place_of(self, ask: Ask) -> int:
+        return next(place for place, entry in enumerate(self.entries) if entry.ask is ask)
+
+    def all_answered_before(self, ask: Ask) -> bool:
+        """Whether the device has left out none of those that came before *ask*."""
+        return all(entry.ask.was_answered for entry in self.entries[: self.place_of(ask)])
+
+    def is_certain(self) -> bool:
+        """Whether each reply must find its own request; requests.rst tells the limit."""
+        in_order = not self.lost and not self.healed
+        one_at_a_time = not self.late and not self.several
+        return not self.lied and (in_order or one_at_a_time)
+
+
+class Wire:
+    """One connection, as the client should see it."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        # Whether the client ended it, and need not handle what had arrived.
+        self.was_dropped = False
+        self.by_mid: dict[int, Ask] = {}
+        self.unanswered_mids: set[int] = set()
+        self.queues: dict[str, Queue] = collections.defaultdict(Queue)
+        self.announced: Optional[katcp.ProtocolFlags] = None
+        self.is_v4 = False
+
+    @property
+    def flags(self) -> Optional[katcp.ProtocolFlags]:
+        if self.announced is None and self.is_v4:
+            return katcp.ProtocolFlags(4, 0)
+        return self.announced
+
+
+class Judge(logging.Handler):
+    """Knows what the client must do, and holds it to that."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__(logging.WARNING)
+        self.loop = loop
+        self.client: Any = None
+        self.peek: Any = None
+        self.peer: Any = None
+        self.asks: dict[bytes, Ask] = {}
+        self.wire: Optional[Wire] = None
+        self.was_started = False
+        self.stop_was_called = False
+        self.due_answers: list[tuple[str, Optional[bytes]]] = []
+        self.waiters: list[Waiting] = []
+        # What was found in the loop, whose callbacks cannot raise.
+        self.errors: list[BaseException] = []
+        self._unhandled: list[Message] = []
+        self._records: list[str] = []
+        self._due_records: list[str] = []
+
+    def watch(self, client: Any, peer: Peer) -> None:
+        self.client, self.peer = client, peer
+        self.peek = Peek(client)
+
+    def guard(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call *function*; what it raises fails the step, though it is raised in the loop."""
+        try:
+            return function(*args)
+        except BaseException as error:
+            self.errors.append(error)
+            raise
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info:
+            text += " " + repr(record.exc_info[1])
+        self._records.append(text)
+
+    # What the program does.
+
+    def verdict_on(self, ask: Ask) -> str:
+        """Return what must become of *ask* if it is made now."""
+        if self.peek.state is State.STOPPED:
+            return "misuse" if self.stop_was_called or not self.was_started else "offline"
+        flags = self.client.protocol_flags
+        ids = flags is not None and flags.message_ids
+        if ask.chosen_mid is not None:
+            if not ids:
+                return "no ids"
+            if self._is_mid_pending(int(ask.chosen_mid)):
+                return "misuse"
+        elif ask.use_mid and not ids:
+            return "no ids"
+        return "sent" if self.client.is_connected() else "offline"
+
+    def _is_mid_pending(self, mid: int) -> bool:
+        return self.wire is not None and not self.wire.is_over and mid in self.wire.by_mid
+
+    def on_sent(self, ask: Ask, mid: Optional[bytes]) -> None:
+        """Note that *ask* is on its way, with this id."""
+        wire = ask.wire = self.wire
+        assert wire is not None
+        ask.mid = mid
+        if mid is not None:
+            self._check_new_mid(ask, wire, int(mid))
+            if ask.way == "unclaimed":
+                wire.unanswered_mids.add(int(mid))
+            else:
+                wire.by_mid[int(mid)] = ask
+            return
+        queue = wire.queues[ask.name]
+        in_flight = [e for e in queue.entries if not e.is_done and not e.is_late]
+        unclaimed = [
+            e for e in queue.entries if e.ask.way == "unclaimed" and not e.ask.was_answered
+        ]
+        queue.several |= bool(in_flight or unclaimed)
+        is_late = ask.way == "unclaimed"
+        queue.entries.append(Entry(ask, queue.replies_for_late_ones, is_late))
+
+    def _check_new_mid(self, ask: Ask, wire: Wire, mid: int) -> None:
+        """Invariant 7: no id is given out that another request may still be answered with."""
+        assert mid not in wire.by_mid, f"id {mid} is used twice"
+        if mid in wire.unanswered_mids:
+            # A program may choose such an id, and has to know what it does.
+            ask.is_reckless = True
+            assert ask.chosen_mid is not None, f"id {mid} may still be answered"
+
+    def on_cancelled(self, ask: Ask) -> None:
+        ask.was_cancelled = True
+
+    def on_reply(self, ask: Ask, reply: Message) -> None:
+        """Invariant 1: a request ends once, and for a reason that holds."""
+        ask.replies.append(reply)
+        assert len(ask.replies) == 1, f"a request ended twice: {ask.replies}"
+        assert reply.name == ask.name
+        assert not ask.has_ended, f"a request that is over was given {reply}"
+        error = reply.local_error
+        if error is None:
+            assert reply is ask.due, f"{ask.nonce!r} was given {reply}, not {ask.due}"
+        elif isinstance(error, katcp.KatcpClientTimeout):
+            assert ask.deadline is not None
+            assert abs(self.loop.time() - ask.deadline) < 1e-6, "a timeout at the wrong time"
+            if ask.wire is not None:
+                self._forget(ask)
+        elif isinstance(error, katcp.KatcpClientStopped):
+            assert self.stop_was_called or self.peek.state is State.STOPPED
+            assert ask.wire is None or ask.wire.is_over
+        elif isinstance(error, katcp.KatcpClientDisconnected):
+            assert ask.wire.is_over if ask.wire else ask.verdict == "offline"
+        else:
+            assert isinstance(error, katcp.KatcpVersionError), repr(error)
+            assert ask.verdict == "no ids"
+        ask.has_ended = True
+
+    def _forget(self, ask: Ask) -> None:
+        """Let nobody wait for *ask*, although it may still be answered."""
+        wire = ask.wire
+        assert wire is not None
+        if ask.mid is not None:
+            del wire.by_mid[int(ask.mid)]
+            wire.unanswered_mids.add(int(ask.mid))
+            return
+        queue = wire.queues[ask.name]
+        entry = next(entry for entry in queue.entries if entry.ask is ask)
+        if queue.replies_for_late_ones > entry.replies_for_late_ones:
+            entry.is_done = queue.healed = True
+        else:
+            entry.is_late = True
+
+    # What the network does.
+
+    def on_connected(self, connected: bool) -> None:
+        if connected:
+            assert self.wire is None or self.wire.is_over, "connected twice"
+            self.wire = Wire()
+        else:
+            assert self.wire is not None
+            assert not self.wire.is_over, "disconnected twice"
+            self.wire.is_over = True
+
+    def on_dropped(self) -> None:
+        """Note that the program ends the connection."""
+        if self.wire is not None and not self.wire.is_over:
+            self.wire.was_dropped = True
+
+    def on_line_read(
+        self, kind: bytes, name: bytes, mid: Optional[bytes], arguments: bytes
+    ) -> None:
+        """Invariant 9: each request is written once, each request of the device answered."""
+        if kind == b"!":
+            assert arguments.startswith(b"invalid "), arguments
+            self.due_answers.remove((name.decode(), mid))
+            return
+        if kind == b"#":
+            return
+        ask = self.asks[arguments]
+        assert not ask.was_read, f"{ask.nonce!r} was sent twice"
+        ask.was_read = True
+        assert ask.verdict == "sent", f"{ask.nonce!r} was sent, though {ask.verdict}"
+        if ask.wire is None:
+            # Of another thread: nothing arrived since, but it may be over if its timeout was 0.
+            self.on_sent(ask, mid)
+            if ask.has_ended:
+                self._forget(ask)
+        assert ask.mid == mid, f"sent with id {mid!r}, not {ask.mid!r}"
+
+    # What arrives.
+
+    def before_message(self, msg: Message) -> Optional[Ask]:
+        """Return the request that *msg* must be given to."""
+        assert self.wire is not None
+        assert not self.wire.is_over, f"handled after the end: {msg}"
+        line = self.peer.said.popleft()
+        assert bytes(msg) == line, f"invariant 6: {msg} was handled, {line!r} was said"
+        self._unhandled = []
+        if msg.mtype == Message.REQUEST:
+            self.due_answers.append((msg.name, msg.mid))
+            return None
+        if msg.mtype == Message.REPLY:
+            return self._owner_of_reply(self.wire, msg)
+        self._learn(self.wire, msg)
+        return self._owner_of_inform(self.wire, msg)
+
+    def after_message(self, msg: Message, owner: Optional[Ask]) -> None:
+        """Invariant 6: what nobody awaits goes to the handlers, and nothing else does."""
+        if msg.mtype == Message.REPLY:
+            self._check_replied(msg, owner)
+        elif msg.mtype == Message.INFORM:
+            claimed = owner is not None and owner.has_inform_callback
+            known = msg.name in ("version-connect", "version", "build-state")
+            assert self._unhandled == ([] if claimed or known else [msg])
+
+    def on_unhandled(self, msg: Message) -> None:
+        self._unhandled.append(msg)
+
+    def _check_replied(self, msg: Message, owner: Optional[Ask]) -> None:
+        if owner is not None and owner.was_cancelled:
+            # Cancelled in this turn of the loop; nobody waits.
+            owner.has_ended = True
+            return
+        if owner is None or not owner.has_reply_callback:
+            assert self._unhandled == [msg], f"{msg} went to {owner and owner.nonce!r}"
+            if owner is not None:
+                owner.has_ended = True
+            return
+        assert self._unhandled == [], f"{msg} belongs to {owner.nonce!r}"
+        if owner.way == "callback":
+            assert owner.replies == [msg], f"{msg} belongs to {owner.nonce!r}"
+        elif owner.way == "future":
+            assert owner.future.done(), f"{msg} belongs to {owner.nonce!r}"
+
+    def _owner_of_reply(self, wire: Wire, msg: Message) -> Optional[Ask]:
+        subject = self._subject_of(msg)
+        honest = self._note_conduct(wire, msg, subject)
+        if msg.mid is not None:
+            owner = self._owner_by_mid(wire, msg)
+            certain = honest
+            if owner is None:
+                wire.unanswered_mids.discard(int(msg.mid))
+            else:
+                del wire.by_mid[int(msg.mid)]
+        else:
+            queue = wire.queues[msg.name]
+            entry, certain = queue.first(), queue.is_certain()
+            owner = None if entry is None or entry.is_late else entry.ask
+            if entry is not None:
+                entry.is_done = True
+                queue.replies_for_late_ones += entry.is_late
+        if owner is not None:
+            self._check_own(owner, msg, subject, certain)
+            owner.due = msg
+        return owner
+
+    def _owner_of_inform(self, wire: Wire, msg: Message) -> Optional[Ask]:
+        subject = self._subject_of(msg)
+        if msg.mid is not None:
+            owner = self._owner_by_mid(wire, msg)
+            # After the reply its id may be that of another one.
+            certain = self._is_of(subject, wire, msg) and not (subject and subject.was_answered)
+        else:
+            queue = wire.queues[msg.name]
+            entry = queue.first()
+            owner = None if entry is None or entry.is_late else entry.ask
+            # Informs come before the reply, and in its order.
+            certain = (
+                queue.is_certain()
+                and self._is_of(subject, wire, msg)
+                and (
+                    # An inform comes before the reply, and is not the first thing after a gap.
+                    subject is not None
+                    and not subject.was_answered
+                    and queue.all_answered_before(subject)
+                )
+            )
+        if owner is not None:
+            self._check_own(owner, msg, subject, certain)
+            if owner.has_inform_callback:
+                owner.due_informs.append(msg)
+        return owner
+
+    def _owner_by_mid(self, wire: Wire, msg: Message) -> Optional[Ask]:
+        owner = wire.by_mid.get(int(msg.mid or 0))
+        if owner is not None and owner.name != msg.name:
+            self.expect_record("Ignoring the id of")
+            return None
+        return owner
+
+    def _check_own(self, owner: Ask, msg: Message, subject: Optional[Ask], certain: bool) -> None:
+        """Invariant 5: nobody is given what belongs to another, where that can be known."""
+        if certain and not owner.is_reckless and not (subject and subject.is_reckless):
+            assert subject is owner, f"{msg} was given to {owner.nonce!r}"
+
+    def _subject_of(self, msg: Message) -> Optional[Ask]:
+        """Return the request that the device speaks of."""
+        return self.asks.get(bytes(msg.arguments[-1])) if msg.arguments else None
+
+    def _note_conduct(self, wire: Wire, reply: Message, subject: Optional[Ask]) -> bool:
+        """Note how the device behaves; return whether this reply is as it should be."""
+        if subject is None or subject.was_answered or not self._is_of(subject, wire, reply):
+            if reply.mid is None:
+                wire.queues[reply.name].lied = True
+            return False
+        subject.was_answered = True
+        if reply.mid is None:
+            queue = wire.queues[reply.name]
+            place = queue.place_of(subject)
+            queue.lost |= not queue.all_answered_before(subject)
+            queue.lied |= any(e.ask.was_answered for e in queue.entries[place + 1 :])
+            queue.late |= queue.entries[place].is_late and subject.way != "unclaimed"
+            queue.late |= queue.entries[place].is_done
+        return True
+
+    @staticmethod
+    def _is_of(subject: Optional[Ask], wire: Wire, msg: Message) -> bool:
+        """Return whether *msg* looks as the device should have made it for *subject*."""
+        return (
+            subject is not None
+            and subject.wire is wire
+            and subject.mid == msg.mid
+            and subject.name == msg.name
+        )
+
+    def _learn(self, wire: Wire, msg: Message) -> None:
+        """Take in what a greeting tells."""
+        if msg.name in ("version", "build-state"):
+            wire.is_v4 = True
+        elif msg.name == "version-connect" and msg.arguments[0] == b"katcp-protocol":
+            flags = katcp.ProtocolFlags.parse_version(msg.arguments[1])
+            if flags.major:
+                wire.announced = flags
+
+    # What is logged.
+
+    def expect_record(self, text: str) -> None:
+        """Let one log record with *text* be due."""
+        self._due_records.append(text)
+
+    # After each step.
+
+    def check(self) -> None:
+        """Hold the client, which is idle, to all invariants."""
+        self._look_at_ended()
+        self._check_requests()
+        self._check_entries()
+        self._check_events()
+        self._check_connection()
+        self._check_all_was_handled()
+        self._check_protocol()
+        self._check_waiters()
+        self._check_records()
+
+    def _look_at_ended(self) -> None:
+        for ask in self.asks.values():
+            if ask.has_ended:
+                continue
+            if ask.future is not None and ask.future.done():
+                self._look_at_future(ask)
+            elif ask.thread is not None:
+                self._look_at_thread(ask, ask.thread)
+            if ask.way == "callback" and not ask.has_reply_callback and not ask.has_ended:
+                self._look_at_unheard(ask)
+
+    def _look_at_unheard(self, ask: Ask) -> None:
+        """Note the end of a request whose made-up reply nobody hears."""
+        if ask.verdict != "sent" or (ask.wire is not None and ask.wire.is_over):
+            ask.has_ended = True
+        elif ask.deadline is not None and ask.deadline <= self.loop.time():
+            self._forget(ask)
+            ask.has_ended = True
+
+    def _look_at_future(self, ask: Ask) -> None:
+        if ask.future.cancelled():
+            if ask.is_pending and not (ask.wire and ask.wire.is_over):
+                self._forget(ask)
+            ask.has_ended = True
+            return
+        reply, ask.informs = ask.future.result()
+        self.on_reply(ask, reply)
+
+    def _look_at_thread(self, ask: Ask, thread: ThreadCall) -> None:
+        deadline_over = ask.deadline is not None and ask.deadline <= self.loop.time()
+        if (
+            ask.due is not None
+            or ask.verdict != "sent"
+            or ask.way != "blocking"
+            or ask.wire is None
+            or ask.wire.is_over
+            or deadline_over
+        ):
+            thread.wait()
+        if not thread.has_ended:
+            return
+        if ask.verdict == "misuse":
+            assert isinstance(thread.error, katcp.KatcpUsageError), repr(thread.error)
+            ask.has_ended = True
+        elif ask.way == "blocking":
+            assert thread.error is None, repr(thread.error)
+            reply, ask.informs = thread.result
+            self.on_reply(ask, reply)
+        elif ask.way == "unclaimed":
+            self.check_unclaimed(ask, thread.error)
+        else:
+            assert thread.error is None, repr(thread.error)
+
+    def check_unclaimed(self, ask: Ask, error: Optional[BaseException]) -> None:
+        """Invariant 1, of a request whose reply nobody awaits: it is sent, or raises why not."""
+        ask.has_ended = True
+        expected = {
+            "sent": type(None),
+            "misuse": katcp.KatcpUsageError,
+            "no ids": katcp.KatcpVersionError,
+            "offline": katcp.KatcpClientDisconnected,
+        }[ask.verdict]
+        assert isinstance(error, expected), f"{error!r}, not {expected}"
+
+    def _check_requests(self) -> None:
+        """Invariant 1: each request has ended, or is pending with a deadline still to come."""
+        for ask in self.asks.values():
+            if ask.has_ended:
+                assert ask.informs == ask.due_informs or ask.was_cancelled, ask
+                continue
+            assert ask.is_pending, f"{ask.nonce!r} was neither sent nor ended"
+            assert ask.wire is self.wire, f"{ask.nonce!r} cannot be answered any more"
+            assert not ask.wire.is_over, f"{ask.nonce!r} cannot be answered any more"
+            assert ask.was_read, f"{ask.nonce!r} was never sent"
+            assert ask.deadline is None or ask.deadline > self.loop.time(), "an old deadline"
+
+    def _check_entries(self) -> None:
+        """Invariant 2: what the client holds as pending is what is pending."""
+        pending = [(a.name, a.mid, a.deadline) for a in self.asks.values() if not a.has_ended]
+        assert sorted(self.peek.pending(), key=repr) == sorted(pending, key=repr)
+
+    def _check_events(self) -> None:
+        """Invariant 3: the events are those of the state."""
+        state = self.peek.state
+        events = {name for name in EVENT_NAMES if self.peek.event(name)}
+        assert events == EVENTS[state], f"{events} in {state}"
+        assert self.client.running() == ("running" in events)
+        assert self.client.is_connected() == ("connected" in events)
+
+    def _check_connection(self) -> None:
+        """Invariant 4: the client is connected exactly when the device is."""
+        connected = self.peek.state is State.CONNECTED
+        assert connected == (self.peer.connection is not None), self.peek.state
+        assert connected == (self.wire is not None and not self.wire.is_over)
+        if self.stop_was_called:
+            assert self.peek.state is State.STOPPED, "stop() was not heard"
+
+    def _check_all_was_handled(self) -> None:
+        """Invariant 6: every line that arrived was handled, unless the program closed."""
+        if self.wire is None or self.wire.was_dropped:
+            self.peer.said.clear()
+            self.due_answers.clear()
+        assert not self.peer.said, f"not handled: {list(self.peer.said)}"
+        if self.wire is not None and self.wire.is_over:
+            self.due_answers.clear()
+        assert not self.due_answers, f"invariant 9: not answered: {self.due_answers}"
+
+    def _check_protocol(self) -> None:
+        """Invariant 8: the protocol is what the device said on this connection."""
+        if self.peek.state is State.CONNECTED:
+            assert self.wire is not None
+            assert self.client.protocol_flags == self.wire.flags
+            assert self.peek.event("protocol") == (self.wire.flags is not None)
+        elif self.peek.state is State.STOPPED:
+            assert not self.peek.event("protocol")
+
+    def _check_waiters(self) -> None:
+        """Invariant 10: nobody waits for what has come, or cannot come any more."""
+        for waiting in list(self.waiters):
+            if waiting.must_have_ended(self):
+                waiting.wait()
+                self.waiters.remove(waiting)
+
+    def _check_records(self) -> None:
+        """Invariant 11: what is logged has a cause, and what must be logged is, once."""
+        dropped = self.wire is None or self.wire.was_dropped
+        due, self._due_records = self._due_records, []
+        records, self._records = self._records, []
+        for record in records:
+            text = next((text for text in due if text in record), None)
+            if text is not None:
+                due.remove(text)
+            else:
+                assert EXPLAINED.search(record), f"logged without a cause: {record}"
+        assert not due or dropped, f"not logged: {due}"
+
+    def check_nothing_left(self) -> None:
+        """Invariant 12: a client that has stopped leaves nothing behind."""
+        assert all(ask.has_ended for ask in self.asks.values())
+        assert not self.waiters
+        assert self.peek.leftovers() == {}
+        assert asyncio.all_tasks(self.loop) == set()
+        assert self.loop.next_timer is None, "a timer is left"
+        assert self.peer.connection is None, "the connection is left open"
+
+
+@dataclasses.dataclass(eq=False)
+class Waiting:
+    """A coroutine or a thread that waits for an event."""
+
+    event: str
+    deadline: Optional[float]
+    future: Any = None
+    thread: Optional[ThreadCall] = None
+
+    def must_have_ended(self, judge: Judge) -> bool:
+        return (
+            judge.peek.event(self.event)
+            or judge.peek.state is State.STOPPED
+            or (self.deadline is not None and self.deadline <= judge.loop.time())
+            or (self.thread is not None and self.thread.has_ended)
+        )
+
+    def wait(self) -> None:
+        if self.thread is not None:
+            self.thread.wait()
+            error = self.thread.error
+            assert error is None or isinstance(error, katcp.KatcpUsageError), repr(error)
+        else:
+            assert self.future.done(), f"waits for {self.event}, which is not to come"
