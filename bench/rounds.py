@@ -1,0 +1,127 @@
+"""One workload, done by all competitors in turn, round by round.
+
+Whatever else the machine does meanwhile meets all of them alike, so ratios
+are taken within a round and their median is what counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass, field
+from typing import Optional
+
+from .competitor import Competitor, Failed, Worker, running
+from .workloads import Workload
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure."""
+
+    rounds: int
+    seconds: float  # of one round
+    quick: bool
+
+
+@dataclass
+class Series:
+    """What one competitor has taken for one operation, in each round."""
+
+    amounts: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+class Arena:
+    """The competitors and the server they meet at."""
+
+    def __init__(self, competitors: list[Competitor], port: int, cpu: Optional[int]) -> None:
+        self._port = port
+        self._cpu = cpu
+        self._competitors = {competitor.name: competitor for competitor in competitors}
+        self._stack = contextlib.ExitStack()
+        self._workers: dict[str, Worker] = {}
+
+    def __enter__(self) -> Arena:
+        for name in self._competitors:
+            self._start(name)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    @property
+    def versions(self) -> dict[str, dict[str, str]]:
+        """What runs, by competitor."""
+        return {name: worker.versions for name, worker in self._workers.items()}
+
+    def measure(self, workload: Workload, plan: Plan) -> dict[str, Series]:
+        """Return the series of all competitors that can do *workload*."""
+        series = {
+            name: Series()
+            for name, worker in self._workers.items()
+            if workload.name in worker.workloads
+        }
+        counts = {name: self._prepare(name, workload, plan) for name in series}
+        for turn in range(plan.rounds):
+            names = [name for name in series if counts[name] is not None]
+            # Nobody always comes after the same one.
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                if not self._play(name, workload, counts[name], series[name]):
+                    counts[name] = None
+        for name, count in counts.items():
+            if count is not None and not workload.fresh:
+                self._workers[name].close()
+        return {name: one for name, one in series.items() if one.amounts}
+
+    def _prepare(self, name: str, workload: Workload, plan: Plan) -> Optional[int]:
+        """Return how many operations a round has; None: it cannot do that."""
+        fixed = (plan.quick and workload.quick_operations) or workload.operations
+        if workload.fresh:
+            return fixed
+        worker = self._workers[name]
+        try:
+            worker.open(workload.name)
+            if fixed:
+                worker.round(fixed)  # to get warm
+                return fixed
+            return self._calibrate(worker, workload.step, plan.seconds)
+        except Failed as failed:
+            self._give_up(name, workload, failed)
+            return None
+
+    def _calibrate(self, worker: Worker, step: int, seconds: float) -> int:
+        """Return the multiple of *step* that fills a round."""
+        steps = 1
+        while True:
+            taken = worker.round(steps * step)["amount"] * steps * step
+            if taken > seconds / 4:
+                return max(1, round(steps * seconds / taken)) * step
+            steps *= 4
+
+    def _play(self, name: str, workload: Workload, count: Optional[int], series: Series) -> bool:
+        """Do one round; return whether there may be another."""
+        assert count is not None
+        try:
+            taken = self._play_fresh(name, workload, count) if workload.fresh else None
+            taken = taken or self._workers[name].round(count)
+        except Failed as failed:
+            self._give_up(name, workload, failed)
+            return False
+        series.amounts.append(taken["amount"])
+        series.cpu.append(taken["cpu"])
+        return True
+
+    def _play_fresh(self, name: str, workload: Workload, count: int) -> dict[str, float]:
+        with running(self._competitors[name], self._port, self._cpu) as worker:
+            worker.open(workload.name)
+            return worker.round(count)
+
+    def _give_up(self, name: str, workload: Workload, failed: Failed) -> None:
+        print(f"{name} cannot do {workload.name}: {failed}", file=sys.stderr)
+        self._start(name)
+
+    def _start(self, name: str) -> None:
+        """Start the process of a competitor; one that ran before is left to its end."""
+        context = running(self._competitors[name], self._port, self._cpu)
+        self._workers[name] = self._stack.enter_context(context)

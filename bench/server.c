@@ -1,0 +1,342 @@
+/* The device of the benchmark: answers from prepared bytes, so that it is never the bottleneck.
+ *
+ *     server [--v4]
+ *
+ * listens on a free port of the loopback address, prints the port, and ends with its standard
+ * input. One process, one thread, one epoll. What it understands (with or without an id):
+ *
+ *     ?echo ...       !echo ok
+ *     ?informs N      N informs of this request, then !informs ok N
+ *     ?flood N        !flood ok, then N sensor-status informs of 60 bytes that nobody asked for
+ *     ?fetch KIND     !fetch ok <1 MiB>; KIND: plain, escaped-16, escaped-2 or zeros
+ *     ?swallow ...    !swallow ok, however large the argument
+ *
+ * Anything else is answered with !name invalid. bench/server.py says the same in Python.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MEBIBYTE (1024 * 1024)
+#define BLOCK_LINES 1024     /* lines that are prepared and sent over and over */
+#define FIRST_INPUT 4096     /* the input buffer of a connection grows from here */
+#define READ_SIZE (256 * 1024)
+
+static const char GREETING_V5[] =
+    "#version-connect katcp-protocol 5.0-MI\n"
+    "#version-connect katcp-library bench-1\n"
+    "#version-connect katcp-device bench-1\n";
+static const char GREETING_V4[] = "#version bench-1\n#build-state bench-1\n";
+
+/* Exactly 60 bytes with its line end. */
+static const char FLOOD_LINE[] = "#sensor-status 1500000000.000000 1 bench.x nominal 1234.567\n";
+
+/* Something to send: a block that is repeated until `total` bytes are out. */
+struct output {
+    struct output *next;
+    char *block;
+    size_t block_size, total, sent;
+    bool owned;              /* the block is freed with the output */
+    size_t capacity;         /* of an owned block to which replies may be appended; else 0 */
+};
+
+struct connection {
+    int socket;
+    char *input;
+    size_t input_size, input_used, scanned;
+    struct output *first, *last;
+    bool waits_for_room;     /* the kernel's buffer is full */
+};
+
+struct prepared {
+    const char *kind;
+    char *bytes;
+    size_t size;
+};
+
+static int poller;
+static const char *greeting = GREETING_V5;
+static char *flood_block;
+static struct prepared payloads[] = {{"plain"}, {"escaped-16"}, {"escaped-2"}, {"zeros"}};
+
+static void *must(void *memory) {
+    if (memory == NULL) {
+        perror("memory");
+        exit(1);
+    }
+    return memory;
+}
+
+/* Payloads: the same bytes as bench/workers/lines.py makes. */
+
+static char plain_byte(size_t i) { return "abcdefghijklmnopqrstuvwxyz0123456789"[i % 36]; }
+
+static const char *escape(size_t i) {
+    static const char *const escapes[] = {"\\\\", "\\_", "\\0", "\\n", "\\r", "\\e", "\\t"};
+    return escapes[i % 7];
+}
+
+static void prepare(struct prepared *payload, size_t special_every, bool zeros) {
+    char *to = payload->bytes = must(malloc(2 * MEBIBYTE + 1));
+    for (size_t i = 0; i < MEBIBYTE; i++) {
+        if (special_every && i % special_every == special_every - 1) {
+            memcpy(to, zeros ? "\\0" : escape(i / special_every), 2);
+            to += 2;
+        } else {
+            *to++ = plain_byte(i);
+        }
+    }
+    *to++ = '\n';
+    payload->size = to - payload->bytes;
+}
+
+static void prepare_all(void) {
+    prepare(&payloads[0], 0, false);
+    prepare(&payloads[1], 16, false);
+    prepare(&payloads[2], 2, false);
+    prepare(&payloads[3], 1, true);
+    size_t size = sizeof FLOOD_LINE - 1;
+    flood_block = must(malloc(size * BLOCK_LINES));
+    for (size_t i = 0; i < BLOCK_LINES; i++)
+        memcpy(flood_block + i * size, FLOOD_LINE, size);
+}
+
+/* What goes out. */
+
+static struct output *enqueue(struct connection *c, char *block, size_t block_size, size_t total) {
+    struct output *o = must(calloc(1, sizeof *o));
+    o->block = block;
+    o->block_size = block_size;
+    o->total = total;
+    if (c->last)
+        c->last->next = o;
+    else
+        c->first = o;
+    return c->last = o;
+}
+
+static void append(struct connection *c, const char *bytes, size_t size) {
+    struct output *o = c->last;
+    if (o == NULL || o->total + size > o->capacity) {
+        size_t capacity = size > 16384 ? size : 16384;
+        o = enqueue(c, must(malloc(capacity)), 0, 0);
+        o->capacity = capacity;
+        o->owned = true;
+    }
+    memcpy(o->block + o->total, bytes, size);
+    o->block_size = o->total += size;
+}
+
+static void drop_first(struct connection *c) {
+    struct output *o = c->first;
+    c->first = o->next;
+    if (c->first == NULL)
+        c->last = NULL;
+    if (o->owned)
+        free(o->block);
+    free(o);
+}
+
+static void watch(struct connection *c, bool for_room) {
+    struct epoll_event event = {.events = EPOLLIN | (for_room ? EPOLLOUT : 0), .data.ptr = c};
+    epoll_ctl(poller, EPOLL_CTL_MOD, c->socket, &event);
+    c->waits_for_room = for_room;
+}
+
+/* Send until all is out or the kernel takes no more; return whether the connection lives. */
+static bool flush(struct connection *c) {
+    while (c->first) {
+        struct output *o = c->first;
+        if (o->sent == o->total) {
+            drop_first(c);
+            continue;
+        }
+        size_t start = o->sent % o->block_size, size = o->block_size - start;
+        if (size > o->total - o->sent)
+            size = o->total - o->sent;
+        ssize_t sent = send(c->socket, o->block + start, size,
+                            MSG_NOSIGNAL | (o->next ? MSG_MORE : 0));
+        if (sent < 0) {
+            if (errno != EAGAIN)
+                return false;
+            if (!c->waits_for_room)
+                watch(c, true);
+            return true;
+        }
+        o->sent += sent;
+    }
+    if (c->waits_for_room)
+        watch(c, false);
+    return true;
+}
+
+/* Requests. */
+
+static void send_informs(struct connection *c, const char *id, int id_size, size_t count) {
+    char line[160];
+    int size = snprintf(line, sizeof line, "#informs%.*s a.sensor.of.the.bench nominal 1234.567\n",
+                        id_size, id);
+    char *block = must(malloc((size_t)size * BLOCK_LINES));
+    for (size_t i = 0; i < BLOCK_LINES; i++)
+        memcpy(block + i * size, line, size);
+    enqueue(c, block, (size_t)size * BLOCK_LINES, (size_t)size * count)->owned = true;
+    size = snprintf(line, sizeof line, "!informs%.*s ok %zu\n", id_size, id, count);
+    append(c, line, size);
+}
+
+static void send_payload(struct connection *c, const char *kind, size_t kind_size) {
+    for (size_t i = 0; i < sizeof payloads / sizeof *payloads; i++)
+        if (strlen(payloads[i].kind) == kind_size && !memcmp(payloads[i].kind, kind, kind_size))
+            enqueue(c, payloads[i].bytes, payloads[i].size, payloads[i].size);
+}
+
+static bool is_named(const char *name, size_t size, const char *wanted) {
+    return strlen(wanted) == size && !memcmp(name, wanted, size);
+}
+
+static void answer(struct connection *c, const char *line, size_t size) {
+    if (size < 2 || *line != '?')
+        return;
+    const char *end = line + size, *name = line + 1;
+    const char *space = memchr(name, ' ', size - 1), *head_end = space ? space : end;
+    const char *id = memchr(name, '[', head_end - name);
+    if (id == NULL)
+        id = head_end;
+    size_t name_size = id - name;
+    int id_size = head_end - id;
+    const char *argument = space ? space + 1 : end;
+    char reply[256];
+    bool known = is_named(name, name_size, "echo") || is_named(name, name_size, "swallow") ||
+                 is_named(name, name_size, "flood");
+    if (is_named(name, name_size, "informs")) {
+        send_informs(c, id, id_size, strtoul(argument, NULL, 10));
+    } else if (is_named(name, name_size, "fetch")) {
+        append(c, reply, snprintf(reply, sizeof reply, "!fetch%.*s ok ", id_size, id));
+        send_payload(c, argument, end - argument);
+    } else if (name_size + id_size < 200) {
+        append(c, reply, snprintf(reply, sizeof reply, "!%.*s %s\n", (int)(head_end - name), name,
+                                  known ? "ok" : "invalid"));
+    }
+    if (is_named(name, name_size, "flood"))
+        enqueue(c, flood_block, (sizeof FLOOD_LINE - 1) * BLOCK_LINES,
+                (sizeof FLOOD_LINE - 1) * strtoul(argument, NULL, 10));
+}
+
+/* What comes in. */
+
+static void answer_lines(struct connection *c) {
+    char *line = c->input, *end = c->input + c->input_used, *newline;
+    char *search = c->input + c->scanned;
+    while ((newline = memchr(search, '\n', end - search))) {
+        *newline = '\0';
+        answer(c, line, newline - line);
+        search = line = newline + 1;
+    }
+    c->scanned = c->input_used = end - line;
+    if (line != c->input)
+        memmove(c->input, line, c->input_used);
+}
+
+/* Read what is there and answer it; return whether the connection lives. */
+static bool receive(struct connection *c) {
+    for (;;) {
+        if (c->input_size - c->input_used < FIRST_INPUT) {
+            c->input_size = c->input_size ? c->input_size * 4 : 2 * FIRST_INPUT;
+            c->input = must(realloc(c->input, c->input_size));
+        }
+        size_t room = c->input_size - c->input_used - 1;
+        ssize_t size = recv(c->socket, c->input + c->input_used, room < READ_SIZE ? room : READ_SIZE, 0);
+        if (size == 0 || (size < 0 && errno != EAGAIN))
+            return false;
+        if (size < 0)
+            return flush(c);
+        c->input_used += size;
+        answer_lines(c);
+        if ((size_t)size < room)
+            return flush(c);
+    }
+}
+
+static void accept_all(int listener) {
+    int socket, on = 1;
+    while ((socket = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
+        setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        struct connection *c = must(calloc(1, sizeof *c));
+        c->socket = socket;
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+        epoll_ctl(poller, EPOLL_CTL_ADD, socket, &event);
+        append(c, greeting, strlen(greeting));
+        flush(c);
+    }
+}
+
+static void forget(struct connection *c) {
+    close(c->socket);
+    while (c->first)
+        drop_first(c);
+    free(c->input);
+    free(c);
+}
+
+static int listen_anywhere(void) {
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (bind(listener, (struct sockaddr *)&address, size) || listen(listener, 4096)) {
+        perror("listen");
+        exit(1);
+    }
+    getsockname(listener, (struct sockaddr *)&address, &size);
+    printf("%d\n", ntohs(address.sin_port));
+    fflush(stdout);
+    return listener;
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "--v4"))
+        greeting = GREETING_V4;
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    prepare_all();
+    poller = epoll_create1(0);
+    int listener = listen_anywhere();
+    /* The listener and the standard input have tags of their own instead of a connection. */
+    static struct connection listening, input;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = &listening};
+    epoll_ctl(poller, EPOLL_CTL_ADD, listener, &event);
+    event.data.ptr = &input;
+    epoll_ctl(poller, EPOLL_CTL_ADD, STDIN_FILENO, &event);
+    struct epoll_event events[256];
+    for (;;) {
+        int count = epoll_wait(poller, events, 256, -1);
+        for (int i = 0; i < count; i++) {
+            struct connection *c = events[i].data.ptr;
+            if (c == &input)
+                return 0;
+            if (c == &listening) {
+                accept_all(listener);
+                continue;
+            }
+            bool lives = true;
+            if (events[i].events & EPOLLOUT)
+                lives = flush(c);
+            if (lives && events[i].events & ~EPOLLOUT)
+                lives = receive(c);
+            if (!lives)
+                forget(c);
+        }
+    }
+}

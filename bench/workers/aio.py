@@ -1,0 +1,179 @@
+"""aiokatcp as a competitor."""
+
+import asyncio
+import functools
+import importlib.metadata
+
+import aiokatcp
+from aiokatcp import Message
+from lines import PAYLOAD_KINDS, make_named_payload
+from worker import measure_codec, measure_imports, parse_options, resident_bytes, serve
+
+HOST = "127.0.0.1"
+
+
+class Counter(aiokatcp.Client):
+    """Counts the informs that nobody asked for."""
+
+    missing = 0
+
+    def until_received(self, count):
+        self.missing = count
+        self.all_received = asyncio.get_running_loop().create_future()
+        return self.all_received
+
+    def inform_sensor_status(
+        self, timestamp: bytes, count: bytes, name: bytes, status: bytes, value: bytes
+    ) -> None:
+        self.missing -= 1
+        if self.missing == 0:
+            self.all_received.set_result(None)
+
+
+async def connect(port, count, client_class=aiokatcp.Client):
+    clients = [client_class(HOST, port) for _ in range(count)]
+    for client in clients:
+        await client.wait_connected()
+    return clients
+
+
+async def disconnect(clients):
+    for client in clients:
+        client.close()
+    for client in clients:
+        await client.wait_closed()
+
+
+def in_loop(play, count=1, client_class=aiokatcp.Client):
+    """Return the workload that awaits ``play(clients, operations)``."""
+
+    def workload(port):
+        with asyncio.Runner() as runner:
+            clients = runner.run(connect(port, count, client_class))
+
+            def run(operations, watch):
+                async def timed():
+                    with watch:
+                        await play(clients, operations)
+
+                runner.run(timed())
+
+            yield run
+            runner.run(disconnect(clients))
+
+    return workload
+
+
+async def ask(clients, operations):
+    [client] = clients
+    for _ in range(operations):
+        await client.request("echo", b"1")
+
+
+async def ask_together(window, clients, operations):
+    [client] = clients
+    for _ in range(operations // window):
+        await asyncio.gather(*[client.request("echo", b"1") for _ in range(window)])
+
+
+async def ask_all(clients, operations):
+    await asyncio.gather(*[ask([client], operations // len(clients)) for client in clients])
+
+
+async def ask_in_tasks(count, clients, operations):
+    """Do what threads do elsewhere: *count* tasks ask one client."""
+    await asyncio.gather(*[ask(clients, operations // count) for _ in range(count)])
+
+
+async def receive_flood(clients, operations):
+    [client] = clients
+    received = client.until_received(operations)
+    await client.request("flood", operations)
+    await received
+
+
+async def receive_informs(clients, operations):
+    [client] = clients
+    _, informs = await client.request("informs", operations)
+    assert len(informs) == operations
+
+
+async def send_payload(payload, clients, operations):
+    [client] = clients
+    for _ in range(operations):
+        await client.request("swallow", payload)
+
+
+async def fetch_payload(kind, size, clients, operations):
+    [client] = clients
+    for _ in range(operations):
+        [argument], _ = await client.request("fetch", kind)
+        assert len(argument) == size
+
+
+def connecting(port):
+    async def timed(operations, watch):
+        with watch:
+            clients = await connect(port, operations)
+        await disconnect(clients)
+
+    with asyncio.Runner() as runner:
+        yield lambda operations, watch: runner.run(timed(operations, watch))
+
+
+def memory(port):
+    async def measured(operations, watch):
+        # What the first client brings in belongs to the process.
+        first = await connect(port, 1)
+        before = resident_bytes()
+        clients = await connect(port, operations)
+        watch.amount = resident_bytes() - before
+        await disconnect(first + clients)
+
+    with asyncio.Runner() as runner:
+        yield lambda operations, watch: runner.run(measured(operations, watch))
+
+
+def make_message(kind, name, mid, arguments):
+    return getattr(Message, kind)(name, *arguments, mid=mid)
+
+
+def copy_message(message):
+    return Message(message.mtype, message.name, *message.arguments)
+
+
+def make_workloads():
+    workloads = measure_codec(Message.parse, bytes, make_message, copy_message, b"\n")
+    workloads.update(
+        {
+            # It has one kind of request: what others do in three ways is one here.
+            "blocking": in_loop(ask),
+            "future": in_loop(ask),
+            "callback": in_loop(ask),
+            "threads-8": in_loop(functools.partial(ask_in_tasks, 8)),
+            "clients-100": in_loop(ask_all, 100),
+            "clients-1000": in_loop(ask_all, 1000),
+            "flood": in_loop(receive_flood, client_class=Counter),
+            "informs": in_loop(receive_informs),
+            "connect-1000": connecting,
+            "memory": memory,
+            "import": measure_imports("aiokatcp"),
+        }
+    )
+    for window in 100, 1000:
+        together = in_loop(functools.partial(ask_together, window))
+        workloads[f"future-{window}"] = workloads[f"callback-{window}"] = together
+    for kind in PAYLOAD_KINDS:
+        payload = make_named_payload(kind)
+        workloads["send-" + kind] = in_loop(functools.partial(send_payload, payload))
+        play = functools.partial(fetch_payload, kind, len(payload))
+        workloads["fetch-" + kind] = in_loop(play)
+    return workloads
+
+
+options = parse_options()
+serve(
+    make_workloads(),
+    options.port,
+    {name: importlib.metadata.version(name) for name in ("aiokatcp", "katcp-codec")},
+)
