@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, TextIO
 
 from . import environments
-from .competitor import Competitor
-from .report import HEADER, format_row, summarise
+from .competitor import AIOKATCP, FLOOR_ASYNCIO, FLOOR_BLOCKING, OLD, OURS, Competitor
+from .plot import draw
+from .report import HEADER, format_glance, format_row, summarise
 from .rounds import Arena, Plan
 from .server import make_command, running_server
-from .workloads import WORKLOADS, Workload
+from .workloads import WORKLOADS
 
 CHECKOUT = Path(__file__).parent.parent
 
-FULL = Plan(rounds=9, seconds=0.2, quick=False)
+FULL = Plan(rounds=7, seconds=0.15, quick=False)
 QUICK = Plan(rounds=3, seconds=0.05, quick=True)
 
 
@@ -32,7 +34,14 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="length of a round of each competitor")
     parser.add_argument("--workload", nargs="+", metavar="NAME", choices=names, default=names)
     parser.add_argument("--list", action="store_true", help="list the workloads")
-    parser.add_argument("--competitor", nargs="+", metavar="NAME", help="only these, and ours")
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        choices=["floor", AIOKATCP, "katcp"],
+        default=[],
+        help="who does not take part",
+    )
+    parser.add_argument("--uvloop", action="store_true", help="ours once more, on uvloop")
     parser.add_argument("--pinning", choices=["pinned", "unpinned", "both"])
     parser.add_argument("--source", type=Path, default=CHECKOUT, help="the checkout that is ours")
     parser.add_argument(
@@ -47,25 +56,29 @@ def parse_options() -> argparse.Namespace:
 
 
 def find_competitors(options: argparse.Namespace) -> list[Competitor]:
-    """Return who can take part; say in a line who cannot, and why."""
+    """Return who takes part; say in a line who cannot, and why."""
     folder = options.environments
     ours, aiokatcp, reason = environments.make_new(folder)
-    competitors = [Competitor("ours", ours, "ours.py", str(options.source.resolve()))]
+    competitors = [
+        Competitor(FLOOR_BLOCKING, ours, "floor_blocking.py"),
+        Competitor(FLOOR_ASYNCIO, ours, "floor_asyncio.py"),
+        Competitor(OURS, ours, "ours.py", str(options.source.resolve())),
+    ]
+    if options.uvloop:
+        uvloop = Competitor("ours on uvloop", ours, "ours.py", str(options.source.resolve()), True)
+        competitors.append(uvloop)
     for also in options.also:
         competitors.append(Competitor(also.resolve().name, ours, "ours.py", str(also.resolve())))
-    try:
-        old = environments.make_old(folder)
-        competitors.append(Competitor("katcp 0.9.3", old, "old_katcp.py"))
-    except environments.Missing as missing:
-        print(f"without katcp 0.9.3: {missing}", file=sys.stderr)
     if aiokatcp is None:
-        print(f"without aiokatcp: {reason}", file=sys.stderr)
+        print(f"without {AIOKATCP}: {reason}", file=sys.stderr)
     else:
-        competitors.append(Competitor("aiokatcp", aiokatcp, "aio.py"))
-    competitors.append(Competitor("floor, blocking", ours, "floor_blocking.py"))
-    competitors.append(Competitor("floor, asyncio", ours, "floor_asyncio.py"))
-    wanted = options.competitor
-    return [one for one in competitors if not wanted or one.name in wanted or one.name == "ours"]
+        competitors.append(Competitor(AIOKATCP, aiokatcp, "aio.py"))
+    try:
+        competitors.append(Competitor(OLD, environments.make_old(folder), "old_katcp.py"))
+    except environments.Missing as missing:
+        print(f"without {OLD}: {missing}", file=sys.stderr)
+    left_out = options.without
+    return [one for one in competitors if not one.name.startswith(tuple(left_out))]
 
 
 def choose_processors(options: argparse.Namespace) -> list[Optional[tuple[int, int]]]:
@@ -79,24 +92,44 @@ def choose_processors(options: argparse.Namespace) -> list[Optional[tuple[int, i
     return {"pinned": [pair], "unpinned": [None], "both": [pair, None]}[pinning]
 
 
-def measure(arena: Arena, workloads: list[Workload], plan: Plan) -> Iterator[dict[str, Any]]:
-    """Measure one workload after the other; show each as soon as it is known."""
-    print(HEADER)
-    for workload in workloads:
-        row = summarise(workload, arena.measure(workload, plan))
-        print(format_row(row), flush=True)
-        yield row
+def measure_all(
+    options: argparse.Namespace, competitors: list[Competitor], log: TextIO
+) -> Iterator[dict[str, Any]]:
+    """Give a table for each way to use the processors."""
+    server = make_command(options.environments)
+    for pair in choose_processors(options):
+        server_cpu, cpu = pair or (None, None)
+        with contextlib.ExitStack() as stack:
+            port = stack.enter_context(running_server(server, server_cpu))
+            arena = stack.enter_context(Arena(competitors, port, cpu, log))
+            title = "pinned" if pair else "unpinned"
+            print(f"\n{title}: {json.dumps(arena.versions)}\n\n{HEADER}")
+            rows = list(measure(arena, options))
+            print(f"\n{title}\n\n{format_glance(rows)}", flush=True)
+            yield {"title": title, "versions": arena.versions, "rows": rows}
+
+
+def measure(arena: Arena, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Give the row of one workload after the other; show it as soon as it is known."""
+    usual = QUICK if options.quick else FULL
+    plan = Plan(options.rounds or usual.rounds, options.seconds or usual.seconds, usual.quick)
+    for workload in WORKLOADS:
+        if workload.name in options.workload:
+            row = summarise(workload, arena.measure(workload, plan))
+            print(format_row(row), flush=True)
+            yield row
 
 
 def describe_machine() -> dict[str, Any]:
-    processor = platform.processor() or platform.machine()
+    """Return when and on what is measured."""
     with open("/proc/cpuinfo") as cpuinfo:
         models = [line.split(":", 1)[1].strip() for line in cpuinfo if "model name" in line]
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "system": platform.platform(),
-        "processor": models[0] if models else processor,
+        "processor": models[0] if models else platform.machine(),
         "processors": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg(),
     }
 
 
@@ -106,22 +139,16 @@ def main() -> None:
         for workload in WORKLOADS:
             print(f"{workload.name:<22} {workload.title}")
         return
-    plan = QUICK if options.quick else FULL
-    plan = Plan(options.rounds or plan.rounds, options.seconds or plan.seconds, plan.quick)
     options.environments.mkdir(parents=True, exist_ok=True)
     competitors = find_competitors(options)
-    server = make_command(options.environments)
-    workloads = [workload for workload in WORKLOADS if workload.name in options.workload]
-    report: dict[str, Any] = {"machine": describe_machine(), "server": server, "tables": []}
-    for pair in choose_processors(options):
-        server_cpu, cpu = pair or (None, None)
-        title = "pinned" if pair else "unpinned"
-        with running_server(server, server_cpu) as port, Arena(competitors, port, cpu) as arena:
-            report["versions"] = arena.versions
-            print(f"\n{title}: {json.dumps(arena.versions)}\n")
-            report["tables"].append({"title": title, "rows": [*measure(arena, workloads, plan)]})
+    machine = describe_machine()
+    print(json.dumps(machine))
+    with (options.environments / "workers.log").open("w") as log:
+        tables = list(measure_all(options, competitors, log))
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1))
+        options.json.write_text(json.dumps({"machine": machine, "tables": tables}, indent=1))
+    if options.plot:
+        draw(tables, options.plot)
 
 
 main()

@@ -9,9 +9,16 @@ import subprocess
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, TextIO
 
 WORKERS = Path(__file__).parent / "workers"
+
+# Their names in the tables.
+OURS = "ours"
+OLD = "katcp 0.9.3"
+AIOKATCP = "aiokatcp"
+FLOOR_BLOCKING = "floor, blocking"
+FLOOR_ASYNCIO = "floor, asyncio"
 
 # Whoever has not answered after this many seconds is out.
 PATIENCE = 300.0
@@ -29,6 +36,7 @@ class Competitor:
     python: str
     program: str
     source: Optional[str] = None
+    uvloop: bool = False
 
     def command(self, port: int, cpu: Optional[int]) -> list[str]:
         """Return the command that starts it."""
@@ -37,6 +45,8 @@ class Competitor:
             command += ["--cpu", str(cpu)]
         if self.source is not None:
             command += ["--source", self.source]
+        if self.uvloop:
+            command += ["--uvloop"]
         return command
 
 
@@ -62,9 +72,8 @@ class Worker:
         self._call({"do": "open", "workload": workload})
 
     def round(self, operations: int) -> dict[str, float]:
-        """Do so many operations and return ``amount`` and ``cpu`` of one."""
-        answer = self._call({"do": "round", "operations": operations})
-        return {key: answer[key] / operations for key in ("amount", "cpu")}
+        """Do so many operations and return ``amount`` and ``cpu`` of all."""
+        return self._call({"do": "round", "operations": operations})
 
     def close(self) -> None:
         """Stop the clients."""
@@ -94,14 +103,15 @@ class Worker:
 
 
 @contextlib.contextmanager
-def running(competitor: Competitor, port: int, cpu: Optional[int]) -> Iterator[Worker]:
-    """Give the worker of a competitor; its process ends afterwards."""
+def running(competitor: Competitor, port: int, cpu: Optional[int], log: TextIO) -> Iterator[Worker]:
+    """Give the worker of a competitor; its process ends afterwards, what it said is in *log*."""
     # Nobody's PYTHONPATH decides which katcp is measured.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     process = subprocess.Popen(
         competitor.command(port, cpu),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=log,
         text=True,
         env=environment,
     )

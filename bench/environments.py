@@ -11,7 +11,7 @@ from typing import Optional
 
 OLD_KATCP = ["katcp==0.9.3", "tornado==4.5.3"]
 AIOKATCP = ["aiokatcp==2.3.0"]
-OURS = ["tornado>=6.1", "future"]
+OURS = ["tornado>=6.1", "future", "uvloop"]
 
 # The newest first: ours and aiokatcp run on the first that both can be installed for.
 NEW_PYTHONS = ["3.13", "3.12", "3.11"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Optional, TextIO
 
 from .competitor import Competitor, Failed, Worker, running
 from .workloads import Workload
@@ -26,7 +26,10 @@ class Plan:
 
 @dataclass
 class Series:
-    """What one competitor has taken for one operation, in each round."""
+    """What one competitor has taken for one operation, in each round.
+
+    ``cpu`` stays empty where something else than time is measured.
+    """
 
     amounts: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -35,9 +38,12 @@ class Series:
 class Arena:
     """The competitors and the server they meet at."""
 
-    def __init__(self, competitors: list[Competitor], port: int, cpu: Optional[int]) -> None:
+    def __init__(
+        self, competitors: list[Competitor], port: int, cpu: Optional[int], log: TextIO
+    ) -> None:
         self._port = port
         self._cpu = cpu
+        self._log = log
         self._competitors = {competitor.name: competitor for competitor in competitors}
         self._stack = contextlib.ExitStack()
         self._workers: dict[str, Worker] = {}
@@ -94,7 +100,7 @@ class Arena:
         """Return the multiple of *step* that fills a round."""
         steps = 1
         while True:
-            taken = worker.round(steps * step)["amount"] * steps * step
+            taken = worker.round(steps * step)["amount"]
             if taken > seconds / 4:
                 return max(1, round(steps * seconds / taken)) * step
             steps *= 4
@@ -108,20 +114,22 @@ class Arena:
         except Failed as failed:
             self._give_up(name, workload, failed)
             return False
-        series.amounts.append(taken["amount"])
-        series.cpu.append(taken["cpu"])
+        divisor = 1 if workload.whole else count
+        series.amounts.append(taken["amount"] / divisor)
+        if taken["cpu"]:
+            series.cpu.append(taken["cpu"] / divisor)
         return True
 
     def _play_fresh(self, name: str, workload: Workload, count: int) -> dict[str, float]:
-        with running(self._competitors[name], self._port, self._cpu) as worker:
+        with running(self._competitors[name], self._port, self._cpu, self._log) as worker:
             worker.open(workload.name)
             return worker.round(count)
 
     def _give_up(self, name: str, workload: Workload, failed: Failed) -> None:
-        print(f"{name} cannot do {workload.name}: {failed}", file=sys.stderr)
+        print(f"{name} cannot do {workload.name}: {failed}; see {self._log.name}", file=sys.stderr)
         self._start(name)
 
     def _start(self, name: str) -> None:
         """Start the process of a competitor; one that ran before is left to its end."""
-        context = running(self._competitors[name], self._port, self._cpu)
+        context = running(self._competitors[name], self._port, self._cpu, self._log)
         self._workers[name] = self._stack.enter_context(context)

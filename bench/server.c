@@ -10,8 +10,9 @@
  *     ?flood N        !flood ok, then N sensor-status informs of 60 bytes that nobody asked for
  *     ?fetch KIND     !fetch ok <1 MiB>; KIND: plain, escaped-16, escaped-2 or zeros
  *     ?swallow ...    !swallow ok, however large the argument
+ *     ?silent         nothing, ever
  *
- * Anything else is answered with !name invalid. bench/server.py says the same in Python.
+ * Anything else is answered with !name invalid. bench/server_fallback.py does the same in Python.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -218,6 +219,8 @@ static void answer(struct connection *c, const char *line, size_t size) {
     char reply[256];
     bool known = is_named(name, name_size, "echo") || is_named(name, name_size, "swallow") ||
                  is_named(name, name_size, "flood");
+    if (is_named(name, name_size, "silent"))
+        return;
     if (is_named(name, name_size, "informs")) {
         send_informs(c, id, id_size, strtoul(argument, NULL, 10));
     } else if (is_named(name, name_size, "fetch")) {

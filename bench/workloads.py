@@ -24,10 +24,12 @@ class Workload:
         What the workers call it.
     title : str
         What people call it; what one operation is.
-    old, aio : Target or None
-        Against katcp 0.9.3 and against aiokatcp.
+    old, aio, floor : Target or None
+        Against katcp 0.9.3, aiokatcp and the bare blocking socket.
     step : int
         The number of operations is a multiple of this.
+    whole : bool
+        The amount is of a round as a whole, and not of each of its operations.
     operations, quick_operations : int or None
         That many operations in a round; None: as many as fill the wanted time.
     unit : str
@@ -42,7 +44,9 @@ class Workload:
     title: str
     old: Optional[Target] = None
     aio: Optional[Target] = None
+    floor: Optional[Target] = None
     step: int = 1
+    whole: bool = False
     operations: Optional[int] = None
     quick_operations: Optional[int] = None
     unit: str = "seconds"
@@ -70,7 +74,13 @@ def _codec(kind: str, title: str, parse: tuple, serialise: tuple) -> list[Worklo
 
 
 WORKLOADS = [
-    Workload("blocking", "blocking_request, one by one", Target(4, 8), Target(2, 4.5)),
+    Workload(
+        "blocking",
+        "blocking_request, one by one",
+        Target(4, 8),
+        Target(2, 4.5),
+        floor=Target(0, 0.75),
+    ),
     Workload("future", "await future_request, one by one", Target(2.3, 3), Target(1.1, 1.3)),
     Workload("callback", "callback_request, one by one", Target(2.2, 2.8), Target(1.2, 1.45)),
     Workload("threads-8", "8 threads on one client", Target(2.3, 4), Target(1.4, 2.2), step=8),
@@ -97,7 +107,7 @@ WORKLOADS = [
         "inform to its handler",
         Target(20, 35),
         Target(9, 15),
-        operations=100_000,
+        operations=30_000,
         quick_operations=10_000,
     ),
     Workload(
@@ -135,9 +145,25 @@ WORKLOADS = [
         Target(2, 3),
         Target(20, 40),
         operations=1000,
-        quick_operations=200,
         unit="bytes",
         fresh=True,
+    ),
+    Workload("pending-1000", "one by one, 1000 others pending"),
+    Workload(
+        "timer-99",
+        "1 ms timer in a flood, 99th percentile",
+        whole=True,
+        operations=50_000,
+        quick_operations=10_000,
+        limit=0.002,
+    ),
+    Workload(
+        "timer-worst",
+        "1 ms timer in a flood, latest",
+        whole=True,
+        operations=50_000,
+        quick_operations=10_000,
+        limit=0.03,
     ),
     Workload("import", "import", Target(1.3, 1.8), Target(0.85, 1.2), operations=1),
 ]

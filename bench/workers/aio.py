@@ -7,7 +7,14 @@ import importlib.metadata
 import aiokatcp
 from aiokatcp import Message
 from lines import PAYLOAD_KINDS, make_named_payload
-from worker import measure_codec, measure_imports, parse_options, resident_bytes, serve
+from worker import (
+    collect_lateness,
+    measure_codec,
+    measure_imports,
+    parse_options,
+    resident_bytes,
+    serve,
+)
 
 HOST = "127.0.0.1"
 
@@ -68,6 +75,15 @@ async def ask(clients, operations):
     [client] = clients
     for _ in range(operations):
         await client.request("echo", b"1")
+
+
+async def ask_beside_pending(clients, operations):
+    """Ask one by one, while 1000 other requests wait for replies that never come."""
+    [client] = clients
+    if not hasattr(client, "silenced"):
+        silenced = [client.request("silent") for _ in range(1000)]
+        client.silenced = asyncio.gather(*silenced, return_exceptions=True)
+    await ask(clients, operations)
 
 
 async def ask_together(window, clients, operations):
@@ -134,6 +150,20 @@ def memory(port):
         yield lambda operations, watch: runner.run(measured(operations, watch))
 
 
+def timer(port, part):
+    """How late a 1 ms timer is while informs are read; *part* of the times it was not as late."""
+
+    async def measured(clients, operations, watch):
+        flood = asyncio.ensure_future(receive_flood(clients, operations))
+        lateness = await collect_lateness(asyncio.sleep, flood)
+        watch.amount = lateness[int(part * (len(lateness) - 1))]
+
+    with asyncio.Runner() as runner:
+        clients = runner.run(connect(port, 1, Counter))
+        yield lambda operations, watch: runner.run(measured(clients, operations, watch))
+        runner.run(disconnect(clients))
+
+
 def make_message(kind, name, mid, arguments):
     return getattr(Message, kind)(name, *arguments, mid=mid)
 
@@ -155,6 +185,9 @@ def make_workloads():
             "clients-1000": in_loop(ask_all, 1000),
             "flood": in_loop(receive_flood, client_class=Counter),
             "informs": in_loop(receive_informs),
+            "pending-1000": in_loop(ask_beside_pending),
+            "timer-99": functools.partial(timer, part=0.99),
+            "timer-worst": functools.partial(timer, part=1),
             "connect-1000": connecting,
             "memory": memory,
             "import": measure_imports("aiokatcp"),

@@ -11,7 +11,7 @@ from lines import PAYLOAD_KINDS, make_named_payload
 from tornado import gen
 from tornado.concurrent import Future
 from tornado.ioloop import IOLoop
-from worker import measure_codec, resident_bytes
+from worker import collect_lateness, measure_codec, resident_bytes
 
 import katcp
 from katcp import Message
@@ -168,6 +168,16 @@ def ask_callback(clients, operations):
     return done
 
 
+async def ask_beside_pending(clients, operations):
+    """Ask one by one, while 1000 other requests wait for replies that never come."""
+    [client] = clients
+    if not hasattr(client, "silenced"):
+        client.silenced = True
+        for _ in range(1000):
+            client.callback_request(Message.request("silent"), timeout=PATIENCE)
+    await ask_future(clients, operations)
+
+
 async def ask_future_together(window, clients, operations):
     [client] = clients
     for _ in range(operations // window):
@@ -261,6 +271,24 @@ def memory(port):
     ioloop.close()
 
 
+def timer(port, part):
+    """How late a 1 ms timer is while informs are read; *part* of the times it was not as late."""
+    ioloop = IOLoop(make_current=False)
+    clients = ioloop.run_sync(lambda: connect(ioloop, port, 1, Counter))
+
+    def run(operations, watch):
+        async def measured():
+            flood = gen.convert_yielded(receive_flood(clients, operations))
+            lateness = await collect_lateness(gen.sleep, flood)
+            watch.amount = lateness[int(part * (len(lateness) - 1))]
+
+        ioloop.run_sync(measured)
+
+    yield run
+    ioloop.run_sync(lambda: disconnect(clients))
+    ioloop.close()
+
+
 def make_message(kind, name, mid, arguments):
     mid = None if mid is None else str(mid)
     return getattr(Message, kind)(name, *arguments, mid=mid)
@@ -280,6 +308,9 @@ def make_workloads():
             "clients-1000": in_loop(ask_all, 1000),
             "flood": in_loop(receive_flood, client_class=Counter),
             "informs": in_loop(receive_informs),
+            "pending-1000": in_loop(ask_beside_pending),
+            "timer-99": functools.partial(timer, part=0.99),
+            "timer-worst": functools.partial(timer, part=1),
             "connect-1000": connecting,
             "memory": memory,
         }

@@ -6,6 +6,12 @@ from worker import measure_imports, parse_options, serve
 
 options = parse_options()
 sys.path.insert(0, options.source)
+if options.uvloop:
+    import asyncio
+
+    import uvloop
+
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 import tornado  # noqa: E402
 from katcp_client import make_workloads  # noqa: E402

@@ -61,6 +61,7 @@ def parse_options():
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--cpu", type=int)
     parser.add_argument("--source", help="checkout whose katcp is measured")
+    parser.add_argument("--uvloop", action="store_true", help="loops are uvloop's")
     options = parser.parse_args()
     if options.cpu is not None:
         os.sched_setaffinity(0, {options.cpu})
@@ -101,7 +102,18 @@ def do_round(run, operations):
     gc.collect()
     watch = Stopwatch()
     run(operations, watch)
-    return {"amount": watch.amount, "cpu": watch.cpu, "operations": operations}
+    return {"amount": watch.amount, "cpu": watch.cpu}
+
+
+async def collect_lateness(sleep, busy):
+    """Return by how many seconds a 1 ms timer was late, until the future *busy* is done; sorted."""
+    lateness = []
+    while not busy.done():
+        start = time.perf_counter()
+        await sleep(0.001)
+        lateness.append(time.perf_counter() - start - 0.001)
+    await busy
+    return sorted(lateness)
 
 
 def resident_bytes():
