@@ -146,7 +146,8 @@ def _glance_cells(row: dict[str, Any]) -> list[str]:
 def _glance_cell(result: Optional[dict[str, Any]]) -> str:
     if result is None or "ratio" not in result:
         return ""
-    return f"{_format_ratio(result['ratio'])} {_format_verdict(result)}".strip()
+    cpu = f"(cpu {_format_ratio(result['cpu_ratio'])})" if "cpu_ratio" in result else ""
+    return f"{_format_ratio(result['ratio'])} {cpu} {_format_verdict(result)}".strip()
 
 
 def _count_verdicts(rows: list[dict[str, Any]]) -> str:
@@ -161,7 +162,7 @@ def _count_verdicts(rows: list[dict[str, Any]]) -> str:
 
 
 def _format_verdict(result: dict[str, Any]) -> str:
-    return f"({result['target']}) {result['verdict']}" if "verdict" in result else ""
+    return f"[{result['target']}] {result['verdict']}" if "verdict" in result else ""
 
 
 def _format_ratio(value: Optional[float]) -> str:
