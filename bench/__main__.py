@@ -41,7 +41,14 @@ def parse_options() -> argparse.Namespace:
         default=[],
         help="who does not take part",
     )
-    parser.add_argument("--uvloop", action="store_true", help="ours once more, on uvloop")
+    parser.add_argument(
+        "--with",
+        dest="extra",
+        nargs="+",
+        metavar="PACKAGE",
+        default=[],
+        help="ours once more, where this is installed (uvloop: on it)",
+    )
     parser.add_argument("--pinning", choices=["pinned", "unpinned", "both"])
     parser.add_argument("--source", type=Path, default=CHECKOUT, help="the checkout that is ours")
     parser.add_argument(
@@ -58,27 +65,33 @@ def parse_options() -> argparse.Namespace:
 def find_competitors(options: argparse.Namespace) -> list[Competitor]:
     """Return who takes part; say in a line who cannot, and why."""
     folder = options.environments
-    ours, aiokatcp, reason = environments.make_new(folder)
+    version = environments.choose_version(folder)
+    ours = environments.make_ours(folder, version)
+    source = str(options.source.resolve())
     competitors = [
         Competitor(FLOOR_BLOCKING, ours, "floor_blocking.py"),
         Competitor(FLOOR_ASYNCIO, ours, "floor_asyncio.py"),
-        Competitor(OURS, ours, "ours.py", str(options.source.resolve())),
+        Competitor(OURS, ours, "ours.py", source),
     ]
-    if options.uvloop:
-        uvloop = Competitor("ours on uvloop", ours, "ours.py", str(options.source.resolve()), True)
-        competitors.append(uvloop)
-    for also in options.also:
-        competitors.append(Competitor(also.resolve().name, ours, "ours.py", str(also.resolve())))
-    if aiokatcp is None:
-        print(f"without {AIOKATCP}: {reason}", file=sys.stderr)
-    else:
-        competitors.append(Competitor(AIOKATCP, aiokatcp, "aio.py"))
+    for package in options.extra:
+        python = environments.make_ours(folder, version, package)
+        competitors.append(Competitor(f"with {package}", python, "ours.py", source))
+    for also in map(Path.resolve, options.also):
+        competitors.append(Competitor(also.name, ours, "ours.py", str(also)))
+    competitors += find_rivals(folder, version)
+    return [one for one in competitors if not one.name.startswith(tuple(options.without))]
+
+
+def find_rivals(folder: Path, version: str) -> Iterator[Competitor]:
+    """Give the rivals that can be installed."""
     try:
-        competitors.append(Competitor(OLD, environments.make_old(folder), "old_katcp.py"))
+        yield Competitor(AIOKATCP, environments.make_aiokatcp(folder, version), "aio.py")
+    except environments.Missing as missing:
+        print(f"without {AIOKATCP}: {missing}", file=sys.stderr)
+    try:
+        yield Competitor(OLD, environments.make_old(folder), "old_katcp.py")
     except environments.Missing as missing:
         print(f"without {OLD}: {missing}", file=sys.stderr)
-    left_out = options.without
-    return [one for one in competitors if not one.name.startswith(tuple(left_out))]
 
 
 def choose_processors(options: argparse.Namespace) -> list[Optional[tuple[int, int]]]:
@@ -88,8 +101,9 @@ def choose_processors(options: argparse.Namespace) -> list[Optional[tuple[int, i
     if len(available) < 2:
         print("not pinned: there is but one processor", file=sys.stderr)
         return [None]
-    pair = (available[0], available[1])
-    return {"pinned": [pair], "unpinned": [None], "both": [pair, None]}[pinning]
+    pinned: list[Optional[tuple[int, int]]] = [(available[0], available[1])]
+    tables = {"pinned": pinned, "unpinned": [None], "both": [*pinned, None]}
+    return tables[pinning]
 
 
 def measure_all(

@@ -36,7 +36,6 @@ class Competitor:
     python: str
     program: str
     source: Optional[str] = None
-    uvloop: bool = False
 
     def command(self, port: int, cpu: Optional[int]) -> list[str]:
         """Return the command that starts it."""
@@ -45,8 +44,6 @@ class Competitor:
             command += ["--cpu", str(cpu)]
         if self.source is not None:
             command += ["--source", self.source]
-        if self.uvloop:
-            command += ["--uvloop"]
         return command
 
 

@@ -11,9 +11,9 @@ from typing import Optional
 
 OLD_KATCP = ["katcp==0.9.3", "tornado==4.5.3"]
 AIOKATCP = ["aiokatcp==2.3.0"]
-OURS = ["tornado>=6.1", "future", "uvloop"]
+OURS = ["tornado>=6.1", "future"]
 
-# The newest first: ours and aiokatcp run on the first that both can be installed for.
+# The newest first: ours and aiokatcp run on the first for which both can be installed.
 NEW_PYTHONS = ["3.13", "3.12", "3.11"]
 OLD_PYTHON = "3.9"
 
@@ -64,16 +64,25 @@ def make_old(folder: Path) -> str:
     return make_environment(folder / "old", OLD_PYTHON, OLD_KATCP)
 
 
-def make_new(folder: Path) -> tuple[str, Optional[str], str]:
-    """Return the pythons for ours and for aiokatcp (None: not to be had), and the reason."""
-    reasons = []
+def make_aiokatcp(folder: Path, version: str) -> str:
+    """Return the python that has aiokatcp."""
+    return make_environment(folder / f"aiokatcp-{version}", version, AIOKATCP)
+
+
+def make_ours(folder: Path, version: str, *extras: str) -> str:
+    """Return the python that has what ours needs, and *extras*."""
+    name = "-".join(["ours", version, *extras])
+    return make_environment(folder / name, version, [*OURS, *extras])
+
+
+def choose_version(folder: Path) -> str:
+    """Return the newest Python for aiokatcp and ours; if there is none, the one that runs this."""
     for version in NEW_PYTHONS:
         try:
-            rival = make_environment(folder / f"aiokatcp-{version}", version, AIOKATCP)
+            make_aiokatcp(folder, version)
+            make_ours(folder, version)
         except Missing as missing:
-            reasons.append(str(missing))
-            continue
-        return make_environment(folder / f"ours-{version}", version, OURS), rival, ""
-    running = f"{sys.version_info.major}.{sys.version_info.minor}"
-    ours = make_environment(folder / f"ours-{running}", running, OURS)
-    return ours, None, "; ".join(reasons)
+            print(f"not on Python {version}: {missing}", file=sys.stderr)
+        else:
+            return version
+    return f"{sys.version_info.major}.{sys.version_info.minor}"

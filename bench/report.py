@@ -43,19 +43,19 @@ def verdict(value: float, target: Target) -> str:
 def summarise(workload: Workload, results: dict[str, Series]) -> dict[str, Any]:
     """Return the row of a workload."""
     ours = results.get(OURS)
-    row = {
-        "workload": workload.name,
-        "title": workload.title,
-        "unit": workload.unit,
-        "competitors": {name: _describe(series) for name, series in results.items()},
-    }
+    competitors = {name: _describe(series) for name, series in results.items()}
     if ours is not None:
         for name, series in results.items():
             if name != OURS:
-                row["competitors"][name].update(_compare(workload, name, ours, series))
+                competitors[name].update(_compare(workload, name, ours, series))
         if workload.limit is not None:
-            row["competitors"][OURS].update(_judge(row["competitors"][OURS], workload.limit))
-    return row
+            competitors[OURS].update(_judge(competitors[OURS], workload.limit))
+    return {
+        "workload": workload.name,
+        "title": workload.title,
+        "unit": workload.unit,
+        "competitors": competitors,
+    }
 
 
 def _describe(series: Series) -> dict[str, Any]:

@@ -63,21 +63,19 @@ class Arena:
 
     def measure(self, workload: Workload, plan: Plan) -> dict[str, Series]:
         """Return the series of all competitors that can do *workload*."""
-        series = {
-            name: Series()
-            for name, worker in self._workers.items()
-            if workload.name in worker.workloads
-        }
-        counts = {name: self._prepare(name, workload, plan) for name in series}
+        able = [name for name, one in self._workers.items() if workload.name in one.workloads]
+        prepared = {name: self._prepare(name, workload, plan) for name in able}
+        counts = {name: count for name, count in prepared.items() if count is not None}
+        series = {name: Series() for name in counts}
         for turn in range(plan.rounds):
-            names = [name for name in series if counts[name] is not None]
-            # Nobody always comes after the same one.
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            names = list(counts)
+            for position in range(len(names)):
+                # Nobody always comes after the same one.
+                name = names[(turn + position) % len(names)]
                 if not self._play(name, workload, counts[name], series[name]):
-                    counts[name] = None
-        for name, count in counts.items():
-            if count is not None and not workload.fresh:
-                self._workers[name].close()
+                    del counts[name]
+        for name in counts:
+            self._close(name, workload)
         return {name: one for name, one in series.items() if one.amounts}
 
     def _prepare(self, name: str, workload: Workload, plan: Plan) -> Optional[int]:
@@ -105,12 +103,13 @@ class Arena:
                 return max(1, round(steps * seconds / taken)) * step
             steps *= 4
 
-    def _play(self, name: str, workload: Workload, count: Optional[int], series: Series) -> bool:
+    def _play(self, name: str, workload: Workload, count: int, series: Series) -> bool:
         """Do one round; return whether there may be another."""
-        assert count is not None
         try:
-            taken = self._play_fresh(name, workload, count) if workload.fresh else None
-            taken = taken or self._workers[name].round(count)
+            if workload.fresh:
+                taken = self._play_fresh(name, workload, count)
+            else:
+                taken = self._workers[name].round(count)
         except Failed as failed:
             self._give_up(name, workload, failed)
             return False
@@ -124,6 +123,13 @@ class Arena:
         with running(self._competitors[name], self._port, self._cpu, self._log) as worker:
             worker.open(workload.name)
             return worker.round(count)
+
+    def _close(self, name: str, workload: Workload) -> None:
+        if not workload.fresh:
+            try:
+                self._workers[name].close()
+            except Failed as failed:
+                self._give_up(name, workload, failed)
 
     def _give_up(self, name: str, workload: Workload, failed: Failed) -> None:
         print(f"{name} cannot do {workload.name}: {failed}; see {self._log.name}", file=sys.stderr)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+# Must and aim against katcp 0.9.3, must and aim against aiokatcp.
+Figures = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True)
 class Target:
@@ -54,8 +57,8 @@ class Workload:
     limit: Optional[float] = None
 
 
-def _payload(kind: str, title: str, send: tuple, fetch: tuple) -> list[Workload]:
-    """Return two rows; *send* and *fetch* are (old must, old aim, aio must, aio aim)."""
+def _payload(kind: str, title: str, send: Figures, fetch: Figures) -> list[Workload]:
+    """Return two rows."""
     rows = [("send", "sent", send), ("fetch", "received", fetch)]
     return [
         Workload(
@@ -65,8 +68,8 @@ def _payload(kind: str, title: str, send: tuple, fetch: tuple) -> list[Workload]
     ]
 
 
-def _codec(kind: str, title: str, parse: tuple, serialise: tuple) -> list[Workload]:
-    """Return two rows; figures as for `_payload`."""
+def _codec(kind: str, title: str, parse: Figures, serialise: Figures) -> list[Workload]:
+    """Return two rows."""
     return [
         Workload(f"{way}-{kind}", f"{way} {title}", Target(*figures[:2]), Target(*figures[2:]))
         for way, figures in [("parse", parse), ("serialise", serialise)]

@@ -61,7 +61,6 @@ def parse_options():
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--cpu", type=int)
     parser.add_argument("--source", help="checkout whose katcp is measured")
-    parser.add_argument("--uvloop", action="store_true", help="loops are uvloop's")
     options = parser.parse_args()
     if options.cpu is not None:
         os.sched_setaffinity(0, {options.cpu})
