@@ -101,9 +101,8 @@ def choose_processors(options: argparse.Namespace) -> list[Optional[tuple[int, i
     if len(available) < 2:
         print("not pinned: there is but one processor", file=sys.stderr)
         return [None]
-    pinned: list[Optional[tuple[int, int]]] = [(available[0], available[1])]
-    tables = {"pinned": pinned, "unpinned": [None], "both": [*pinned, None]}
-    return tables[pinning]
+    ways = {"pinned": [True], "unpinned": [False], "both": [True, False]}[pinning]
+    return [(available[0], available[1]) if pinned else None for pinned in ways]
 
 
 def measure_all(

@@ -258,7 +258,9 @@ static bool receive(struct connection *c) {
             c->input = must(realloc(c->input, c->input_size));
         }
         size_t room = c->input_size - c->input_used - 1;
-        ssize_t size = recv(c->socket, c->input + c->input_used, room < READ_SIZE ? room : READ_SIZE, 0);
+        if (room > READ_SIZE)
+            room = READ_SIZE;
+        ssize_t size = recv(c->socket, c->input + c->input_used, room, 0);
         if (size == 0 || (size < 0 && errno != EAGAIN))
             return false;
         if (size < 0)

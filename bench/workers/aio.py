@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 
 import aiokatcp
+import asyncio_workloads
 from aiokatcp import Message
 from lines import PAYLOAD_KINDS, make_named_payload
 from worker import (
@@ -12,7 +13,6 @@ from worker import (
     measure_codec,
     measure_imports,
     parse_options,
-    resident_bytes,
     serve,
 )
 
@@ -51,24 +51,8 @@ async def disconnect(clients):
         await client.wait_closed()
 
 
-def in_loop(play, count=1, client_class=aiokatcp.Client):
-    """Return the workload that awaits ``play(clients, operations)``."""
-
-    def workload(port):
-        with asyncio.Runner() as runner:
-            clients = runner.run(connect(port, count, client_class))
-
-            def run(operations, watch):
-                async def timed():
-                    with watch:
-                        await play(clients, operations)
-
-                runner.run(timed())
-
-            yield run
-            runner.run(disconnect(clients))
-
-    return workload
+in_loop = functools.partial(asyncio_workloads.in_loop, connect, disconnect)
+connect_counters = functools.partial(connect, client_class=Counter)
 
 
 async def ask(clients, operations):
@@ -127,29 +111,6 @@ async def fetch_payload(kind, size, clients, operations):
         assert len(argument) == size
 
 
-def connecting(port):
-    async def timed(operations, watch):
-        with watch:
-            clients = await connect(port, operations)
-        await disconnect(clients)
-
-    with asyncio.Runner() as runner:
-        yield lambda operations, watch: runner.run(timed(operations, watch))
-
-
-def memory(port):
-    async def measured(operations, watch):
-        # What the first client brings in belongs to the process.
-        first = await connect(port, 1)
-        before = resident_bytes()
-        clients = await connect(port, operations)
-        watch.amount = resident_bytes() - before
-        await disconnect(first + clients)
-
-    with asyncio.Runner() as runner:
-        yield lambda operations, watch: runner.run(measured(operations, watch))
-
-
 def timer(port, part):
     """How late a 1 ms timer is while informs are read; *part* of the times it was not as late."""
 
@@ -159,7 +120,7 @@ def timer(port, part):
         watch.amount = lateness[int(part * (len(lateness) - 1))]
 
     with asyncio.Runner() as runner:
-        clients = runner.run(connect(port, 1, Counter))
+        clients = runner.run(connect_counters(port, 1))
         yield lambda operations, watch: runner.run(measured(clients, operations, watch))
         runner.run(disconnect(clients))
 
@@ -183,13 +144,13 @@ def make_workloads():
             "threads-8": in_loop(functools.partial(ask_in_tasks, 8)),
             "clients-100": in_loop(ask_all, 100),
             "clients-1000": in_loop(ask_all, 1000),
-            "flood": in_loop(receive_flood, client_class=Counter),
+            "flood": asyncio_workloads.in_loop(connect_counters, disconnect, receive_flood),
             "informs": in_loop(receive_informs),
             "pending-1000": in_loop(ask_beside_pending),
             "timer-99": functools.partial(timer, part=0.99),
             "timer-worst": functools.partial(timer, part=1),
-            "connect-1000": connecting,
-            "memory": memory,
+            "connect-1000": asyncio_workloads.connecting(connect, disconnect),
+            "memory": asyncio_workloads.memory(connect, disconnect),
             "import": measure_imports("aiokatcp"),
         }
     )

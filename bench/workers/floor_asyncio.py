@@ -1,9 +1,11 @@
 """The floor for programs with a loop: a bare protocol that does the exchange and parses nothing."""
 
 import asyncio
+import functools
 
+import asyncio_workloads
 from lines import PAYLOAD_KINDS, escape, make_named_payload
-from worker import parse_options, resident_bytes, serve
+from worker import parse_options, serve
 
 
 class Lines(asyncio.Protocol):
@@ -44,24 +46,7 @@ async def disconnect(clients):
     await asyncio.sleep(0)
 
 
-def in_loop(play, count=1):
-    """Return the workload that awaits ``play(clients, operations)``."""
-
-    def workload(port):
-        with asyncio.Runner() as runner:
-            clients = runner.run(connect(port, count))
-
-            def run(operations, watch):
-                async def timed():
-                    with watch:
-                        await play(clients, operations)
-
-                runner.run(timed())
-
-            yield run
-            runner.run(disconnect(clients))
-
-    return workload
+in_loop = functools.partial(asyncio_workloads.in_loop, connect, disconnect)
 
 
 def exchange(request, window=1):
@@ -94,28 +79,6 @@ async def ask_all(clients, operations):
     await asyncio.gather(*[ask([client], operations // len(clients)) for client in clients])
 
 
-def connecting(port):
-    async def timed(operations, watch):
-        with watch:
-            clients = await connect(port, operations)
-        await disconnect(clients)
-
-    with asyncio.Runner() as runner:
-        yield lambda operations, watch: runner.run(timed(operations, watch))
-
-
-def memory(port):
-    async def measured(operations, watch):
-        first = await connect(port, 1)
-        before = resident_bytes()
-        clients = await connect(port, operations)
-        watch.amount = resident_bytes() - before
-        await disconnect(first + clients)
-
-    with asyncio.Runner() as runner:
-        yield lambda operations, watch: runner.run(measured(operations, watch))
-
-
 ECHO = b"?echo[1] 1\n"
 
 workloads = {
@@ -125,8 +88,8 @@ workloads = {
     "clients-1000": in_loop(ask_all, 1000),
     "flood": in_loop(burst(b"?flood[1] %d\n")),
     "informs": in_loop(burst(b"?informs[1] %d\n")),
-    "connect-1000": connecting,
-    "memory": memory,
+    "connect-1000": asyncio_workloads.connecting(connect, disconnect),
+    "memory": asyncio_workloads.memory(connect, disconnect),
 }
 for window in 100, 1000:
     together = in_loop(exchange(ECHO, window))
