@@ -3,11 +3,14 @@ r"""How messages are read: bytes to lines, and a line to a message.
 Strategy
 --------
 `LineSplitter` cuts the stream, however it arrives, at ``\n`` and ``\r`` and
-searches only the new bytes, so a line of n bytes costs O(n). `MessageParser`
-splits a line at its blanks and looks the head (``!sensor-value``) up in a
-table of heads seen before. Arguments without a backslash are done then; the
-others are unescaped with one `bytes.replace` per escape; long ones block by
-block, as they are escaped.
+searches only the new bytes, so a line of n bytes costs O(n). It also looks, in
+a whole chunk at once, whether there is anything special in its lines.
+
+`MessageParser` splits a plain line into its words with one `bytes.split`, and
+looks the head (``!sensor-value``) up in a table of heads seen before. That is
+all. What is special is looked for in other lines only: an argument with a
+backslash is unescaped with one `bytes.replace` for each kind of escape that it
+holds; a long one block by block, as it was escaped.
 
 The rules that are enforced here are those of protocol.md, sections 1 and 2:
 
@@ -34,19 +37,33 @@ from .message import (
     shorten,
 )
 
-# While an argument is unescaped, its escaped backslashes are kept as NUL and
-# its escaped NULs as backslash: neither byte can stand there any more. In the
-# end the two are swapped.
-_SWAP_NUL_AND_BACKSLASH = bytes.maketrans(b"\0\\", b"\\\0")
-_WIRE_BLOCK_SIZE = 2 * BLOCK_SIZE
-_UNESCAPES = (
-    (b"\\_", b" "),
-    (b"\\n", b"\n"),
-    (b"\\r", b"\r"),
-    (b"\\e", b"\x1b"),
-    (b"\\t", b"\t"),
-    (b"\\@", b""),
+_NUL, _TAB, _LINE_FEED, _CARRIAGE_RETURN, _ESCAPE, _SPACE, _BACKSLASH, _CLOSING_BRACKET = (
+    b"\0\t\n\r\x1b \\]"
 )
+
+# Plain lines hold none of these: what has a meaning in an argument, and all
+# white space of bytes.split() but the space and the line feed between them.
+# What holds none of these is returned as it is by translate() with the marks.
+_NOT_PLAIN = b"\\\0\r\x1b\t\v\f"
+_MARK_NOT_PLAIN = bytes.maketrans(_NOT_PLAIN, b"." * len(_NOT_PLAIN))
+# No plain line is less than this: none is empty or begins with a space.
+_FIRST_PLAIN = b"!"
+# From this size on it pays to split off the first words and to look whether
+# there are more.
+_LONG_SIZE = 1000
+_LAST_MID = b"%d" % MAX_MID
+
+_WIRE_BLOCK_SIZE = 2 * BLOCK_SIZE
+# Whether a block holds escaped backslashes is mostly seen at its beginning.
+_SAMPLE_SIZE = 1024
+_UNESCAPES = {
+    b"\\_": b" ",
+    b"\\0": b"\0",
+    b"\\n": b"\n",
+    b"\\r": b"\r",
+    b"\\e": b"\x1b",
+    b"\\t": b"\t",
+}
 
 # Heads without id ("!sensor-value") that were checked before, with their
 # meaning. A server may send any names: the table keeps short ones only and
@@ -67,11 +84,19 @@ class LineSplitter:
     overflowed : bool
         Whether a line was longer than the limit. That line and what follows
         it are lost; nothing more should be fed.
+    plain : bool
+        Whether all lines that `feed` returned last are plain: none is blank
+        or begins with a space, and none holds a backslash, a raw special byte
+        or white space other than spaces. `MessageParser.parse_plain` reads
+        such lines. False does not say that a line is not plain.
     """
 
     def __init__(self) -> None:
         self.overflowed = False
+        self.plain = True
         self._tail = bytearray()
+        # Whether the pieces that the tail came from were plain.
+        self._tail_is_plain = True
 
     @property
     def pending(self) -> bytes:
@@ -96,17 +121,25 @@ class LineSplitter:
         """
         # Only the new bytes are searched: a line of n bytes costs O(n)
         # however many pieces it arrives in.
-        head, *rest = data.replace(b"\r", b"\n").split(b"\n")
-        self._tail += head
-        if not rest:
+        plain = _holds_plain_lines(data)
+        if _CARRIAGE_RETURN in data:
+            data = data.replace(b"\r", b"\n")
+        if _LINE_FEED not in data:
+            self._tail += data
+            self._tail_is_plain = self._tail_is_plain and plain
             self.overflowed = max_size is not None and len(self._tail) >= max_size
             return []
-        lines = [bytes(self._tail), *rest[:-1]]
-        self._tail = bytearray(rest[-1])
+        lines = data.split(b"\n")
+        if self._tail:
+            self._tail += lines[0]
+            lines[0] = bytes(self._tail)
+        self._tail = bytearray(lines.pop())
+        self.plain = self._tail_is_plain and plain and min(lines) >= _FIRST_PLAIN
+        self._tail_is_plain = plain
         # No line can be too large unless all of it together is.
         if max_size is not None and len(lines[0]) + len(data) >= max_size:
             lines = self._up_to_overflow(lines, max_size)
-        return [line for line in lines if line.strip(b" \t")]
+        return lines if self.plain else [line for line in lines if line.strip(b" \t")]
 
     def _up_to_overflow(self, lines: list[bytes], max_size: int) -> list[bytes]:
         """Return the lines before the first that is too large, if one is."""
@@ -161,23 +194,81 @@ class MessageParser:
         """
         if not isinstance(line, bytes):
             line = _line_as_bytes(line)
-        if b"\n" in line or b"\r" in line:
+        if line >= _FIRST_PLAIN and _holds_plain_lines(line) and _LINE_FEED not in line:
+            return self.parse_plain(line)
+        if _LINE_FEED in line or _CARRIAGE_RETURN in line:
             line = _without_terminator(line)
-        if b"\0" in line or b"\x1b" in line:
+        if _NUL in line or _ESCAPE in line:
             raise _special_error(line)
-        spaced = line.replace(b"\t", b" ") if b"\t" in line else line
-        head, *arguments = spaced.split(b" ")
-        if not head:
+        # VT and FF are no white space here: never split() without separator.
+        words = _split(line.replace(b"\t", b" "), b" ")
+        if not words[0]:
             raise _head_error(line)
-        if not all(arguments):
-            arguments = [argument for argument in arguments if argument]
-        mtype, name, mid = _parse_head(head)
-        if b"\\" in line:
-            arguments = [
-                unescape_argument(argument) if b"\\" in argument else argument
-                for argument in arguments
-            ]
-        return _make_message(mtype, name, arguments, mid)
+        message = _parse_words([word for word in words if word])
+        message.arguments = [
+            unescape_argument(argument) if _BACKSLASH in argument else argument
+            for argument in message.arguments
+        ]
+        return message
+
+    def parse_plain(self, line: bytes) -> Message:
+        """Return the message that *line*, which is known to be plain, holds.
+
+        Parameters
+        ----------
+        line : bytes
+            A line that `LineSplitter.feed` returned and called plain.
+
+        Returns
+        -------
+        Message
+            The same as from `parse`.
+
+        Raises
+        ------
+        KatcpSyntaxError
+            If the line is not a KATCP message; the text says what is wrong.
+        """
+        return _parse_words(line.split() if len(line) < _LONG_SIZE else _split(line))
+
+
+def _holds_plain_lines(data: bytes) -> bool:
+    """Return whether no byte of data is special; of blank lines it knows nothing."""
+    if len(data) < _LONG_SIZE:
+        return data.translate(_MARK_NOT_PLAIN) == data
+    return not any(special in data for special in _NOT_PLAIN)
+
+
+def _split(line: bytes, separator: Optional[bytes] = None) -> list[bytes]:
+    """Split a line, faster than `bytes.split` if its last word is very long."""
+    if len(line) < _LONG_SIZE:
+        return line.split(separator)
+    words = line.split(separator, 2)
+    if _SPACE in words[-1]:
+        words += words.pop().split(separator)
+    return words
+
+
+def _parse_words(words: list[bytes]) -> Message:
+    """Return the message with these words, the head and the escaped arguments."""
+    head = words.pop(0)
+    mid = None
+    found = _heads.get(head)
+    if found is None:
+        base = head
+        if head[-1] == _CLOSING_BRACKET:
+            base, _, mid = head[:-1].partition(b"[")
+            # isdigit() of bytes knows ASCII digits only. Numbers of the same
+            # length are ordered like their texts.
+            if not (
+                mid.isdigit()
+                and mid >= b"1"
+                and (len(mid) < 10 or (len(mid) == 10 and mid <= _LAST_MID))
+            ):
+                raise _head_error(head)
+        found = _heads.get(base) or _check_head(base, head)
+    mtype, name = found
+    return _make_message(mtype, name, words, mid)
 
 
 def unescape_argument(argument: bytes) -> bytes:
@@ -217,32 +308,50 @@ def _blocks(argument: bytes) -> Iterator[bytes]:
 def _unescape_block(block: bytes) -> bytes:
     if block == ESCAPED_ZERO_BLOCK:
         return ZERO_BLOCK
-    # A run of backslashes pairs up from its left end, as replace() does, so
-    # what is left of a run is one backslash that begins another escape.
-    text = block.replace(b"\\\\", b"\0")
-    for escape, plain in _UNESCAPES:
+    if block.find(b"\\\\", 0, _SAMPLE_SIZE) < 0:
+        text = _unescape_kinds(block)
+        if text is not None:
+            return text
+    elif block.find(b"\\0") < 0:
+        # No NUL comes out: meanwhile it stands for the escaped backslashes.
+        text = _unescape_kinds(block.replace(b"\\\\", b"\0"))
+        if text is not None:
+            return text.replace(b"\0", b"\\")
+    return _unescape_one_by_one(block)
+
+
+def _unescape_kinds(block: bytes) -> Optional[bytes]:
+    r"""Unescape all but ``\\\\`` and ``\@``, or return None if the block holds others."""
+    text = block
+    position = text.find(b"\\")
+    while position >= 0:
+        # The kind of escape that comes first is replaced wherever it stands,
+        # also in the second half of an escaped backslash. But then the first
+        # half is never replaced: it is found here in the end, with a second
+        # half or a raw special byte behind it.
+        escape = text[position : position + 2]
+        plain = _UNESCAPES.get(escape)
+        if plain is None:
+            return None
         text = text.replace(escape, plain)
-    backslashes = text.count(b"\\")
-    if backslashes:
-        if backslashes != text.count(b"\\0"):
-            raise _escape_error(block)
-        text = text.replace(b"\\0", b"\\")
-    return text.translate(_SWAP_NUL_AND_BACKSLASH)
+        position = text.find(b"\\", position)
+    return text
 
 
-def _parse_head(head: bytes) -> tuple[int, str, Optional[bytes]]:
-    """Return type, name and id of a message from the first word of its line."""
-    found = _heads.get(head)
-    if found is not None:
-        return (*found, None)
-    mid: Optional[bytes] = None
-    base = head
-    if head.endswith(b"]"):
-        base, _, mid = head[:-1].partition(b"[")
-        if not is_mid(mid):
-            raise _head_error(head)
-    found = _heads.get(base) or _check_head(base, head)
-    return (*found, mid)
+def _unescape_one_by_one(block: bytes) -> bytes:
+    first, *pieces = block.split(b"\\")
+    result = [first]
+    rest = iter(pieces)
+    try:
+        for piece in rest:
+            if piece:
+                result.append(Message.ESCAPE_LOOKUP[piece[:1]] + piece[1:])
+            else:
+                # The split went through an escaped backslash.
+                result.append(b"\\" + next(rest))
+    except (KeyError, StopIteration):
+        raise _escape_error(block) from None
+    return b"".join(result)
 
 
 def _check_head(base: bytes, head: bytes) -> tuple[int, str]:

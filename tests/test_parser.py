@@ -242,6 +242,96 @@ def test_without_a_limit_a_line_may_have_any_size():
     assert not splitter.overflowed
 
 
+# Plain lines.
+
+SPECIAL_PIECES = [b"\\_", b"\t", b"\v", b"\f", b"\0", b"\x1b", b"\r", b"\n", b" ", b"\n ", b"\n\n"]
+
+
+@pytest.mark.parametrize("special", SPECIAL_PIECES, ids=ascii)
+def test_lines_with_something_special_are_not_plain_wherever_they_are_cut(special):
+    for before, after in ((b"", b"?foo a\n"), (b"?foo a", b"b\n"), (b"?foo a b\n", b"#c\n")):
+        data = b"#x\n" + before + special + after
+        for cut in range(len(data) + 1):
+            splitter = LineSplitter()
+            for piece in (data[:cut], data[cut:]):
+                for line in splitter.feed(piece):
+                    alike = outcome(MessageParser().parse, line)
+                    if splitter.plain:
+                        assert outcome(MessageParser().parse_plain, line) == alike, (data, cut)
+                        assert not set(line) & set(b"\\\t\v\f\0\x1b")
+
+
+def test_a_chunk_of_plain_lines_is_plain():
+    splitter = LineSplitter()
+    assert splitter.plain
+    splitter.feed(b"#a b  c \n!d[12] ok\n?e")
+    assert splitter.plain
+    assert splitter.feed(b"f\n") == [b"?ef"]
+    assert splitter.plain
+
+
+def test_a_line_is_as_plain_as_the_pieces_it_came_from():
+    splitter = LineSplitter()
+    splitter.feed(b"#a\\_b\n?c")
+    assert not splitter.plain
+    # The tail "?c" is plain, but it came from a piece that is not.
+    assert splitter.feed(b"d\n?e") == [b"?cd"]
+    assert not splitter.plain
+    assert splitter.feed(b"f") == []
+    assert splitter.feed(b"g\n") == [b"?efg"]
+    assert splitter.plain
+    splitter.feed(b"?h \\")
+    splitter.feed(b"_")
+    assert splitter.feed(b"i\n") == [b"?h \\_i"]
+    assert not splitter.plain
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"?foo",
+        b"?foo ",
+        b"#foo  a   b ",
+        b"!foo[12] ok",
+        b"!foo[2147483647]  ok \xff\x1c\x85\xa0",
+        b"?foo[2147483648]",
+        b"?foo[9999999999]",
+        b"?foo[012]",
+        b"?foo[]",
+        b"?foo[",
+        b"?foo[1",
+        b"?foo]",
+        b"?]",
+        b"]",
+        b"foo a",
+        b"#foo " + b"a" * 5000,
+        b"#foo a " + b"b" * 5000,
+        b"#foo a " + b"b" * 5000 + b" ",
+        b"#foo a  b " + b"c" * 5000 + b" d  e",
+        b"#" + b"foo" * 5000,
+    ],
+    ids=lambda line: ascii(line)[:40],
+)
+def test_a_plain_line_is_read_by_parse_plain_as_by_parse(line):
+    splitter = LineSplitter()
+    assert splitter.feed(line + b"\n") == [line]
+    assert splitter.plain
+    expected = read_by_the_grammar(line)
+    for read_line in (MessageParser().parse_plain, MessageParser().parse):
+        found = outcome(read_line, line)
+        if expected is None:
+            assert found.startswith("KatcpSyntaxError: Bad "), found
+        else:
+            assert found == expected
+    assert outcome(MessageParser().parse_plain, line) == outcome(MessageParser().parse, line)
+
+
+def test_a_limit_may_leave_no_line_of_a_plain_chunk():
+    splitter = LineSplitter()
+    assert splitter.feed(b"#abcdefghijk\n#b\n", 10) == []
+    assert splitter.overflowed
+
+
 # A line to a message.
 
 
@@ -282,6 +372,7 @@ def test_without_a_limit_a_line_may_have_any_size():
         (b"?foo \\\0", "Un-escaped special b'\\x00'."),
         (b"?foo a\nb", "Un-escaped special b'\\n'."),
         (b"?foo a\rb\n", "Un-escaped special b'\\r'."),
+        (b"?foo a\rb", "Un-escaped special b'\\r'."),
         (b"?foo\n?bar\n", "Un-escaped special b'\\n'."),
     ],
     ids=lambda value: ascii(value)[:30],
@@ -405,6 +496,32 @@ def long_arguments():
 def test_a_long_argument_is_read_as_the_reference_reads_it():
     for name, wire in long_arguments():
         assert outcome(unescape_argument, wire) == outcome(unescape_byte_by_byte, wire), name
+
+
+def test_escapes_of_all_kinds_are_read_as_the_reference_reads_them():
+    rng = random.Random(6)
+    kinds = [
+        b"\\\\",
+        b"\\_",
+        b"\\0",
+        b"\\n",
+        b"\\r",
+        b"\\e",
+        b"\\t",
+        b"\\@",
+        b"a",
+        b"n",
+        b"_",
+        b"@",
+        b"0",
+    ]
+    for number in range(3000):
+        some = rng.sample(kinds, rng.randrange(1, 6))
+        wire = b"".join(rng.choices(some, k=rng.randrange(1, 30)))
+        if number % 10 == 0:
+            wire = b"a" * 1020 + wire + rng.choice([b"", b"\\", b"\\q", b"\\\\q"])
+        expected = outcome(unescape_byte_by_byte, wire)
+        assert outcome(unescape_argument, wire) == expected, wire
 
 
 def test_random_long_arguments_are_read_as_the_reference_reads_them():
