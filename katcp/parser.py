@@ -37,9 +37,9 @@ from .message import (
     shorten,
 )
 
-_NUL, _TAB, _LINE_FEED, _CARRIAGE_RETURN, _ESCAPE, _SPACE, _BACKSLASH, _CLOSING_BRACKET = (
-    b"\0\t\n\r\x1b \\]"
-)
+# A number is found in bytes several times faster than a bytes of size 1.
+_NUL, _LINE_FEED, _CARRIAGE_RETURN, _ESCAPE = b"\0\n\r\x1b"
+_SPACE, _BACKSLASH, _CLOSING_BRACKET = b" \\]"
 
 # Plain lines hold none of these: what has a meaning in an argument, and all
 # white space of bytes.split() but the space and the line feed between them.
