@@ -30,6 +30,7 @@ from .errors import KatcpClientError, KatcpSyntaxError, KatcpTypeError
 logger = logging.getLogger(__name__)
 
 MAX_MID = 2**31 - 1
+_LAST_MID = b"%d" % MAX_MID
 
 # protocol.md, section 2: "Those seven bytes must be escaped in an argument".
 # The backslash comes first, or it would escape the escapes.
@@ -460,12 +461,10 @@ def is_mid(mid: bytes) -> bool:
     -------
     bool
     """
-    # isdigit() of bytes knows ASCII digits only. The length is looked at
-    # first: a number of a megabyte is never converted.
+    # isdigit() of bytes knows ASCII digits only. Numbers of the same length
+    # are ordered like their texts.
     return (
-        mid.isdigit()
-        and not mid.startswith(b"0")
-        and (len(mid) < 10 or (len(mid) == 10 and int(mid) <= MAX_MID))
+        mid.isdigit() and mid >= b"1" and (len(mid) < 10 or (len(mid) == 10 and mid <= _LAST_MID))
     )
 
 

@@ -51,7 +51,6 @@ _FIRST_PLAIN = b"!"
 # From this size on it pays to split off the first words and to look whether
 # there are more.
 _LONG_SIZE = 1000
-_LAST_MID = b"%d" % MAX_MID
 
 _WIRE_BLOCK_SIZE = 2 * BLOCK_SIZE
 # Whether a block holds escaped backslashes is mostly seen at its beginning.
@@ -258,13 +257,7 @@ def _parse_words(words: list[bytes]) -> Message:
         base = head
         if head[-1] == _CLOSING_BRACKET:
             base, _, mid = head[:-1].partition(b"[")
-            # isdigit() of bytes knows ASCII digits only. Numbers of the same
-            # length are ordered like their texts.
-            if not (
-                mid.isdigit()
-                and mid >= b"1"
-                and (len(mid) < 10 or (len(mid) == 10 and mid <= _LAST_MID))
-            ):
+            if not is_mid(mid):
                 raise _head_error(head)
         found = _heads.get(base) or _check_head(base, head)
     mtype, name = found
