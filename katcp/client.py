@@ -255,6 +255,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         self._server_protocol = ServerProtocol()
         self._message_parser = MessageParser()
         self._device_connection: Optional[Connection] = None
+        # What reading has to wait for, as a handler wants.
+        self._reading_pause: Optional[asyncio.Future[Any]] = None
         self._reconnect_attempt = 0
         self._connect_failures = 0
         self._connect_failure_reason: Optional[str] = None
@@ -741,23 +743,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         self._refuse_other_threads("send_message")
         if not isinstance(msg, Message):
             raise KatcpTypeError(f"Only a Message can be sent, not {type(msg).__name__}.")
-        connection = self._device_connection
-        if connection is None or not self._lifecycle.holds("connected"):
-            raise self._not_connected()
-        data = bytes(msg) + b"\n"
-        if self._logger.isEnabledFor(logging.DEBUG):
-            self._logger.debug(
-                "Sending to %s: %s", self.bind_address_string, shorten(repr(data[:2000]))
-            )
-        try:
-            return connection.write(data)
-        except KatcpClientOverflow as error:
-            connection.close(error)
-            reason = f"Could not send to device {self.bind_address_string}: {error}"
-            self._logger.warning("%s. Message: %s", reason, shorten(repr(msg)))
-            raise KatcpClientOverflow(reason) from None
-        except KatcpClientDisconnected:
-            raise self._not_connected() from None
+        return self._send(msg).until_sent()
 
     @make_threadsafe_blocking
     def send_request(self, msg: Message) -> None:
@@ -882,6 +868,27 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             return time_seconds
         milliseconds = time_seconds * SEC_TO_MS_FAC
         return milliseconds if flags.major >= FLOAT_TS_KATCP_MAJOR else int(milliseconds)
+
+    def _send(self, msg: Message) -> Connection:
+        """Send *msg* and return where to, or raise as `send_message` does."""
+        connection = self._device_connection
+        if connection is None or self._lifecycle.state is not State.CONNECTED:
+            raise self._not_connected()
+        data = bytes(msg) + b"\n"
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._logger.debug(
+                "Sending to %s: %s", self.bind_address_string, shorten(repr(data[:2000]))
+            )
+        try:
+            connection.send(data)
+        except KatcpClientOverflow as error:
+            connection.close(error)
+            reason = f"Could not send to device {self.bind_address_string}: {error}"
+            self._logger.warning("%s. Message: %s", reason, shorten(repr(msg)))
+            raise KatcpClientOverflow(reason) from None
+        except KatcpClientDisconnected:
+            raise self._not_connected() from None
+        return connection
 
     # What arrives: documented hooks, called in the ioloop.
 
@@ -1390,53 +1397,75 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
 
     async def _read_to_the_end(self, connection: Connection) -> None:
         """Handle the lines of *connection* until it ends."""
-        clock = time.monotonic
-        turn_end = clock() + self.MAX_LOOP_LATENCY
+        connection.on_lines = functools.partial(self._handle_lines, connection)
         while True:
             try:
+                # Most lines are handled as they arrive, in the middle of this.
                 lines = await connection.read_lines()
             except ConnectionEnded as end:
                 self._log_end(connection, end.cause)
                 return
-            if self._connect_failures:
-                self._forget_connect_failures()
-            for line in lines:
-                pause = self._handle_line(line)
+            left: Optional[list[bytes]] = lines
+            while left is not None:
+                pause, self._reading_pause = self._reading_pause, None
                 if pause is not None:
-                    await connection.until_done_or_closed(_let_run(pause))
-                if connection.is_closed:
-                    break
-                if clock() > turn_end:
+                    await connection.until_done_or_closed(pause)
+                else:
                     await asyncio.sleep(0)
-                    turn_end = clock() + self.MAX_LOOP_LATENCY
-            if clock() > turn_end:
-                await asyncio.sleep(0)
-                turn_end = clock() + self.MAX_LOOP_LATENCY
+                left = self._handle_lines(connection, left)
 
-    def _handle_line(self, line: bytes) -> Optional[Awaitable[Any]]:
-        """Parse and handle one line; return what reading has to wait for."""
-        try:
-            msg = self._message_parser.parse(line)
-        except KatcpSyntaxError:
-            self._logger.error(
-                "BAD COMMAND: %s\n in line %s", self._traceback(), shorten(repr(line[:2000]))
-            )
-            return None
-        if self._logger.isEnabledFor(logging.DEBUG):
-            self._logger.debug(
-                "received from %s: '%s'", self.bind_address_string, shorten(str(msg))
-            )
-        if msg.mtype == Message.INFORM and msg.name == "disconnect":
-            # Not in a handler: that one belongs to the program.
-            self._disconnect_inform = msg
-        try:
-            result = self.handle_message(msg)
-        except Exception:
-            self._log_unhandled(msg)
-            return None
-        if result is None or not _is_awaitable(result):
-            return None
-        return self._log_failure_of(result, lambda: self._log_unhandled(msg))
+    def _handle_lines(self, connection: Connection, lines: list[bytes]) -> Optional[list[bytes]]:
+        """Handle *lines*; if something else has to come first, return those that are left.
+
+        That is what a handler has to wait for, or the other work of the loop.
+        """
+        if self._connect_failures:
+            self._forget_connect_failures()
+        clock = time.monotonic
+        turn_end = clock() + self.MAX_LOOP_LATENCY
+        parse = self._message_parser.parse
+        handlers = self._handlers_by_type()
+        is_debugging = self._logger.isEnabledFor(logging.DEBUG)
+        for position, line in enumerate(lines, 1):
+            if connection.is_closed:
+                break
+            try:
+                msg = parse(line)
+            except KatcpSyntaxError:
+                self._log_bad_line(line)
+            else:
+                if is_debugging:
+                    self._log_received(msg)
+                if msg.name == "disconnect" and msg.mtype == Message.INFORM:
+                    # Not in a handler: that one belongs to the program.
+                    self._disconnect_inform = msg
+                try:
+                    result = handlers[msg.mtype](msg)
+                except Exception:
+                    self._log_unhandled(msg)
+                    result = None
+                if result is not None and _is_awaitable(result):
+                    self._reading_pause = _let_run(self._log_unhandled_failure_of(result, msg))
+                    return lines[position:]
+            if clock() > turn_end:
+                return lines[position:]
+        return None
+
+    def _handlers_by_type(self) -> tuple[Callable[[Message], Any], ...]:
+        """Return what handles requests, replies and informs, in the order of their types.
+
+        A hook that nobody has overridden is not called for each message.
+        """
+        if self._is_overridden("handle_message"):
+            return (self.handle_message,) * 3
+        return self.handle_request, self.handle_reply, self.handle_inform
+
+    def _is_overridden(self, name: str) -> bool:
+        """Whether a subclass or the program has put a method of its own in place of ours."""
+        return name in self.__dict__ or getattr(type(self), name) is not getattr(DeviceClient, name)
+
+    async def _log_unhandled_failure_of(self, awaitable: Any, msg: Message) -> Any:
+        return await self._log_failure_of(awaitable, lambda: self._log_unhandled(msg))
 
     def _call_handler(
         self,
@@ -1499,8 +1528,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
     def _assign_mid(self, msg: Message, use_mid: Optional[bool]) -> None:
         """Give *msg* the id to send it with, or none; raise if that cannot be."""
         supported = self._server_protocol.message_ids
-        if self._is_stale_mid(msg) or (
-            self._is_own_mid(msg) and (use_mid is False or not supported)
+        if msg.mid is not None and (
+            self._is_stale_mid(msg)
+            or (self._is_own_mid(msg) and (use_mid is False or not supported))
         ):
             msg.mid = None
         if msg.mid is not None:
@@ -1543,6 +1573,14 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
     def _traceback(self) -> str:
         """Return the current exception as text, as the old client showed it."""
         return "\n".join(traceback.format_exception(*sys.exc_info(), limit=self._tb_limit))
+
+    def _log_bad_line(self, line: bytes) -> None:
+        self._logger.error(
+            "BAD COMMAND: %s\n in line %s", self._traceback(), shorten(repr(line[:2000]))
+        )
+
+    def _log_received(self, msg: Message) -> None:
+        self._logger.debug("received from %s: '%s'", self.bind_address_string, shorten(str(msg)))
 
     def _log_handler_failure(self, kind: str, msg: Message) -> None:
         self._logger.error("%s %s FAIL: %s", kind, msg.name, self._traceback())
@@ -1726,8 +1764,8 @@ class AsyncClient(DeviceClient):
         returned. May be called from any thread after `enable_thread_safety`.
         """
         _check_request(msg)
-        on_reply = None if reply_cb is None else self._reply_caller(reply_cb, user_data)
-        on_inform = None if inform_cb is None else self._inform_caller(inform_cb, user_data)
+        on_reply = self._callback_caller(self._log_reply_failure, reply_cb, user_data)
+        on_inform = self._callback_caller(self._log_inform_failure, inform_cb, user_data)
         request = (msg, on_reply, on_inform, self._limit(timeout), use_mid)
         try:
             if self._door_to_enter("callback_request") is None:
@@ -1988,7 +2026,10 @@ class AsyncClient(DeviceClient):
         request = PendingRequest(msg, on_reply, on_inform, now, deadline)
         self._pending_requests.add(request)
         try:
-            self.send_message(msg)
+            if self._is_overridden("send_message"):
+                self.send_message(msg)
+            else:
+                self._send(msg)
         except BaseException:
             self._pending_requests.end(request)
             raise
@@ -2016,44 +2057,43 @@ class AsyncClient(DeviceClient):
 
     # The end of a request.
 
-    def _reply_caller(self, reply_cb: Callable[..., Any], user_data: Any) -> _ReplyCallback:
-        """Return a function that calls *reply_cb* and logs what it raises; any thread."""
-
-        def log(reply: Message) -> None:
-            failure = ""
-            if reply.local_error is not None:
-                failure = f"during failure {reply.local_error}, "
-            self._logger.error(
-                "Callback reply %s%s FAIL: %s", failure, reply.name, self._traceback()
-            )
-
-        return self._callback_caller(reply_cb, user_data, log)
-
-    def _inform_caller(self, inform_cb: Callable[..., Any], user_data: Any) -> _ReplyCallback:
-        """Return a function that calls *inform_cb* and logs what it raises; any thread."""
-
-        def log(inform: Message) -> None:
-            self._logger.error("Callback inform %s FAIL: %s", inform.name, self._traceback())
-
-        return self._callback_caller(inform_cb, user_data, log)
-
     def _callback_caller(
-        self, callback: Callable[..., Any], user_data: Any, log: Callable[[Message], None]
-    ) -> _ReplyCallback:
+        self,
+        log: Callable[[Message], None],
+        callback: Optional[Callable[..., Any]],
+        user_data: Any,
+    ) -> Optional[_ReplyCallback]:
+        """Return a function that calls *callback* and logs what it raises; any thread."""
+        if callback is None:
+            return None
         if not callable(callback):
             raise KatcpTypeError(f"A callback must be callable, not {callback!r}.")
         more = () if user_data is None else tuple(user_data)
+        return functools.partial(self._call_back, log, callback, more)
 
-        def call(msg: Message) -> None:
-            try:
-                result = callback(msg, *more)
-            except Exception:
-                log(msg)
-                return
-            if result is not None and _is_awaitable(result):
-                _let_run(self._log_failure_of(result, lambda: log(msg)))
+    def _call_back(
+        self,
+        log: Callable[[Message], None],
+        callback: Callable[..., Any],
+        more: tuple[Any, ...],
+        msg: Message,
+    ) -> None:
+        try:
+            result = callback(msg, *more)
+        except Exception:
+            log(msg)
+            return
+        if result is not None and _is_awaitable(result):
+            _let_run(self._log_failure_of(result, lambda: log(msg)))
 
-        return call
+    def _log_reply_failure(self, reply: Message) -> None:
+        failure = ""
+        if reply.local_error is not None:
+            failure = f"during failure {reply.local_error}, "
+        self._logger.error("Callback reply %s%s FAIL: %s", failure, reply.name, self._traceback())
+
+    def _log_inform_failure(self, inform: Message) -> None:
+        self._logger.error("Callback inform %s FAIL: %s", inform.name, self._traceback())
 
     def _forget_interrupted(self, begun: list[PendingRequest]) -> None:
         """Let nothing wait for the reply to a request whose thread has given up."""

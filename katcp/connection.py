@@ -5,14 +5,17 @@ it. Everything here runs in the loop's thread.
 
 Reading
 -------
-The stream is read in chunks, and a `LineSplitter` cuts them into lines. What
-has arrived is delivered before the end of the connection is reported, also
-when a write noticed the end first.
+The stream is read in chunks, and a `LineSplitter` cuts them into lines. They
+are given to `on_lines` as soon as they are there, without a future or a
+coroutine in between. When it wants no more for now, reading stops, and
+`read_lines` returns what it left. What has arrived is delivered before the
+end of the connection is reported, also when a write noticed the end first.
 
 Writing
 -------
-The first message of a turn of the loop is sent at once. Those that follow in
-the same turn are joined and sent at its end: one system call, not one each.
+The first message after something was read is sent at once; what follows is
+joined and sent at the end of the loop's turn, and what is written while lines
+are handled when these are done: one system call, not one each.
 
 Limits
 ------
@@ -40,9 +43,10 @@ from .parser import LineSplitter
 from .threadsafe import run_in_daemon_thread
 from .tls import TlsFailure, TlsStream
 
-CHUNK_SIZE = 65536
+# Some hundred messages: with more at a time, timers would be late.
+CHUNK_SIZE = 16384
 
-# How much is joined in one turn of the loop before it is sent.
+# How much is joined before it is sent.
 MAX_JOINED_SIZE = 65536
 
 # Seconds of silence before the kernel asks whether the peer is still there,
@@ -83,9 +87,46 @@ class _PatientStream(IOStream):
     write_error : OSError or None
         What a write found, if that was not an orderly end; the kernel tells
         it once, so the reader would not be told.
+    on_data : callable or None
+        Is given what arrives while `read_bytes` waits, instead of the stream's
+        buffer. It returns whether it wants more.
+    has_stopped_reading : bool
+        Whether `read_bytes` resolved, with nothing, because `on_data` wanted no
+        more.
     """
 
     write_error: Optional[OSError] = None
+    on_data: Optional[Callable[[bytes], bool]] = None
+    has_stopped_reading = False
+
+    def read_from_fd(self, buf: Union[bytearray, memoryview]) -> Optional[int]:
+        while True:
+            size = super().read_from_fd(buf)
+            if not size or self.on_data is None:
+                return size
+            with memoryview(buf) as view:
+                data = bytes(view[:size])
+            if not self.on_data(data):
+                break
+            if not self.holds_more():
+                return None  # to the stream, nothing has arrived
+        # Something must resolve the read; it is thrown away.
+        self.has_stopped_reading = True
+        buf[:1] = b"\n"
+        return 1
+
+    def holds_more(self) -> bool:
+        """Return whether something can be read of which the loop is not told."""
+        return False
+
+    def write_at_once(self, data: bytes) -> bytes:
+        """Send what the kernel takes of *data*, if nothing waits before; return the rest."""
+        if len(data) > MAX_JOINED_SIZE:
+            return data  # the stream hands it over in pieces that every system takes
+        try:
+            return data[self.write_to_fd(memoryview(data)) :]
+        except OSError:
+            return data  # the stream finds the same, and knows what to do
 
     def write_to_fd(self, data: memoryview) -> int:
         try:
@@ -101,6 +142,10 @@ class _PatientStream(IOStream):
 
 class _PatientTlsStream(_PatientStream, TlsStream):
     """The same with TLS: what is patient stands before what encrypts."""
+
+    def holds_more(self) -> bool:
+        # The rest of a record that was decrypted as a whole.
+        return not self.closed() and self.socket.pending() > 0
 
 
 class Connection:
@@ -123,6 +168,10 @@ class Connection:
         None before it is open.
     local_address : tuple
         The address of this end, as `socket.getsockname` gives it; once open.
+    on_lines : callable or None
+        Is given the lines of each chunk as soon as they are there, in the
+        middle of `read_lines`. It returns None if it wants more, or a list of
+        those that it leaves: reading stops, and `read_lines` returns them.
     error : Exception or None
         Why it was closed. None: in an orderly way.
     """
@@ -148,11 +197,17 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.error: Optional[BaseException] = None
-        # The messages of this turn of the loop that wait for its end, and the
-        # future of their common write. None: nothing was sent in this turn.
-        self._joined: Optional[list[bytes]] = None
+        self.on_lines: Optional[Callable[[list[bytes]], Optional[list[bytes]]]] = None
+        self._left_lines: list[bytes] = []
+        self._is_handling = False
+        # What waits to be sent together, and the future of its writing, if
+        # somebody asked for one.
+        self._joined: list[bytes] = []
         self._joined_size = 0
         self._joined_written: Optional[asyncio.Future[None]] = None
+        # Whether something was sent since the last time that something was
+        # read: then more may follow in the same turn of the loop.
+        self._sent_since_read = False
 
     @property
     def is_closed(self) -> bool:
@@ -193,7 +248,7 @@ class Connection:
         self.stream = stream
 
     async def read_lines(self) -> list[bytes]:
-        """Return the lines of the next chunk; there may be none.
+        """Return the lines of the next chunk, or what `on_lines` left; there may be none.
 
         Raises `ConnectionEnded` after the last.
         """
@@ -209,6 +264,8 @@ class Connection:
             raise ConnectionEnded(self.error)
         self._update_msg_limit(stream)
         try:
+            # Resolves at once with what the stream holds already.
+            stream.on_data = None if self.on_lines is None else self._take
             data = await stream.read_bytes(stream.read_chunk_size, partial=True)
         except StreamClosedError as error:
             self.close(error.real_error or stream.write_error)
@@ -218,7 +275,14 @@ class Connection:
             # "No route to host" comes as it is.
             self.close(error)
             raise ConnectionEnded(error) from None
+        finally:
+            stream.on_data = None
         self._has_received = True
+        self._sent_since_read = False
+        if stream.has_stopped_reading:
+            stream.has_stopped_reading = False
+            lines, self._left_lines = self._left_lines, []
+            return lines
         return self._splitter.feed(data, stream.max_buffer_size)
 
     @property
@@ -226,11 +290,8 @@ class Connection:
         """What arrived after the last whole line."""
         return self._splitter.pending
 
-    def write(self, data: bytes) -> Awaitable[None]:
-        """Send *data*; return a future that resolves when the kernel has it.
-
-        The future fails with `tornado.iostream.StreamClosedError` if the
-        connection is closed first; messages that are joined share one.
+    def send(self, data: bytes) -> None:
+        """Send *data*, now or at the end of the turn.
 
         Raises `KatcpClientOverflow` if too much waits to be sent already, and
         `KatcpClientDisconnected` if the connection has ended.
@@ -239,14 +300,39 @@ class Connection:
         if stream is None or self.is_closed or stream.closed():
             raise KatcpClientDisconnected("the connection is closed")
         self._update_write_limit(stream)
-        if self._joined is None:
-            self._joined = []
-            self._loop.call_soon(self._end_turn)
-            return self._write_now(stream, data)
         if stream.writing():
             self._send_joined()
-            return self._write_now(stream, data)
-        return self._join(stream, self._joined, data)
+            self._leave_to_stream(stream, data)
+        elif self._is_handling or self._sent_since_read:
+            self._join(stream, data)
+        else:
+            self._check_room(stream, len(data))
+            self._sent_since_read = True
+            self._send_now(stream, data)
+
+    def write(self, data: bytes) -> Awaitable[None]:
+        """Send *data*; return a future that resolves when the kernel has it.
+
+        The future fails with `tornado.iostream.StreamClosedError` if the
+        connection is closed first; messages that are joined share one.
+
+        Raises what `send` raises.
+        """
+        self.send(data)
+        return self.until_sent()
+
+    def until_sent(self) -> asyncio.Future[None]:
+        """Return a future that resolves when the kernel has all that was sent so far."""
+        if self._joined:
+            if self._joined_written is None or self._joined_written.cancelled():
+                self._joined_written = self._loop.create_future()
+            return self._joined_written
+        if self.stream is not None and not self.stream.closed():
+            return self.stream.write(b"")
+        failed: asyncio.Future[None] = self._loop.create_future()
+        failed.set_exception(StreamClosedError())
+        failed.exception()  # not everybody looks
+        return failed
 
     def close(self, error: Optional[BaseException] = None) -> None:
         """Close, now; what the kernel does not take at once is dropped.
@@ -260,7 +346,6 @@ class Connection:
             return
         if not self._closed.done():
             self._send_joined()
-            self._drop_joined()
             self.error = error
             self._closed.set_result(None)
         if self.stream is not None:
@@ -384,49 +469,71 @@ class Connection:
         if limit != self._write_limit:
             stream.max_write_buffer_size = self._write_limit = limit
 
-    def _write_now(self, stream: IOStream, data: bytes) -> Awaitable[None]:
+    def _take(self, data: bytes) -> bool:
+        """Let *data*, which has just arrived, be handled; return whether more is wanted."""
+        stream, on_lines = self.stream, self.on_lines
+        assert stream is not None
+        assert on_lines is not None
+        self._has_received = True
+        self._update_msg_limit(stream)
+        lines = self._splitter.feed(data, stream.max_buffer_size)
+        self._is_handling = True
         try:
-            return stream.write(data)
+            left = on_lines(lines) if lines else None
+        finally:
+            self._is_handling = self._sent_since_read = False
+            self._send_joined()
+        if left is None and not self._splitter.overflowed:
+            return True
+        self._left_lines = left or []
+        return False
+
+    def _send_now(self, stream: _PatientStream, data: bytes) -> None:
+        """Send what was accepted; what the kernel does not take, the stream keeps."""
+        rest = data if stream.writing() else stream.write_at_once(data)
+        if rest:
+            limit, stream.max_write_buffer_size = stream.max_write_buffer_size, None
+            stream.write(rest)
+            stream.max_write_buffer_size = limit
+
+    def _leave_to_stream(self, stream: IOStream, data: bytes) -> None:
+        """Let *data* wait behind what waits already."""
+        try:
+            stream.write(data)
         except StreamBufferFullError:
             raise self._overflow(stream) from None
 
-    def _join(self, stream: IOStream, joined: list[bytes], data: bytes) -> Awaitable[None]:
-        """Let *data* go out with the others of this turn."""
-        limit = stream.max_write_buffer_size
-        if limit is not None and self._joined_size + len(data) > limit:
-            raise self._overflow(stream)
-        if self._joined_written is None or self._joined_written.cancelled():
-            self._joined_written = self._loop.create_future()
-        written = self._joined_written
-        joined.append(data)
+    def _join(self, stream: _PatientStream, data: bytes) -> None:
+        """Let *data* go out with others."""
+        self._check_room(stream, self._joined_size + len(data))
+        if not self._joined and not self._is_handling:
+            self._loop.call_soon(self._end_turn)
+        self._joined.append(data)
         self._joined_size += len(data)
         if self._joined_size >= MAX_JOINED_SIZE:
             self._send_joined()
-        return written
-
-    def _send_joined(self) -> None:
-        """Send what waits for the end of the turn."""
-        if self._joined and self.stream is not None and not self.stream.closed():
-            data = b"".join(self._joined)
-            written, self._joined_written = self._joined_written, None
-            self._joined = []
-            self._joined_size = 0
-            # It was accepted under the limit that held then.
-            limit, self.stream.max_write_buffer_size = self.stream.max_write_buffer_size, None
-            sent = self.stream.write(data)
-            self.stream.max_write_buffer_size = limit
-            sent.add_done_callback(functools.partial(_copy_outcome, written))
-
-    def _drop_joined(self) -> None:
-        """Let nobody wait for what a stream that closed by itself did not take."""
-        written, self._joined_written = self._joined_written, None
-        if written is not None and not written.done():
-            written.set_exception(StreamClosedError())
-            written.exception()  # not everybody looks
 
     def _end_turn(self) -> None:
+        self._sent_since_read = False
         self._send_joined()
-        self._joined = None
+
+    def _send_joined(self) -> None:
+        """Send what was joined; let those who wait for it know what becomes of it."""
+        if not self._joined:
+            return
+        data = b"".join(self._joined)
+        written, self._joined_written = self._joined_written, None
+        self._joined = []
+        self._joined_size = 0
+        if self.stream is not None and not self.stream.closed():
+            self._send_now(self.stream, data)
+        if written is not None:
+            self.until_sent().add_done_callback(functools.partial(_copy_outcome, written))
+
+    def _check_room(self, stream: IOStream, size: int) -> None:
+        limit = stream.max_write_buffer_size
+        if limit is not None and size > limit:
+            raise self._overflow(stream)
 
     def _overflow(self, stream: IOStream) -> KatcpClientOverflow:
         return KatcpClientOverflow(
@@ -453,9 +560,9 @@ def _close_unwanted(dialing: asyncio.Future[_PatientStream]) -> None:
         dialing.result().close()
 
 
-def _copy_outcome(written: Optional[asyncio.Future[None]], sent: asyncio.Future[None]) -> None:
+def _copy_outcome(written: asyncio.Future[None], sent: asyncio.Future[None]) -> None:
     """Let those whose messages were joined know what became of them."""
-    if written is None or written.done():
+    if written.done():
         return
     error = sent.exception()
     if error is None:

@@ -781,13 +781,27 @@ def test_what_is_written_arrives_and_the_future_resolves(run, peer):
     run(main)
 
 
-def test_the_first_of_a_turn_is_sent_at_once(run, peer):
+def test_the_first_after_something_was_read_is_sent_at_once(run, peer):
     async def main():
         connection = await opened(peer)
         for turn in (b"1", b"2", b"3"):
             connection.write(b"?first-of-turn-" + turn)
             assert peer.receive(16) == b"?first-of-turn-" + turn
-            await turns(2)
+            peer.send(b"#go\n")
+            assert await read_lines(connection, 1) == [b"#go"]
+        connection.close()
+
+    run(main)
+
+
+def test_the_first_of_a_later_turn_is_sent_at_once(run, peer):
+    async def main():
+        connection = await opened(peer)
+        connection.write(b"?one")
+        connection.write(b"?two")
+        await turns(1)
+        connection.write(b"?three")
+        assert peer.receive(14) == b"?one?two?three"
         connection.close()
 
     run(main)
@@ -850,6 +864,127 @@ def test_order_is_kept_when_the_kernel_takes_no_more(run, peer):
         assert await receiving == expected
         assert {future.result() for future in futures} == {None}
         connection.close()
+
+    run(main)
+
+
+class Lines:
+    """An `on_lines` that notes what it gets, and leaves what follows *last*."""
+
+    def __init__(self, connection, last=None):
+        self.got = []
+        self.came = asyncio.Event()
+        self.last = last
+        connection.on_lines = self
+
+    def __call__(self, lines):
+        self.came.set()
+        if self.last not in lines:
+            self.got += lines
+            return None
+        end = lines.index(self.last) + 1
+        self.got += lines[:end]
+        return lines[end:]
+
+    async def wait(self, count):
+        while len(self.got) < count:
+            self.came.clear()
+            await asyncio.wait_for(self.came.wait(), TIMEOUT)
+        return self.got
+
+
+def test_lines_are_handled_as_they_arrive(run, peer):
+    async def main():
+        connection = await opened(peer)
+        lines = Lines(connection)
+        reading = asyncio.ensure_future(connection.read_lines())
+        peer.send(b"#one\n#two\n#thr")
+        assert await lines.wait(2) == [b"#one", b"#two"]
+        peer.send(b"ee\n\n")
+        assert await lines.wait(3) == [b"#one", b"#two", b"#three"]
+        assert not reading.done()
+        peer.socket.close()
+        with pytest.raises(ConnectionEnded):
+            await reading
+
+    run(main)
+
+
+def test_reading_stops_when_lines_are_left_and_goes_on_with_the_next_call(run, peer):
+    async def main():
+        connection = await opened(peer)
+        lines = Lines(connection, last=b"#two")
+        peer.send(b"#one\n#two\n#three\n#fo")
+        left = await connection.read_lines()
+        assert (lines.got, left) == ([b"#one", b"#two"], [b"#three"])
+        lines.got += left
+        peer.send(b"ur\n#five\n")
+        await turns(20)
+        assert len(lines.got) == 3
+
+        async def read():
+            while True:
+                # What arrived while nobody read is not given to on_lines.
+                lines.got += await connection.read_lines()
+                lines.came.set()
+
+        reading = asyncio.ensure_future(read())
+        assert await lines.wait(5) == [b"#one", b"#two", b"#three", b"#four", b"#five"]
+        connection.close()
+        with pytest.raises(ConnectionEnded):
+            await reading
+
+    run(main)
+
+
+def test_nothing_left_is_something_else_than_going_on(run, peer):
+    async def main():
+        connection = await opened(peer)
+        lines = Lines(connection, last=b"#one")
+        peer.send(b"#one\n")
+        assert await connection.read_lines() == []
+        assert lines.got == [b"#one"]
+        connection.close()
+
+    run(main)
+
+
+def test_a_line_that_is_too_long_ends_the_reading_after_those_before_it(run, peer):
+    async def main():
+        connection = await opened(peer, Limits(msg=1000))
+        lines = Lines(connection)
+        peer.send(b"#one\n" + b"x" * 1000)
+        assert await connection.read_lines() == []
+        with pytest.raises(ConnectionEnded) as end:
+            await connection.read_lines()
+        assert isinstance(end.value.cause, KatcpClientOverflow)
+        assert lines.got == [b"#one"]
+
+    run(main)
+
+
+def test_what_is_written_while_lines_are_handled_is_sent_once_they_are(run, peer):
+    async def main():
+        connection = await opened(peer)
+        sends = Sends(connection)
+
+        def answer(lines):
+            for line in lines:
+                connection.send(line + b"\n")
+            assert sends.sizes == []
+            handled.set()
+
+        handled = asyncio.Event()
+        connection.on_lines = answer
+        reading = asyncio.ensure_future(connection.read_lines())
+        peer.send(b"?one\n?two\n?three\n")
+        await asyncio.wait_for(handled.wait(), TIMEOUT)
+        await turns(1)
+        assert sends.sizes == [17]
+        assert peer.receive(17) == b"?one\n?two\n?three\n"
+        connection.close()
+        with pytest.raises(ConnectionEnded):
+            await reading
 
     run(main)
 
