@@ -29,6 +29,7 @@ import logging
 import numbers
 import os
 import random
+import socket
 import ssl
 import sys
 import threading
@@ -57,6 +58,7 @@ from .errors import (
     KatcpVersionError,
 )
 from .events import AsyncEvent
+from .exchange import MAX_SIZE, Exchange
 from .handlers import DeviceMetaclass
 from .ioloop_manager import IOLoopManager
 from .lifecycle import EVENT_NAMES, Lifecycle, State
@@ -70,7 +72,14 @@ from .protocol import (
     ProtocolFlags,
     ServerProtocol,
 )
-from .threadsafe import LoopDoor, LoopGone, Waiter, make_threadsafe, make_threadsafe_blocking
+from .threadsafe import (
+    LoopDoor,
+    LoopGone,
+    TurnSelector,
+    Waiter,
+    make_threadsafe,
+    make_threadsafe_blocking,
+)
 from .tls import TlsFailure, check_ssl_options
 
 __all__ = [
@@ -98,6 +107,13 @@ _DELAY_JITTER = 0.25
 
 # After this many failures in a row, a success is worth a warning.
 _NOTABLE_FAILURES = 5
+
+# What a program may put between a request and its reply.
+_MESSAGE_HOOKS = ("send_message", "handle_message", "handle_reply", "handle_inform")
+
+# After something else than the reply arrived, so many blocking requests are
+# made in the ordinary way: more may be on its way.
+_EXCHANGES_TO_SKIP = 50
 
 _ReplyCallback = Callable[[Message], None]
 
@@ -874,6 +890,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         connection = self._device_connection
         if connection is None or self._lifecycle.state is not State.CONNECTED:
             raise self._not_connected()
+        self._let_borrower_be_pending(connection)
         data = bytes(msg) + b"\n"
         if self._logger.isEnabledFor(logging.DEBUG):
             self._logger.debug(
@@ -1405,14 +1422,18 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             except ConnectionEnded as end:
                 self._log_end(connection, end.cause)
                 return
-            left: Optional[list[bytes]] = lines
-            while left is not None:
-                pause, self._reading_pause = self._reading_pause, None
-                if pause is not None:
-                    await connection.until_done_or_closed(pause)
-                else:
-                    await asyncio.sleep(0)
-                left = self._handle_lines(connection, left)
+            await self._handle_all(connection, lines)
+
+    async def _handle_all(self, connection: Connection, lines: list[bytes]) -> None:
+        """Handle what `_handle_lines` left, after that for which it was left."""
+        left: Optional[list[bytes]] = lines
+        while left is not None:
+            pause, self._reading_pause = self._reading_pause, None
+            if pause is not None:
+                await connection.until_done_or_closed(pause)
+            else:
+                await asyncio.sleep(0)
+            left = self._handle_lines(connection, left)
 
     def _handle_lines(self, connection: Connection, lines: list[bytes]) -> Optional[list[bytes]]:
         """Handle *lines*; if something else has to come first, return those that are left.
@@ -1423,7 +1444,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             self._forget_connect_failures()
         clock = time.monotonic
         turn_end = clock() + self.MAX_LOOP_LATENCY
-        parse = self._message_parser.parse
+        parser = self._message_parser
+        parse = parser.parse_plain if connection.lines_are_plain else parser.parse
         handlers = self._handlers_by_type()
         is_debugging = self._logger.isEnabledFor(logging.DEBUG)
         for position, line in enumerate(lines, 1):
@@ -1460,9 +1482,10 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             return (self.handle_message,) * 3
         return self.handle_request, self.handle_reply, self.handle_inform
 
-    def _is_overridden(self, name: str) -> bool:
-        """Whether a subclass or the program has put a method of its own in place of ours."""
-        return name in self.__dict__ or getattr(type(self), name) is not getattr(DeviceClient, name)
+    def _is_overridden(self, name: str, ours: Optional[type] = None) -> bool:
+        """Whether a program has put a method of its own in place of that of the class *ours*."""
+        own = getattr(ours or DeviceClient, name)
+        return name in self.__dict__ or getattr(type(self), name) is not own
 
     async def _log_unhandled_failure_of(self, awaitable: Any, msg: Message) -> Any:
         return await self._log_failure_of(awaitable, lambda: self._log_unhandled(msg))
@@ -1564,6 +1587,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
 
     def _note_unclaimed(self, msg: Message) -> None:
         """Note that *msg* was sent and that its reply goes to the handlers."""
+
+    def _let_borrower_be_pending(self, connection: Connection) -> None:
+        """Let the request of a thread that reads itself be pending like any other."""
 
     def _fail_pending(self, error: KatcpClientError) -> None:
         """Let all pending requests end with a made-up reply."""
@@ -1717,6 +1743,7 @@ class AsyncClient(DeviceClient):
         self._request_timeout = _check_timeout(timeout)
         # One timer for all pending requests, set to the earliest deadline.
         self._deadline_timer: Optional[asyncio.TimerHandle] = None
+        self._exchanges_to_skip = 0
 
     def callback_request(
         self,
@@ -1882,13 +1909,14 @@ class AsyncClient(DeviceClient):
         _check_request(msg)
         door = self._door_to_wait_at("blocking_request", "")
         limit = self._limit(timeout)
-        waiter = Waiter()
-        begun: list[PendingRequest] = []
         began = time.monotonic()
+        exchange = Exchange(msg, began, None if limit is None else began + max(limit, 0))
+        waiter = exchange.waiter
         try:
-            self._post(
-                "blocking_request", self._blocking_request, waiter, begun, msg, limit, use_mid
-            )
+            if not self._ask_in_turn(door, exchange, use_mid):
+                self._post("blocking_request", self._blocking_request, exchange, limit, use_mid)
+            elif exchange.reply is not None:
+                return exchange.reply, exchange.informs
             patience = None if limit is None else max(limit, 0) + BUSY_LOOP_MARGIN
             if waiter.wait(door, patience):
                 reply, informs = waiter.result()
@@ -1900,7 +1928,7 @@ class AsyncClient(DeviceClient):
         except BaseException:
             # Ctrl-C, or what another signal handler raises.
             with contextlib.suppress(KatcpUsageError):
-                door.post(self._forget_interrupted, begun)
+                door.post(self._forget_interrupted, exchange)
             raise
         finally:
             waiter.give_up()
@@ -1984,29 +2012,144 @@ class AsyncClient(DeviceClient):
             raise
 
     def _blocking_request(
-        self,
-        waiter: Waiter,
-        begun: list[PendingRequest],
-        msg: Message,
-        timeout: Optional[float],
-        use_mid: Optional[bool],
+        self, exchange: Exchange, timeout: Optional[float], use_mid: Optional[bool]
     ) -> None:
         """Begin a request for a thread that waits, unless it has given up already."""
+        waiter = exchange.waiter
         if waiter.is_over():
             return
-        informs: list[Message] = []
-
-        def on_reply(reply: Message) -> None:
-            waiter.set_result((reply, informs))
-
+        on_reply, on_inform = exchange.callbacks()
         try:
-            request = self._begin_request(msg, on_reply, informs.append, timeout, use_mid)
+            request = self._begin_request(exchange.request, on_reply, on_inform, timeout, use_mid)
             request.wakes_thread = True
-            begun.append(request)
+            exchange.pending = request
         except KatcpClientError as error:
-            on_reply(_made_up_reply(msg, error))
+            on_reply(_made_up_reply(exchange.request, error))
         except Exception as error:
             waiter.set_error(error)
+
+    # A request whose reply is read by the thread that waits for it.
+
+    def _ask_in_turn(self, door: LoopDoor, exchange: Exchange, use_mid: Optional[bool]) -> bool:
+        """Send the request and try to read its reply; return whether it was sent; any thread."""
+        selector = door.selector
+        if selector is None or not selector.can_mute or selector.turn.locked():
+            return False
+        try:
+            with selector.turn:
+                sock = self._begin_exchange(door, selector, exchange, use_mid)
+            if sock is not None and not exchange.unsent:
+                exchange.read_reply(sock)
+        finally:
+            connection = exchange.connection
+            if connection is not None and connection.borrower is exchange:
+                self._give_back(door, selector, connection, exchange)
+        return exchange.was_sent
+
+    def _begin_exchange(
+        self,
+        door: LoopDoor,
+        selector: TurnSelector,
+        exchange: Exchange,
+        use_mid: Optional[bool],
+    ) -> Optional[socket.socket]:
+        """Borrow the reading and send the request, if nothing else is going on.
+
+        In the loop's turn, in the caller's thread.
+        """
+        connection, msg = self._device_connection, exchange.request
+        if (
+            connection is None
+            or self._lifecycle.state is not State.CONNECTED
+            # The client may have been started again, with another loop.
+            or self._loop_door is not door
+            or not self._may_read_in_turn()
+        ):
+            return None
+        try:
+            self._assign_mid(msg, use_mid)
+        except KatcpClientError:
+            return None  # a reply tells it, in the ordinary way
+        data = bytes(msg) + b"\n"
+        if len(data) > MAX_SIZE:
+            return None
+        exchange.connection = connection
+        sock = connection.lend_reading(exchange, selector, len(data))
+        if sock is not None:
+            exchange.send(sock, data)
+        return sock if exchange.was_sent else None
+
+    def _may_read_in_turn(self) -> bool:
+        """Whether nobody but the thread that asks has an interest in what arrives next."""
+        if self._exchanges_to_skip:
+            self._exchanges_to_skip -= 1
+            return False
+        return (
+            self._pending_requests.is_idle()
+            and not self._logger.isEnabledFor(logging.DEBUG)
+            and not any(self._is_overridden(name, AsyncClient) for name in _MESSAGE_HOOKS)
+        )
+
+    def _give_back(
+        self,
+        door: LoopDoor,
+        selector: TurnSelector,
+        connection: Connection,
+        exchange: Exchange,
+    ) -> None:
+        """End the loan of the reading: here, if nothing is left to do; any thread."""
+        is_done = exchange.reply is not None or not exchange.was_sent
+        if is_done and not exchange.unhandled and not selector.turn.locked():
+            with selector.turn:
+                if exchange.pending is None:
+                    connection.end_loan(exchange)
+                    return
+        # A loop that has gone has nobody left who could read.
+        with contextlib.suppress(KatcpUsageError):
+            door.post(self._take_over, connection, exchange)
+
+    def _take_over(self, connection: Connection, exchange: Exchange) -> Optional[Awaitable[None]]:
+        """Go on where the thread that read has ended."""
+        if exchange.reply is None:
+            self._exchanges_to_skip = _EXCHANGES_TO_SKIP
+            self._let_borrower_be_pending(connection)
+        elif exchange.pending is not None:
+            # Whatever became of it here, its reply has come.
+            self._pending_requests.match_reply(exchange.reply)
+        left = self._handle_lines(connection, connection.feed(exchange.unhandled))
+        if left is None:
+            connection.end_loan(exchange)
+            return None
+        return self._handle_left(connection, left, exchange)
+
+    async def _handle_left(
+        self, connection: Connection, left: list[bytes], exchange: Exchange
+    ) -> None:
+        await self._handle_all(connection, left)
+        connection.end_loan(exchange)
+
+    def _let_borrower_be_pending(self, connection: Connection) -> None:
+        """Let the request of a thread that reads itself be pending like any other.
+
+        Before another message is sent, since replies come in the order of requests.
+        """
+        exchange = connection.borrower
+        if exchange is None or exchange.pending is not None or not exchange.was_sent:
+            return
+        on_reply, on_inform = exchange.callbacks()
+        request = PendingRequest(
+            exchange.request, on_reply, on_inform, exchange.started, exchange.deadline
+        )
+        request.wakes_thread = True
+        if connection.is_closed:
+            self._end_locally(request, self._why_ended(connection))
+            return
+        exchange.pending = request
+        self._pending_requests.add(request)
+        if exchange.unsent:
+            connection.send_rest(exchange.unsent)
+        if request.deadline is not None:
+            self._set_timer(request.deadline)
 
     def _begin_request(
         self,
@@ -2020,6 +2163,8 @@ class AsyncClient(DeviceClient):
         if self._lifecycle.state is State.STOPPED and not self._has_ended_by_itself():
             # Another thread began it when the client still ran.
             raise _stopped_first()
+        if self._device_connection is not None:
+            self._let_borrower_be_pending(self._device_connection)
         self._assign_mid(msg, use_mid)
         now = asyncio.get_running_loop().time()
         deadline = None if timeout is None else now + max(timeout, 0)
@@ -2095,9 +2240,10 @@ class AsyncClient(DeviceClient):
     def _log_inform_failure(self, inform: Message) -> None:
         self._logger.error("Callback inform %s FAIL: %s", inform.name, self._traceback())
 
-    def _forget_interrupted(self, begun: list[PendingRequest]) -> None:
+    def _forget_interrupted(self, exchange: Exchange) -> None:
         """Let nothing wait for the reply to a request whose thread has given up."""
-        for request in begun:
+        request = exchange.pending
+        if request is not None:
             self._pending_requests.abandon(request)
             request.take_callback()
 

@@ -11,6 +11,10 @@ coroutine in between. When it wants no more for now, reading stops, and
 `read_lines` returns what it left. What has arrived is delivered before the
 end of the connection is reported, also when a write noticed the end first.
 
+Who may read: the loop's thread, unless the reading is lent to a thread that
+waits for its reply (`katcp.exchange`); then that thread alone. A loan begins
+and ends in the loop's turn. Writing is never lent.
+
 Writing
 -------
 The first message after something was read is sent at once; what follows is
@@ -28,6 +32,7 @@ holds until the client's own limit is changed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import socket
@@ -40,7 +45,7 @@ from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 from . import tls
 from .errors import KatcpClientDisconnected, KatcpClientOverflow
 from .parser import LineSplitter
-from .threadsafe import run_in_daemon_thread
+from .threadsafe import TurnSelector, run_in_daemon_thread
 from .tls import TlsFailure, TlsStream
 
 # Some hundred messages: with more at a time, timers would be late.
@@ -90,6 +95,8 @@ class _PatientStream(IOStream):
     on_data : callable or None
         Is given what arrives while `read_bytes` waits, instead of the stream's
         buffer. It returns whether it wants more.
+    is_lent : bool
+        Whether another thread reads the socket.
     has_stopped_reading : bool
         Whether `read_bytes` resolved, with nothing, because `on_data` wanted no
         more.
@@ -98,9 +105,12 @@ class _PatientStream(IOStream):
     write_error: Optional[OSError] = None
     on_data: Optional[Callable[[bytes], bool]] = None
     has_stopped_reading = False
+    is_lent = False
 
     def read_from_fd(self, buf: Union[bytearray, memoryview]) -> Optional[int]:
         while True:
+            if self.is_lent:
+                return None
             size = super().read_from_fd(buf)
             if not size or self.on_data is None:
                 return size
@@ -199,6 +209,10 @@ class Connection:
         self.error: Optional[BaseException] = None
         self.on_lines: Optional[Callable[[list[bytes]], Optional[list[bytes]]]] = None
         self._left_lines: list[bytes] = []
+        # To whom the reading is lent, and the selector that is not to wake
+        # the loop for it. When the stream waits to write, it does wake it.
+        self.borrower: Any = None
+        self._muted: Optional[TurnSelector] = None
         self._is_handling = False
         # What waits to be sent together, and the future of its writing, if
         # somebody asked for one.
@@ -286,9 +300,66 @@ class Connection:
         return self._splitter.feed(data, stream.max_buffer_size)
 
     @property
+    def lines_are_plain(self) -> bool:
+        """Whether the lines last returned may be parsed with `parse_plain`."""
+        return self._splitter.plain
+
+    @property
     def half_line(self) -> bytes:
         """What arrived after the last whole line."""
         return self._splitter.pending
+
+    def lend_reading(
+        self, borrower: object, selector: TurnSelector, size: int
+    ) -> Optional[socket.socket]:
+        """Let *borrower* send *size* bytes and read the socket; in the loop's turn.
+
+        None: there is something else to read or to send first, or it is too much.
+        """
+        stream = self.stream
+        if stream is not None:
+            self._update_write_limit(stream)
+        if (
+            stream is None
+            or stream.on_data is None
+            or self.borrower is not None
+            or self._is_handling
+            or self._joined
+            or stream.writing()
+            or self._ssl_context is not None
+            or self.half_line
+            or not self._has_room(stream, size)
+        ):
+            return None
+        self.borrower = borrower
+        self._muted = selector
+        selector.mute(stream.socket)
+        stream.is_lent = True
+        return stream.socket
+
+    def end_loan(self, borrower: object) -> None:
+        """Let the loop's thread read again; in the loop's turn."""
+        if self.borrower is borrower:
+            if self.stream is not None:
+                self.stream.is_lent = False
+            self._unmute()
+            self.borrower = None
+
+    def _unmute(self) -> None:
+        """Let the loop be woken when something can be read."""
+        selector, self._muted = self._muted, None
+        if selector is not None and self.stream is not None and not self.stream.closed():
+            selector.unmute(self.stream.socket)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the lines of what the borrower has read."""
+        self._has_received = True
+        return self._splitter.feed(data)
+
+    def send_rest(self, data: bytes) -> None:
+        """Send what the borrower could not."""
+        if self.stream is not None and not self.is_closed and not self.stream.closed():
+            self._send_now(self.stream, data)
 
     def send(self, data: bytes) -> None:
         """Send *data*, now or at the end of the turn.
@@ -349,6 +420,10 @@ class Connection:
             self.error = error
             self._closed.set_result(None)
         if self.stream is not None:
+            if self.stream.is_lent and not self.stream.closed():
+                # Wakes the thread that reads.
+                with contextlib.suppress(OSError):
+                    self.stream.socket.shutdown(socket.SHUT_RDWR)
             self.stream.close()
 
     async def until_done_or_closed(self, awaitable: Awaitable[Any]) -> None:
@@ -492,12 +567,14 @@ class Connection:
         """Send what was accepted; what the kernel does not take, the stream keeps."""
         rest = data if stream.writing() else stream.write_at_once(data)
         if rest:
+            self._unmute()
             limit, stream.max_write_buffer_size = stream.max_write_buffer_size, None
             stream.write(rest)
             stream.max_write_buffer_size = limit
 
     def _leave_to_stream(self, stream: IOStream, data: bytes) -> None:
         """Let *data* wait behind what waits already."""
+        self._unmute()
         try:
             stream.write(data)
         except StreamBufferFullError:
@@ -530,9 +607,12 @@ class Connection:
         if written is not None:
             self.until_sent().add_done_callback(functools.partial(_copy_outcome, written))
 
-    def _check_room(self, stream: IOStream, size: int) -> None:
+    def _has_room(self, stream: IOStream, size: int) -> bool:
         limit = stream.max_write_buffer_size
-        if limit is not None and size > limit:
+        return limit is None or size <= limit
+
+    def _check_room(self, stream: IOStream, size: int) -> None:
+        if not self._has_room(stream, size):
             raise self._overflow(stream)
 
     def _overflow(self, stream: IOStream) -> KatcpClientOverflow:

@@ -16,9 +16,10 @@ from typing import Any, Callable, Optional
 
 import tornado.gen
 from tornado.ioloop import IOLoop
+from tornado.platform.asyncio import BaseAsyncIOLoop
 
 from .errors import KatcpUsageError
-from .threadsafe import LoopDoor, call_in_loop
+from .threadsafe import LoopDoor, TurnSelector, call_in_loop
 
 _default_logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class IOLoopManager:
         self._managed = managed_default
         self._logger = logger
         self._ioloop: Optional[IOLoop] = None
+        self._selector: Optional[TurnSelector] = None  # of a loop that was made here
         self._door: Optional[LoopDoor] = None
         self._thread: Optional[threading.Thread] = None
         self._ended = threading.Event()
@@ -96,8 +98,15 @@ class IOLoopManager:
         """
         with self._lock:
             if self._ioloop is None:
-                self._ioloop = IOLoop(make_current=False) if self._managed else IOLoop.current()
+                self._ioloop = self._new_ioloop() if self._managed else IOLoop.current()
             return self._ioloop
+
+    def _new_ioloop(self) -> IOLoop:
+        self._selector = TurnSelector()
+        asyncio_loop = asyncio.SelectorEventLoop(self._selector)
+        # Not AsyncIOLoop: before tornado 6.2 that takes no loop.
+        ioloop: IOLoop = BaseAsyncIOLoop(asyncio_loop=asyncio_loop, make_current=False)
+        return ioloop
 
     def get_door(self) -> LoopDoor:
         """Return the way into the loop from other threads.
@@ -108,7 +117,7 @@ class IOLoopManager:
         """
         with self._lock:
             if self._door is None:
-                self._door = LoopDoor(self.get_ioloop())
+                self._door = LoopDoor(self.get_ioloop(), self._selector)
             return self._door
 
     def start(self, timeout: Optional[float] = None) -> None:
@@ -235,6 +244,7 @@ class IOLoopManager:
             ioloop.close()
         with self._lock:
             self._ioloop = None
+            self._selector = None
             self._door = None
         self._logger.info("Managed tornado IOloop %r stopped", ioloop)
 

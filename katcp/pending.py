@@ -156,6 +156,10 @@ class PendingRequests:
     def __len__(self) -> int:
         return len(self._pending)
 
+    def is_idle(self) -> bool:
+        """Return whether the next reply can only be that to the next request."""
+        return not self._pending and not self._by_name
+
     def is_mid_pending(self, mid: int) -> bool:
         """Return whether a pending request has this id."""
         return mid in self._by_mid

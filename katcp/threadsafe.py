@@ -9,6 +9,10 @@ for the outcome. The rules:
   because the loop has gone (looked at every `LOOP_CHECK_INTERVAL` seconds);
 - a call from the loop's own thread is made directly, never waited for.
 
+Another thread may also act *in the turn* of a managed loop, while that waits
+for sockets (`TurnSelector`): it owns all state then, as the loop's thread does
+otherwise. That is for a handful of quick steps that run no code of a program.
+
 Functions and lines that run in the loop's thread say so in their docstring.
 """
 
@@ -19,6 +23,8 @@ import concurrent.futures
 import contextlib
 import functools
 import inspect
+import selectors
+import socket
 import threading
 import time
 from typing import Any, Callable, Optional, TypeVar, cast
@@ -111,6 +117,49 @@ class Waiter:
             self._error = None
 
 
+class TurnSelector(selectors.DefaultSelector):
+    """The selector of a loop in whose turn other threads may act.
+
+    Attributes
+    ----------
+    turn : threading.Lock
+        Held by whoever owns the state of the loop: by the loop's thread, from
+        the beginning to the end, except while it waits in `select`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = threading.Lock()
+        self.turn.acquire()
+
+    def select(self, timeout: Optional[float] = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.turn.release()
+        try:
+            return super().select(timeout)
+        finally:
+            self.turn.acquire()
+
+    def close(self) -> None:
+        super().close()
+        # Nobody owns a closed loop, and nobody may wait for it.
+        self.turn.release()
+
+    @property
+    def can_mute(self) -> bool:
+        """Whether `mute` works: others than epoll cannot wait for nothing."""
+        return hasattr(selectors, "EpollSelector") and isinstance(self, selectors.EpollSelector)
+
+    def mute(self, sock: socket.socket) -> None:
+        """Do not wake the loop when *sock* can be read; in its turn, also while it waits."""
+        key = self.get_key(sock)
+        self.modify(sock, key.events & ~selectors.EVENT_READ, key.data)
+
+    def unmute(self, sock: socket.socket) -> None:
+        """Wake the loop again when *sock* can be read; in its turn, also while it waits."""
+        key = self.get_key(sock)
+        self.modify(sock, key.events | selectors.EVENT_READ, key.data)
+
+
 class LoopDoor:
     """The way into one loop, for the threads that do not run it.
 
@@ -118,10 +167,13 @@ class LoopDoor:
     ----------
     ioloop : tornado.ioloop.IOLoop
         The loop.
+    selector : TurnSelector, optional
+        Its selector, if other threads may act in its turn.
     """
 
-    def __init__(self, ioloop: IOLoop) -> None:
+    def __init__(self, ioloop: IOLoop, selector: Optional[TurnSelector] = None) -> None:
         self.ioloop = ioloop
+        self.selector = selector
         self.thread_id: Optional[int] = None
         self._asyncio_loop: asyncio.AbstractEventLoop = ioloop.asyncio_loop  # type: ignore[attr-defined]
         # May be entered again: a signal handler may post while its thread does.
