@@ -2,16 +2,19 @@
 
 # Programs write katcp.core.X after a mere "import katcp".
 from . import core as core
+from .answers import Answer
 from .client import AsyncClient, BlockingClient, CallbackClient, DeviceClient, request_check
 from .errors import (
     AsyncReply,
     FailReply,
+    KatcpArgumentError,
     KatcpClientDisconnected,
     KatcpClientError,
     KatcpClientOverflow,
     KatcpClientStopped,
     KatcpClientTimeout,
     KatcpDeviceError,
+    KatcpReplyError,
     KatcpSyntaxError,
     KatcpThreadError,
     KatcpTypeError,
@@ -19,6 +22,7 @@ from .errors import (
     KatcpVersionError,
 )
 from .handlers import DeviceMetaclass
+from .informs import InformStream
 from .message import Message
 from .parser import MessageParser
 from .protocol import ProtocolFlags
@@ -26,6 +30,7 @@ from .threadsafe import make_threadsafe, make_threadsafe_blocking
 from .version import __version__
 
 __all__ = [
+    "Answer",
     "AsyncClient",
     "AsyncReply",
     "BlockingClient",
@@ -33,12 +38,15 @@ __all__ = [
     "DeviceClient",
     "DeviceMetaclass",
     "FailReply",
+    "InformStream",
+    "KatcpArgumentError",
     "KatcpClientDisconnected",
     "KatcpClientError",
     "KatcpClientOverflow",
     "KatcpClientStopped",
     "KatcpClientTimeout",
     "KatcpDeviceError",
+    "KatcpReplyError",
     "KatcpSyntaxError",
     "KatcpThreadError",
     "KatcpTypeError",

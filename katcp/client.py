@@ -36,14 +36,16 @@ import threading
 import time
 import traceback
 from concurrent.futures import Future as ConcurrentFuture
-from typing import Any, Awaitable, Callable, ClassVar, Optional, Union
+from concurrent.futures import InvalidStateError
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, ClassVar, Optional, TypeVar, Union
 
-from future.types.newobject import newobject  # type: ignore[import-untyped]
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 from tornado.util import ObjectDict
 from tornado.util import TimeoutError as TornadoTimeoutError
 
+from .answers import Answer, answer_of
 from .connection import Connection, ConnectionEnded, ConnectionFailed
 from .errors import (
     KatcpClientDisconnected,
@@ -60,6 +62,7 @@ from .errors import (
 from .events import AsyncEvent
 from .exchange import MAX_SIZE, Exchange
 from .handlers import DeviceMetaclass
+from .informs import CallbackTable, InformStream, StreamFeed
 from .ioloop_manager import IOLoopManager
 from .lifecycle import EVENT_NAMES, Lifecycle, State
 from .message import Message, shorten
@@ -81,6 +84,13 @@ from .threadsafe import (
     make_threadsafe_blocking,
 )
 from .tls import TlsFailure, check_ssl_options
+
+if TYPE_CHECKING:
+    # Checkers know nothing of the package "future": to them every attribute of
+    # a class derived from its newobject would be there, misspelt ones too.
+    from builtins import object as newobject
+else:
+    from future.types.newobject import newobject
 
 __all__ = [
     "AsyncClient",
@@ -116,6 +126,7 @@ _MESSAGE_HOOKS = ("send_message", "handle_message", "handle_reply", "handle_info
 _EXCHANGES_TO_SKIP = 50
 
 _ReplyCallback = Callable[[Message], None]
+_Client = TypeVar("_Client", bound="DeviceClient")
 
 # Counts the forks that led to this process: a client lives in the process
 # that started it, and nowhere else.
@@ -135,7 +146,7 @@ if hasattr(os, "register_at_fork"):
 _background: set[asyncio.Future[Any]] = set()
 
 
-class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
+class DeviceClient(newobject, metaclass=DeviceMetaclass):
     """Device client proxy.
 
     Subclasses should implement ``reply_*``, ``inform_*`` and ``request_*``
@@ -229,6 +240,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
     #: TLS handshake if there is one.
     CONNECT_TIMEOUT: float = 10.0
 
+    # How long `with` waits until the client is ready, in seconds.
+    _request_timeout: Optional[float] = 5.0
+
     _inform_handlers: ClassVar[dict[str, Callable[..., Any]]]
     _reply_handlers: ClassVar[dict[str, Callable[..., Any]]]
     _request_handlers: ClassVar[dict[str, Callable[..., Any]]]
@@ -278,6 +292,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         self._connect_failure_reason: Optional[str] = None
         self._disconnect_inform: Optional[Message] = None
         self._pending_requests = PendingRequests(self._logger)
+        self._inform_callbacks = CallbackTable()
+        self._connection_callbacks = CallbackTable()
         self._show_state_in_events()
 
     # What it is and where it is.
@@ -317,6 +333,10 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
     def threadsafe(self) -> bool:
         """Whether `enable_thread_safety` was called."""
         return self._threadsafe
+
+    def __repr__(self) -> str:
+        address = address_to_string(self._bindaddr)
+        return f"<{type(self).__name__} {address} {self._lifecycle.state.value}>"
 
     @property
     def _stream(self) -> Optional[IOStream]:
@@ -729,6 +749,230 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         """
         return self._until("stopped", timeout)
 
+    # From start to stop in one block.
+
+    def __enter__(self: _Client) -> _Client:
+        """Start the client and wait until it is ready.
+
+        It is ready when it is connected and the protocol of the device is
+        known. That may take as long as a request: the ``timeout`` of the
+        client, 5 seconds for a `DeviceClient`. The end of the block stops it.
+
+        Raises
+        ------
+        KatcpClientDisconnected
+            If it cannot connect; the text says why. The client is stopped then.
+        KatcpClientTimeout
+            If it takes too long. The client is stopped then.
+        KatcpThreadError
+            In the thread of a running loop: use ``async with`` there.
+
+        Notes
+        -----
+        This calls nothing that a subclass overrides; `notify_connected` is
+        called as always.
+        """
+        if asyncio._get_running_loop() is not None:
+            raise KatcpThreadError(
+                "'with' would block the loop that runs in this thread: use 'async with'."
+            )
+        DeviceClient.start(self)
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self._stop_and_join()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: Optional[type[BaseException]],
+        exc: Optional[BaseException],
+        exc_tb: Optional[TracebackType],
+    ) -> None:
+        """Stop the client, and wait until it has."""
+        self._stop_and_join()
+
+    async def __aenter__(self: _Client) -> _Client:
+        """Start the client in the running loop and wait until it is ready.
+
+        As for ``with``, and without `set_ioloop`: the loop is the one that
+        runs, of asyncio or tornado.
+
+        Raises
+        ------
+        KatcpClientDisconnected, KatcpClientTimeout
+            As for ``with``.
+        KatcpUsageError
+            If `set_ioloop` was called with another loop.
+        """
+        if self._lifecycle.state is not State.STOPPED:
+            raise KatcpUsageError("Device client already started.")
+        self._ioloop_manager.use_running_ioloop()
+        DeviceClient.start(self)
+        try:
+            await self._until_ready()
+        except BaseException:
+            await self._stop_and_await()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: Optional[type[BaseException]],
+        exc: Optional[BaseException],
+        exc_tb: Optional[TracebackType],
+    ) -> None:
+        """Stop the client, and wait until it has."""
+        await self._stop_and_await()
+
+    # Informs and changes of the connection, without a subclass.
+
+    def add_inform_callback(self, name: Optional[str], callback: Callable[[Message], Any]) -> None:
+        """Call a function with each inform that does not belong to a request.
+
+        It is called in the ioloop, after the ``inform_*`` method if there is
+        one. What it raises is logged, and so is what an awaitable that it
+        returns raises. It is called as often as it was added.
+
+        Parameters
+        ----------
+        name : str or None
+            The name of the informs, like ``sensor-status``. None: all.
+        callback : callable
+            The function, called as ``callback(msg)``. It must not block.
+
+        Raises
+        ------
+        KatcpSyntaxError
+            If no inform can have this name.
+        KatcpTypeError
+            If *callback* cannot be called.
+
+        Notes
+        -----
+        May be called at any time and from any thread.
+        """
+        _check_inform_name(name)
+        self._inform_callbacks.add(name, _check_callback(callback))
+
+    def remove_inform_callback(
+        self, name: Optional[str], callback: Callable[[Message], Any]
+    ) -> None:
+        """Undo one `add_inform_callback`.
+
+        Parameters
+        ----------
+        name : str or None
+            The name it was added for.
+        callback : callable
+            The function.
+
+        Raises
+        ------
+        KatcpUsageError
+            If it was not added, or is removed already.
+
+        Notes
+        -----
+        May be called at any time and from any thread, by the callback too.
+        """
+        if not self._inform_callbacks.remove(name, callback):
+            raise KatcpUsageError(f"{callback!r} is not a callback for informs {name!r}.")
+
+    def add_connection_callback(self, callback: Callable[[bool], Any]) -> None:
+        """Call a function whenever the connection is made or lost.
+
+        It is called in the ioloop, after `notify_connected`. What it raises is
+        logged, and so is what an awaitable that it returns raises.
+
+        Parameters
+        ----------
+        callback : callable
+            The function, called as ``callback(connected)``. It must not block.
+
+        Raises
+        ------
+        KatcpTypeError
+            If *callback* cannot be called.
+
+        Notes
+        -----
+        May be called at any time and from any thread.
+        """
+        self._connection_callbacks.add(None, _check_callback(callback))
+
+    def remove_connection_callback(self, callback: Callable[[bool], Any]) -> None:
+        """Undo one `add_connection_callback`.
+
+        Parameters
+        ----------
+        callback : callable
+            The function.
+
+        Raises
+        ------
+        KatcpUsageError
+            If it was not added, or is removed already.
+
+        Notes
+        -----
+        May be called at any time and from any thread, by the callback too.
+        """
+        if not self._connection_callbacks.remove(None, callback):
+            raise KatcpUsageError(f"{callback!r} is not a callback for the connection.")
+
+    def informs(
+        self,
+        name: Optional[str] = None,
+        *,
+        maxsize: Optional[int] = 1000,
+        timeout: Optional[float] = None,
+    ) -> InformStream:
+        """Return an iterator over the informs that do not belong to a request.
+
+        Parameters
+        ----------
+        name : str, optional
+            The name of the informs, like ``sensor-status``. Default: all.
+        maxsize : int or None
+            How many informs are kept for an iteration that is slow. When there
+            are more, the oldest are dropped and counted in
+            `InformStream.dropped`. None: no limit.
+        timeout : float in seconds, optional
+            How long to wait for each inform; then the iteration raises
+            `KatcpClientTimeout`, and may be gone on with. Default: no limit.
+
+        Returns
+        -------
+        InformStream
+            For ``for`` in any thread but the ioloop's, and for ``async for``
+            in any asyncio loop. It ends when the client stops.
+
+        Raises
+        ------
+        KatcpSyntaxError
+            If no inform can have this name.
+        KatcpTypeError
+            If *maxsize* or *timeout* is not a number.
+
+        Notes
+        -----
+        May be called at any time and from any thread. Informs that arrive from
+        now on are kept, so call it before the request that lets them come.
+
+        Examples
+        --------
+        >>> with client.informs("sensor-status", timeout=5) as updates:
+        ...     client.ask("sensor-sampling", "temperature", "event")
+        ...     for update in updates:
+        ...         print(update.get_text(2), update.get_float(4))
+        """
+        _check_inform_name(name)
+        if maxsize is not None and (not isinstance(maxsize, numbers.Integral) or maxsize < 1):
+            raise KatcpTypeError(f"maxsize must be a number from 1 on, or None, not {maxsize!r}.")
+        return InformStream(self, name, maxsize, _check_timeout(timeout))
+
     # Sending.
 
     @make_threadsafe_blocking
@@ -959,7 +1203,10 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         awaitable or None
             What the handler returned.
         """
-        return self._call_handler("Inform", self._inform_handlers, self.unhandled_inform, msg)
+        result = self._call_handler("Inform", self._inform_handlers, self.unhandled_inform, msg)
+        if self._inform_callbacks.by_name:
+            self._call_inform_callbacks(msg)
+        return result
 
     def handle_reply(self, msg: Message) -> Any:
         """Dispatch a reply message to the appropriate method.
@@ -1129,12 +1376,17 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
             self._started_door(name)
             raise
 
-    def _door_to_wait_at(self, name: str, instead: str) -> LoopDoor:
-        """Return the door of a started client, in a thread that may wait; any thread."""
+    def _door_of_run(self, name: str) -> LoopDoor:
+        """Return the door of a client that was started, here, at some time; any thread."""
         self._refuse_in_fork(name)
         door = self._loop_door
         if door is None:
             raise KatcpUsageError(f"Call start() before {name}()")
+        return door
+
+    def _door_to_wait_at(self, name: str, instead: str) -> LoopDoor:
+        """Return the door of a started client, in a thread that may wait; any thread."""
+        door = self._door_of_run(name)
         if door.is_inside():
             raise KatcpThreadError(f"Cannot call {name}() in ioloop{instead}")
         return door
@@ -1201,6 +1453,57 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         if door is not None and door.thread_id is not None and not door.is_inside():
             raise KatcpThreadError(f"{name}() must be called in the thread of the ioloop.")
         return self._state_events[event_name].until_set(timeout, value)
+
+    # `with` and `async with`.
+
+    def _wait_until_ready(self) -> None:
+        """Return when requests may be made, or raise what prevents that; any thread."""
+        began, timeout = time.monotonic(), self._request_timeout
+        if self._wait_for("connected", timeout):
+            remaining = None if timeout is None else timeout - (time.monotonic() - began)
+            if self._wait_for("protocol", remaining):
+                return
+        raise self._not_ready(timeout)
+
+    async def _until_ready(self) -> None:
+        """Return when requests may be made, or raise what prevents that."""
+        began, timeout = time.monotonic(), self._request_timeout
+        try:
+            await self._until("connected", timeout)
+            remaining = None if timeout is None else timeout - (time.monotonic() - began)
+            await self._until("protocol", remaining)
+        except (TornadoTimeoutError, KatcpClientStopped):
+            raise self._not_ready(timeout) from None
+
+    def _not_ready(self, timeout: Optional[float]) -> KatcpClientError:
+        """Return why the client is not ready after *timeout* seconds; any thread."""
+        device = address_to_string(self._bindaddr)
+        if self._stop_wanted.is_set():
+            return KatcpClientStopped(f"The client of {device} was stopped before it was ready")
+        if self._lifecycle.holds("connected"):
+            return KatcpClientTimeout(
+                f"Connected to {device}, which has not said within {timeout} seconds what "
+                "protocol it speaks: if it never does, preset_protocol_flags() before."
+            )
+        if self._connect_failure_reason is not None:
+            return KatcpClientDisconnected(
+                f"Could not connect to {device}: {self._connect_failure_reason}"
+            )
+        if self.last_connect_time is not None:
+            return KatcpClientDisconnected(
+                f"The connection to {device} was lost at once{self._announced_end()}"
+            )
+        return KatcpClientTimeout(f"Could not connect to {device} within {timeout} seconds")
+
+    def _stop_and_join(self) -> None:
+        """Stop, whatever methods a subclass has; any thread but the loop's."""
+        DeviceClient.stop(self)
+        DeviceClient.join(self)
+
+    async def _stop_and_await(self) -> None:
+        """Stop, whatever methods a subclass has."""
+        DeviceClient.stop(self)
+        await self._until("stopped", None)
 
     # The life of a run: from start to stop.
 
@@ -1325,14 +1628,16 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
 
     def _notify(self, connected: bool) -> bool:
         """Call notify_connected(); return whether it did not raise."""
+        has_succeeded = True
         try:
             self.notify_connected(connected)
         except Exception:
             self._logger.exception(
                 "Notify connect failed. Disconnecting." if connected else "Notify connect failed"
             )
-            return False
-        return True
+            has_succeeded = False
+        self._call_connection_callbacks(connected)
+        return has_succeeded
 
     def _why_ended(self, connection: Connection) -> KatcpClientError:
         """Return what the requests that were pending are told."""
@@ -1341,12 +1646,18 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         reason = "Connection closed before reply was received"
         if isinstance(connection.error, (KatcpClientOverflow, TlsFailure)):
             reason = f"{reason}: {connection.error}"
-        elif self._disconnect_inform is not None and self._disconnect_inform.arguments:
-            text = _as_text(self._disconnect_inform.arguments[0])
-            reason = f"{reason}, as the device announced: {shorten(text)}"
+        else:
+            reason += self._announced_end()
         error = KatcpClientDisconnected(reason)
         error.__cause__ = connection.error
         return error
+
+    def _announced_end(self) -> str:
+        """Return what the device said of the end of the connection, to follow a reason."""
+        if self._disconnect_inform is None or not self._disconnect_inform.arguments:
+            return ""
+        text = _as_text(self._disconnect_inform.arguments[0])
+        return f", as the device announced: {shorten(text)}"
 
     def _disconnect_now(self) -> None:
         connection = self._device_connection
@@ -1401,6 +1712,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         waiters, self._stop_waiters = self._stop_waiters, []
         for waiter in waiters:
             waiter.set_result(None)
+        for callback in self._inform_callbacks.all():
+            if isinstance(callback, StreamFeed):
+                callback.end()
         if self._ioloop_manager.managed:
             self._ioloop_manager.stop()
 
@@ -1510,6 +1824,32 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):  # type: ignore[misc]
         if result is None or not _is_awaitable(result):
             return result
         return self._log_failure_of(result, lambda: self._log_handler_failure(kind, msg))
+
+    def _call_inform_callbacks(self, msg: Message) -> None:
+        def log() -> None:
+            self._logger.error("Callback inform %s FAIL: %s", msg.name, self._traceback())
+
+        for callback in self._inform_callbacks.matching(msg.name):
+            self._call_callback(callback, msg, log)
+
+    def _call_connection_callbacks(self, connected: bool) -> None:
+        def log() -> None:
+            self._logger.error("Callback connected=%s FAIL: %s", connected, self._traceback())
+
+        for callback in self._connection_callbacks.matching(None):
+            self._call_callback(callback, connected, log)
+
+    def _call_callback(
+        self, callback: Callable[[Any], Any], argument: Any, log: Callable[[], None]
+    ) -> None:
+        """Call a callback; what it raises, now or later, is logged."""
+        try:
+            result = callback(argument)
+        except Exception:
+            log()
+            return
+        if result is not None and _is_awaitable(result):
+            _let_run(self._log_failure_of(result, log))
 
     async def _log_failure_of(self, awaitable: Any, log: Callable[[], None]) -> Any:
         """Return the result of *awaitable*, or None after its exception was logged."""
@@ -1934,6 +2274,172 @@ class AsyncClient(DeviceClient):
             waiter.give_up()
         return _made_up_reply(msg, _timed_out(msg.name, time.monotonic() - began)), []
 
+    def concurrent_request(
+        self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
+    ) -> ConcurrentFuture[tuple[Message, list[Message]]]:
+        """Send a request message, with a future for any thread.
+
+        Many requests may be in flight: wait for them with
+        `concurrent.futures.wait` or `concurrent.futures.as_completed`.
+
+        Parameters
+        ----------
+        msg : Message object
+            The request Message to send.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+        use_mid : boolean, optional
+            Whether to use message IDs. Default is to use message IDs if the
+            server supports them.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            It resolves with reply and informs, as `blocking_request` returns
+            them. Cancelling it forgets the request.
+
+        Raises
+        ------
+        KatcpTypeError
+            If *msg* is not a request.
+        KatcpUsageError
+            Before `start` or after `stop`.
+
+        Notes
+        -----
+        May be called from any thread, the ioloop's too; but to wait for the
+        result there would stop the loop that brings it.
+
+        Examples
+        --------
+        >>> names = ["temperature", "pressure"]
+        >>> futures = [
+        ...     client.concurrent_request(katcp.Message.request("sensor-value", name))
+        ...     for name in names
+        ... ]
+        >>> for future in concurrent.futures.as_completed(futures):
+        ...     reply, informs = future.result()
+        """
+        _check_request(msg)
+        return self._concurrent_request("concurrent_request", msg, timeout, use_mid)
+
+    async def async_request(
+        self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
+    ) -> tuple[Message, list[Message]]:
+        """Send a request message and await its reply, in whatever asyncio loop.
+
+        Parameters
+        ----------
+        msg : Message object
+            The request Message to send.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+        use_mid : boolean, optional
+            Whether to use message IDs. Default is to use message IDs if the
+            server supports them.
+
+        Returns
+        -------
+        reply : Message object
+            The reply message received.
+        informs : list of Message objects
+            A list of the inform messages received.
+
+        Raises
+        ------
+        KatcpTypeError
+            If *msg* is not a request.
+        KatcpUsageError
+            Before `start` or after `stop`.
+
+        Notes
+        -----
+        May be awaited in any asyncio loop: the client's own, or another one in
+        another thread. Cancelling it forgets the request.
+        """
+        _check_request(msg)
+        if self._is_in_ioloop():
+            return await AsyncClient.future_request(self, msg, timeout, use_mid)
+        future = self._concurrent_request("async_request", msg, timeout, use_mid)
+        return await asyncio.wrap_future(future)
+
+    def ask(self, name: str, *args: Any, timeout: Optional[float] = None) -> Answer:
+        """Make a request that must succeed, and wait for the answer.
+
+        Parameters
+        ----------
+        name : str
+            The name of the request.
+        *args
+            Its arguments, as for `Message.request`.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+
+        Returns
+        -------
+        Answer
+            The reply's arguments after ``ok``, and the informs.
+
+        Raises
+        ------
+        KatcpReplyError
+            If the device refuses the request.
+        KatcpClientTimeout, KatcpClientDisconnected, KatcpClientStopped
+            If there is no reply.
+        KatcpUsageError
+            Before `start`, after `stop` or in the ioloop.
+
+        Notes
+        -----
+        May be called from any thread but the ioloop's; use `async_ask` there.
+
+        Examples
+        --------
+        >>> client.ask("log-level", "warn").arguments
+        [b'warn']
+        >>> arguments, informs = client.ask("sensor-value", "temperature")
+        >>> informs[0].get_float(4)
+        21.5
+        """
+        msg = Message.request(name, *args)
+        self._door_to_wait_at("ask", ", use await async_ask()")
+        return answer_of(*AsyncClient.blocking_request(self, msg, timeout))
+
+    async def async_ask(self, name: str, *args: Any, timeout: Optional[float] = None) -> Answer:
+        """Make a request that must succeed, and await the answer.
+
+        Parameters
+        ----------
+        name : str
+            The name of the request.
+        *args
+            Its arguments, as for `Message.request`.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+
+        Returns
+        -------
+        Answer
+            The reply's arguments after ``ok``, and the informs.
+
+        Raises
+        ------
+        KatcpReplyError, KatcpClientError
+            As for `ask`.
+        KatcpUsageError
+            Before `start` or after `stop`.
+
+        Notes
+        -----
+        May be awaited in any asyncio loop, as `async_request`.
+        """
+        msg = Message.request(name, *args)
+        return answer_of(*await AsyncClient.async_request(self, msg, timeout))
+
     def handle_inform(self, msg: Message) -> Any:
         """Handle inform messages related to any current requests.
 
@@ -2182,6 +2688,54 @@ class AsyncClient(DeviceClient):
             self._set_timer(deadline)
         return request
 
+    def _concurrent_request(
+        self, name: str, msg: Message, timeout: Optional[float], use_mid: Optional[bool]
+    ) -> ConcurrentFuture[Any]:
+        """Begin a request here or in the loop, and return its future; any thread."""
+        limit = self._limit(timeout)
+        future: ConcurrentFuture[Any] = ConcurrentFuture()
+        begun: list[PendingRequest] = []
+        request = (future, begun, msg, limit, use_mid)
+        try:
+            door = self._started_door(name)
+            future.add_done_callback(functools.partial(self._end_if_cancelled, door, begun))
+            if door.is_inside():
+                self._begin_concurrent_request(*request)
+            else:
+                self._check_before_posting(msg)
+                self._post(name, self._begin_concurrent_request, *request)
+        except KatcpClientDisconnected as error:
+            future.set_result((_made_up_reply(msg, error), []))
+        return future
+
+    def _begin_concurrent_request(
+        self,
+        future: ConcurrentFuture[Any],
+        begun: list[PendingRequest],
+        msg: Message,
+        timeout: Optional[float],
+        use_mid: Optional[bool],
+    ) -> None:
+        """Begin a request for a future, unless that was cancelled already."""
+        if future.cancelled():
+            return
+        informs: list[Message] = []
+
+        def on_reply(reply: Message) -> None:
+            # Another thread may cancel it at any moment.
+            with contextlib.suppress(InvalidStateError):
+                future.set_result((reply, informs))
+
+        try:
+            request = self._begin_request(msg, on_reply, informs.append, timeout, use_mid)
+            request.wakes_thread = True
+            begun.append(request)
+        except KatcpClientError as error:
+            on_reply(_made_up_reply(msg, error))
+        except Exception as error:
+            with contextlib.suppress(InvalidStateError):
+                future.set_exception(error)
+
     def _limit(self, timeout: Optional[float]) -> Optional[float]:
         """Return the timeout of a request in seconds, None for no limit; any thread."""
         return self._request_timeout if timeout is None else _check_timeout(timeout)
@@ -2244,6 +2798,22 @@ class AsyncClient(DeviceClient):
         """Let nothing wait for the reply to a request whose thread has given up."""
         request = exchange.pending
         if request is not None:
+            self._pending_requests.abandon(request)
+            request.take_callback()
+
+    def _end_if_cancelled(
+        self, door: LoopDoor, begun: list[PendingRequest], future: ConcurrentFuture[Any]
+    ) -> None:
+        """Forget the request of a future that was cancelled; any thread."""
+        if not future.cancelled():
+            return
+        # Who waits with concurrent.futures.wait() is not told before.
+        future.set_running_or_notify_cancel()
+        with contextlib.suppress(KatcpUsageError):
+            door.post(self._forget_begun, begun)
+
+    def _forget_begun(self, begun: list[PendingRequest]) -> None:
+        for request in begun:
             self._pending_requests.abandon(request)
             request.take_callback()
 
@@ -2459,6 +3029,19 @@ def _check_timeout(timeout: Optional[float]) -> Optional[float]:
     if timeout is not None and not isinstance(timeout, numbers.Real):
         raise KatcpTypeError(f"A timeout must be a number of seconds, not {timeout!r}.")
     return timeout
+
+
+def _check_callback(callback: Any) -> Callable[..., Any]:
+    """Return a callback, or raise if it cannot be called; any thread."""
+    if not callable(callback):
+        raise KatcpTypeError(f"A callback must be callable, not {callback!r}.")
+    return callback  # type: ignore[no-any-return]
+
+
+def _check_inform_name(name: Optional[str]) -> None:
+    """Raise unless informs can have this name; None stands for all; any thread."""
+    if name is not None:
+        Message.inform(name)
 
 
 def _check_request(msg: Any) -> None:

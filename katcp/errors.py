@@ -5,6 +5,7 @@ The tree::
     Exception
     +-- ValueError
     |   +-- KatcpSyntaxError          a line, name or message id against the grammar
+    |   +-- KatcpArgumentError        an argument that is missing or not what was asked for
     +-- TypeError
     |   +-- KatcpTypeError            an argument of the wrong type
     +-- RuntimeError
@@ -14,6 +15,7 @@ The tree::
     +-- FailReply                     a device's handler asks for a ``fail`` reply
     +-- AsyncReply                    a device's handler will reply later
     +-- KatcpClientError              what goes wrong between client and device
+        +-- KatcpReplyError           the device refused a request
         +-- KatcpVersionError         the device's protocol has no such thing
         +-- KatcpClientDisconnected   no connection, or it was lost
         |   +-- KatcpClientOverflow   ... closed because a limit was exceeded
@@ -24,9 +26,20 @@ An instance of a `KatcpClientError` is also what `katcp.Message.local_error`
 holds in a reply that the client made up itself.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional, Sequence
+
+if TYPE_CHECKING:
+    from .message import Message
+
 
 class KatcpSyntaxError(ValueError):
     """A line, a message name or a message id does not follow the KATCP grammar."""
+
+
+class KatcpArgumentError(ValueError):
+    """An argument of a message is missing, or cannot be read as what was asked for."""
 
 
 class KatcpTypeError(TypeError):
@@ -58,6 +71,36 @@ class AsyncReply(Exception):
 
 class KatcpClientError(Exception):
     """Something went wrong between a client and its device."""
+
+
+class KatcpReplyError(KatcpClientError):
+    """The device refused a request: its reply is ``fail``, ``invalid`` or anything but ``ok``.
+
+    Its text is the reason that the device gave.
+
+    Parameters
+    ----------
+    reason : str
+        The text.
+    reply : Message, optional
+        The reply.
+    informs : sequence of Message, optional
+        The informs before it.
+
+    Attributes
+    ----------
+    reply : Message or None
+        The reply.
+    informs : list of Message
+        The informs that came before it.
+    """
+
+    def __init__(
+        self, reason: str, reply: Optional[Message] = None, informs: Sequence[Message] = ()
+    ) -> None:
+        super().__init__(reason)
+        self.reply = reply
+        self.informs = list(informs)
 
 
 class KatcpVersionError(KatcpClientError):

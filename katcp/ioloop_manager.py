@@ -89,6 +89,28 @@ class IOLoopManager:
             self._managed = managed
         self._ioloop = ioloop
 
+    def use_running_ioloop(self) -> None:
+        """Use the loop that runs in this thread.
+
+        Raises
+        ------
+        RuntimeError
+            If another one was given, and is not closed.
+        """
+        ioloop = IOLoop.current()
+        if self._managed and self._thread is not None:
+            # The last run may have ended a moment ago, and its thread with it.
+            self.join()
+        with self._lock:
+            known = self._ioloop
+            if known is ioloop:
+                return
+            if known is not None and not LoopDoor(known).is_closed():
+                raise KatcpUsageError("The client was given another ioloop than the running one.")
+            self._managed = False
+            self._ioloop = ioloop
+            self._door = None
+
     def get_ioloop(self) -> IOLoop:
         """Return the loop; it is made now if there is none yet.
 

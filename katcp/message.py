@@ -23,11 +23,14 @@ import logging
 import numbers
 import re
 from decimal import Decimal
-from typing import Any, ClassVar, Iterable, Optional, Union
+from typing import Any, Callable, ClassVar, Iterable, Optional, TypeVar, Union
 
-from .errors import KatcpClientError, KatcpSyntaxError, KatcpTypeError
+from .arguments import read_bool, read_float, read_int, read_text, read_timestamp
+from .errors import KatcpArgumentError, KatcpClientError, KatcpSyntaxError, KatcpTypeError
 
 logger = logging.getLogger(__name__)
+
+_Value = TypeVar("_Value")
 
 MAX_MID = 2**31 - 1
 _LAST_MID = b"%d" % MAX_MID
@@ -275,6 +278,146 @@ class Message:
         bool
         """
         return self.mtype == self.REPLY and self.arguments[:1] == [self.OK]
+
+    # An argument as a value. Positions are those of the list `arguments`.
+
+    def get_text(self, index: int) -> str:
+        """Return an argument as text.
+
+        Parameters
+        ----------
+        index : int
+            The position in `arguments`.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        KatcpArgumentError
+            If there is no such argument, or it is not UTF-8.
+
+        Examples
+        --------
+        >>> Message.inform("sensor-status", "1.5", "1", "wind").get_text(2)
+        'wind'
+        """
+        return self._read_argument(index, "text in UTF-8", read_text)
+
+    def get_int(self, index: int) -> int:
+        """Return an argument as an integer.
+
+        Parameters
+        ----------
+        index : int
+            The position in `arguments`.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        KatcpArgumentError
+            If there is no such argument, or it is not an integer.
+
+        Examples
+        --------
+        >>> Message.reply("help", "ok", "many").get_int(1)
+        Traceback (most recent call last):
+          ...
+        katcp.errors.KatcpArgumentError: arguments[1] of !help is not an integer: 'many'
+        """
+        return self._read_argument(index, "an integer", read_int)
+
+    def get_float(self, index: int) -> float:
+        """Return an argument as a number.
+
+        Parameters
+        ----------
+        index : int
+            The position in `arguments`.
+
+        Returns
+        -------
+        float
+            It may be infinite or not a number: devices send ``inf`` and ``nan``.
+
+        Raises
+        ------
+        KatcpArgumentError
+            If there is no such argument, or it is not a number.
+        """
+        return self._read_argument(index, "a number", read_float)
+
+    def get_bool(self, index: int) -> bool:
+        """Return an argument as a truth value.
+
+        Parameters
+        ----------
+        index : int
+            The position in `arguments`.
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        KatcpArgumentError
+            If there is no such argument, or it is neither ``1`` nor ``0``.
+        """
+        return self._read_argument(index, "a boolean (1 or 0)", read_bool)
+
+    def get_timestamp(self, index: int, milliseconds: Optional[bool] = None) -> float:
+        """Return an argument as a time.
+
+        Parameters
+        ----------
+        index : int
+            The position in `arguments`.
+        milliseconds : bool, optional
+            Whether the device sends milliseconds, as those of protocol
+            version 4 do, and not seconds. Default: if the number is so large
+            (from 10\\ :sup:`11` on) that it cannot be seconds.
+
+        Returns
+        -------
+        float
+            Seconds since 1970, UTC.
+
+        Raises
+        ------
+        KatcpArgumentError
+            If there is no such argument, or it is not a finite number.
+
+        Examples
+        --------
+        >>> Message.inform("log", "warn", "1322206610270").get_timestamp(1)
+        1322206610.27
+        """
+        return self._read_argument(
+            index, "a timestamp", lambda argument: read_timestamp(argument, milliseconds)
+        )
+
+    def _read_argument(self, index: int, kind: str, read: Callable[[bytes], _Value]) -> _Value:
+        """Return what *read* makes of an argument, or raise the error that names it."""
+        head = f"{self.TYPE_SYMBOLS[self.mtype].decode()}{self.name}"
+        try:
+            argument = self.arguments[index]
+        except IndexError:
+            raise KatcpArgumentError(
+                f"{head} has no arguments[{index}], which should be {kind}: "
+                f"it has {len(self.arguments)}."
+            ) from None
+        try:
+            return read(argument)
+        except ValueError:
+            text = shorten(repr(argument.decode("utf-8", "backslashreplace")), 200)
+            raise KatcpArgumentError(
+                f"arguments[{index}] of {head} is not {kind}: {text}"
+            ) from None
 
     def format_argument(self, arg: Any) -> bytes:
         """Return *arg* as the bytes of one argument, before escaping.
