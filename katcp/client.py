@@ -1836,7 +1836,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         def log() -> None:
             self._logger.error("Callback connected=%s FAIL: %s", connected, self._traceback())
 
-        for callback in self._connection_callbacks.matching(None):
+        for callback in self._connection_callbacks.all():
             self._call_callback(callback, connected, log)
 
     def _call_callback(

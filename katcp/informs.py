@@ -58,7 +58,7 @@ class CallbackTable:
             self._replace(name, tuple(callbacks))
             return True
 
-    def matching(self, name: Optional[str]) -> tuple[Callable[..., Any], ...]:
+    def matching(self, name: str) -> tuple[Callable[..., Any], ...]:
         """Return the callbacks for *name*, then those for all names."""
         by_name = self.by_name
         return (*by_name.get(name, ()), *by_name.get(None, ()))

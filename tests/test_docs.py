@@ -148,6 +148,8 @@ def test_core_page_lists_name(name):
         katcp.Message,
         katcp.MessageParser,
         katcp.ProtocolFlags,
+        katcp.Answer,
+        katcp.InformStream,
     ],
     ids=lambda cls: cls.__name__,
 )
