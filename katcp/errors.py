@@ -19,7 +19,7 @@ The tree::
         +-- KatcpVersionError         the device's protocol has no such thing
         +-- KatcpClientDisconnected   no connection, or it was lost
         |   +-- KatcpClientOverflow   ... closed because a limit was exceeded
-        +-- KatcpClientTimeout        no reply in time
+        +-- KatcpClientTimeout        no reply, connection or inform in time
         +-- KatcpClientStopped        the client was stopped first
 
 An instance of a `KatcpClientError` is also what `katcp.Message.local_error`
@@ -116,8 +116,8 @@ class KatcpClientOverflow(KatcpClientDisconnected):
 
 
 class KatcpClientTimeout(KatcpClientError):
-    """The device did not reply within the timeout."""
+    """What was waited for, mostly a reply, did not come within the timeout."""
 
 
 class KatcpClientStopped(KatcpClientError):
-    """The client was stopped before the reply came."""
+    """The client was stopped before what was waited for, mostly a reply, came."""
