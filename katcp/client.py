@@ -2360,8 +2360,6 @@ class AsyncClient(DeviceClient):
         another thread. Cancelling it forgets the request.
         """
         _check_request(msg)
-        if self._is_in_ioloop():
-            return await AsyncClient.future_request(self, msg, timeout, use_mid)
         future = self._concurrent_request("async_request", msg, timeout, use_mid)
         return await asyncio.wrap_future(future)
 

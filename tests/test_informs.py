@@ -429,6 +429,15 @@ def test_async_for_ends_when_the_client_stops(device):
     assert asyncio.run(main()) == []
 
 
+def test_async_for_after_the_client_has_stopped(device):
+    async def main():
+        async with AsyncClient(*device.address) as client:
+            pass
+        return await asyncio.wait_for(take(client.informs("tick"), 1), PATIENCE)
+
+    assert asyncio.run(main()) == []
+
+
 def test_a_cancelled_wait_loses_no_inform(device):
     async def main():
         async with AsyncClient(*device.address) as client:
