@@ -344,6 +344,17 @@ def test_a_stream_that_was_closed_is_forgotten(device):
     stream.close()
 
 
+def test_a_stream_that_a_callback_has_just_closed_takes_nothing(device):
+    client = start_client(device)
+    after = Recorder()
+    client.add_inform_callback("tick", lambda msg: stream.close())
+    stream = client.informs("tick")
+    client.add_inform_callback("tick", after)
+    send(device, "tick")
+    after.wait()
+    assert list(stream) == []
+
+
 def test_a_stream_is_not_waited_for_in_the_ioloop(device):
     client = start_client(device)
     stream = client.informs("tick")
