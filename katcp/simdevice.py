@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import contextlib
 import functools
 import inspect
 import logging
@@ -95,6 +96,8 @@ logger = logging.getLogger(__name__)
 MAX_RECEIVED = 100_000
 # So long a device is away when it was asked to restart.
 RESTART_DELAY = 0.05
+# So many of the last requests are shown when another was expected.
+_SHOWN_REQUESTS = 20
 
 _PROTOCOL_RE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:-(.*))?", re.DOTALL)
 
@@ -289,6 +292,10 @@ class SimulatedDevice:
     async def __aexit__(self, *exception: object) -> None:
         self.stop()
         await self.until_stopped()
+
+    def __repr__(self) -> str:
+        state = f"{self.client_count} connected" if self.running else "stopped"
+        return f"<SimulatedDevice {self._host}:{self._port} {self.protocol} {state}>"
 
     @property
     def running(self) -> bool:
@@ -606,6 +613,52 @@ class SimulatedDevice:
         )
         return self.received_requests(name)[count - 1]
 
+    def assert_asked(
+        self, name: str, *args: Any, count: Optional[int] = None, timeout: float = 0.0
+    ) -> list[Message]:
+        """Fail if a request has not come; the error shows what has.
+
+        Parameters
+        ----------
+        name : str
+            The name of the request.
+        *args
+            Its arguments, all of them. Default: any.
+        count : int, optional
+            How many times exactly; 0 if it must not have come. Default: once
+            or more.
+        timeout : float in seconds, optional
+            How long to wait for it. Default: it must be there already, as it
+            is when the program under test has had its reply.
+
+        Returns
+        -------
+        list of Message
+            The requests that came with this name and these arguments.
+
+        Raises
+        ------
+        AssertionError
+            If it has not come, or not so many times.
+        """
+        # It makes bytes of the arguments as a client does.
+        expected = Message.request(name, *args)
+
+        def find() -> list[Message]:
+            requests = self.received_requests(name)
+            return [r for r in requests if not args or r.arguments == expected.arguments]
+
+        if timeout > 0:
+            with contextlib.suppress(TimeoutError):
+                self.wait_until(lambda: len(find()) >= (count or 1), timeout)
+        found = find()
+        if found if count is None else len(found) == count:
+            return found
+        verdict = "not asked" if count is None else f"asked {len(found)} x, not {count} x"
+        raise AssertionError(
+            f"{shorten(str(expected), 100)} was {verdict}; {_describe_requests(self.received)}"
+        )
+
     def wait_for_client(self, count: int = 1, timeout: float = 5.0) -> None:
         """Wait until exactly *count* clients are connected.
 
@@ -874,6 +927,20 @@ def _parse_protocol(text: str) -> ProtocolFlags:
     if match is None:
         raise ValueError(f"{text!r} is no protocol: use a text like '5.1-MIB' or '4'.")
     return ProtocolFlags(int(match[1]), int(match[2] or 0), match[3])
+
+
+def _describe_requests(messages: Iterable[Message]) -> str:
+    """Return what was asked, for a person: one line for each request, without its id."""
+    lines = [
+        f"\n    {shorten(str(message.copy()), 100)}"
+        for message in messages
+        if message.mtype == Message.REQUEST
+    ]
+    if not lines:
+        return "nothing was asked."
+    last = lines[-_SHOWN_REQUESTS:]
+    which = "asked were" if len(last) == len(lines) else f"the last of {len(lines)} requests were"
+    return f"{which}:{''.join(last)}"
 
 
 def _format_peer(peer: Sequence[Any]) -> str:

@@ -214,6 +214,59 @@ def test_received_and_waiting(device, client):
     assert device.wait_for_request("foo") == Message.request("foo", 3)
 
 
+def test_what_was_asked_is_asserted(device, client):
+    client.send(b"?foo[7] 1 a\\_b\n?foo[8] 2\n?bar\n")
+    first, second = device.assert_asked("foo", count=2, timeout=TIMEOUT)
+    device.assert_asked("bar", timeout=TIMEOUT)
+    assert (first.mid, second.mid) == (b"7", b"8")
+    assert device.assert_asked("foo", 1, "a b") == [first]
+    assert device.assert_asked("foo") == [first, second]
+    assert device.assert_asked("foo", 3, count=0) == []
+    assert device.assert_asked("baz", count=0, timeout=0.01) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "verdict"),
+    [
+        (("foo", 3), {}, r"\?foo 3 was not asked"),
+        (("baz",), {"timeout": 0.01}, r"\?baz was not asked"),
+        (("foo",), {"count": 1}, r"\?foo was asked 2 x, not 1 x"),
+        (("foo", 2), {"count": 2}, r"\?foo 2 was asked 1 x, not 2 x"),
+        (("bar",), {"count": 0}, r"\?bar was asked 1 x, not 0 x"),
+    ],
+)
+def test_the_error_shows_what_was_asked_instead(device, client, args, kwargs, verdict):
+    client.send(b"?foo[7] 1 a\\_b\n?foo[8] 2\n#foo 3\n?bar\n")
+    device.wait_for_request("bar")
+    with pytest.raises(AssertionError) as caught:
+        device.assert_asked(*args, **kwargs)
+    asked = "\n    ?foo 1 a\\_b\n    ?foo 2\n    ?bar"
+    assert re.fullmatch(verdict + "; asked were:" + re.escape(asked), str(caught.value))
+
+
+def test_the_error_is_short(device, client):
+    with pytest.raises(AssertionError, match=r"^\?foo was not asked; nothing was asked\.$"):
+        device.assert_asked("foo")
+    client.send(b"?" + b"x" * 10_000 + b"\n" + b"?bar\n" * 25)
+    device.wait_for_request("bar", count=25)
+    with pytest.raises(AssertionError, match="the last of 26 requests were:(\n    .bar){20}$"):
+        device.assert_asked("foo")
+    device.clear_received()
+    client.send(b"?" + b"x" * 10_000 + b"\n")
+    device.wait_until(lambda: device.received)
+    with pytest.raises(AssertionError) as caught:
+        device.assert_asked("foo")
+    assert len(str(caught.value)) < 200
+
+
+def test_repr(device, client):
+    device.wait_for_client()
+    host, port = device.address
+    assert repr(device) == f"<SimulatedDevice {host}:{port} 5.1-BIMT 1 connected>"
+    device.stop()
+    assert repr(device) == f"<SimulatedDevice {host}:{port} 5.1-BIMT stopped>"
+
+
 def test_replies_and_informs_from_the_client_are_received_only(device, client):
     client.send(b"!foo ok\n#bar\n")
     assert client.ask(b"?watchdog") == [b"!watchdog ok"]
