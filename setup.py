@@ -28,6 +28,7 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
     packages=["katcp"],
+    py_modules=["pytest_katcp"],
     package_data={"katcp": ["py.typed"]},
     python_requires=">=3.9",
     install_requires=["tornado>=6.1", "future"],
@@ -36,10 +37,14 @@ setup(
         "docs": DOCS,
         "dev": [*TESTS, *DOCS, *LINT, *TYPES, "coverage", "numpy", "tox", "trustme"],
     },
-    entry_points={"console_scripts": ["katcp = katcp.cli:main"]},
+    entry_points={
+        "console_scripts": ["katcp = katcp.cli:main"],
+        "pytest11": ["pytest_katcp = pytest_katcp"],
+    },
     keywords="katcp tornado meerkat kat-7 casper fpga telescope",
     classifiers=[
         "Development Status :: 4 - Beta",
+        "Framework :: Pytest",
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
         "Operating System :: OS Independent",

@@ -641,6 +641,8 @@ class SimulatedDevice:
         AssertionError
             If it has not come, or not so many times.
         """
+        # pytest shows the line of the test then, and not this function.
+        __tracebackhide__ = True
         # It makes bytes of the arguments as a client does.
         expected = Message.request(name, *args)
 

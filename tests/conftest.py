@@ -24,6 +24,9 @@ from tornado.ioloop import IOLoop
 
 from .kit import TestDevice
 
+# Also where katcp is not installed, but run from the checkout.
+pytest_plugins = ["pytest_katcp"]
+
 # Seconds until a thread or a socket that is about to go counts as left behind.
 GRACE = 5.0
 

@@ -1,0 +1,202 @@
+"""The pytest plugin, in pytest runs of its own: `pytester` makes and runs them."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import pytest_katcp
+
+from .snippets import DOCS, ROOT, rest_snippets
+
+pytest_plugins = ["pytester"]
+
+PAGE = (DOCS / "howto" / "testing.rst").read_text("utf-8")
+MODULE = "\n\n".join(snippet for _, snippet in rest_snippets(PAGE))
+
+
+@pytest.fixture
+def run(pytester):
+    """Run a module of tests with the plugin."""
+
+    def run(source, *options):
+        pytester.makepyfile(source)
+        # With ``python -O`` pytest warns of the asserts, which it keeps alive itself.
+        warnings = ["-W", "error", "-W", "ignore::pytest.PytestConfigWarning"]
+        return pytester.runpytest_inprocess(
+            "-p", "pytest_katcp", "--strict-markers", *warnings, *options
+        )
+
+    return run
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Let other processes find this checkout, wherever they run."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+
+
+def test_how_to(run, logs):
+    """The code of the page is one module, whose tests pass."""
+    assert MODULE.count("\ndef test_") == 10
+    run(MODULE).assert_outcomes(passed=12)
+    logs.expect("Connection reset by peer")
+
+
+def test_how_to_shows_the_message_as_it_is(run):
+    failing = """
+def test_fails(amplifier, katcp_client):
+    set_gain(katcp_client, 3.5)
+    amplifier.assert_asked("gain", 4)
+"""
+    result = run(MODULE + failing, "-k", "test_fails")
+    message = re.search(r"^   AssertionError: \?gain 4(.+\n)+", PAGE, re.MULTILINE)[0]
+    shown = [f"E   *{line.strip()}" for line in message.splitlines()]
+    result.stdout.fnmatch_lines(['>*amplifier.assert_asked("gain", 4)', *shown])
+
+
+def test_device_and_client_are_stopped_after_the_test(run):
+    run(
+        """
+        left = []
+
+        def test_fails(katcp_device, katcp_client, make_katcp_device):
+            left.extend([katcp_device, make_katcp_device()])
+            left.append(katcp_client)
+            assert [device.running for device in left[:2]] == [True, True]
+            assert katcp_client.is_connected()
+            assert katcp_client.protocol_flags == katcp_device.protocol
+            assert False
+
+        def test_afterwards():
+            assert [device.running for device in left[:2]] == [False, False]
+            assert not left[2].running()
+        """
+    ).assert_outcomes(passed=1, failed=1)
+
+
+def test_marker_of_the_test_comes_before_those_around_it(run):
+    run(
+        """
+        import pytest
+
+        pytestmark = pytest.mark.katcp_device(protocol="4", name="module")
+
+        def test_module(katcp_device):
+            assert (str(katcp_device.protocol), katcp_device.name) == ("4.0", "module")
+
+        @pytest.mark.katcp_device(name="class")
+        class TestClass:
+            def test_class(self, katcp_device):
+                assert (str(katcp_device.protocol), katcp_device.name) == ("4.0", "class")
+
+            @pytest.mark.katcp_device(protocol="5.0-IM", faults=["late-reply=0.1"])
+            def test_own(self, katcp_device):
+                assert (str(katcp_device.protocol), katcp_device.name) == ("5.0-IM", "class")
+                assert list(map(str, katcp_device.faults)) == ["late-reply=0.1"]
+
+            @pytest.mark.katcp_device(name="own")
+            def test_factory(self, make_katcp_device):
+                device = make_katcp_device(protocol="5.1-B")
+                assert (str(device.protocol), device.name) == ("5.1-B", "own")
+        """
+    ).assert_outcomes(passed=4)
+
+
+def test_tests_do_not_share_the_sensors_of_a_marker(run):
+    run(
+        """
+        import pytest
+        from katcp.simdevice import Sensor
+
+        pytestmark = pytest.mark.katcp_device(sensors=[Sensor("gain", "float", value=1.0)])
+
+        @pytest.mark.parametrize("time", [1, 2])
+        def test_gain(katcp_device, time):
+            assert katcp_device.sensors["gain"].read(0.0).value == 1.0
+            katcp_device.set_sensor("gain", 2.0)
+
+        @pytest.mark.katcp_device(sensors=None)
+        def test_default(katcp_device):
+            assert "temperature" in katcp_device.sensors
+        """
+    ).assert_outcomes(passed=3)
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("'4'", "the marker takes keywords only, not '4'"),
+        ("version='4'", "*unexpected keyword argument 'version'"),
+        ("protocol='five'", "'five' is no protocol: use a text like '5.1-MIB' or '4'."),
+        ("faults=['bad']", "There is no fault 'bad': use one of *"),
+        ("faults='reset'", "The faults must be a sequence of faults, not one text."),
+    ],
+)
+def test_marker_that_makes_no_sense(run, marker, message):
+    result = run(
+        f"""
+        import pytest
+
+        @pytest.mark.katcp_device({marker})
+        def test(katcp_device):
+            pass
+        """
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"@pytest.mark.katcp_device: {message}"])
+    result.stdout.no_fnmatch_line("*simdevice.py*")
+
+
+def test_client_that_is_not_greeted(run, monkeypatch):
+    monkeypatch.setattr(pytest_katcp, "GREETING_TIMEOUT", 0.01)
+    result = run(
+        """
+        import pytest
+
+        @pytest.mark.katcp_device(faults=["no-greeting", "no-reply"])
+        def test(katcp_client):
+            pass
+        """
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["katcp_client was not greeted by <SimulatedDevice *>; faults: no-greeting, no-reply"]
+    )
+
+
+def test_marker_and_fixtures_are_listed(run):
+    assert "@pytest.mark.katcp_device(protocol=" in run("", "--markers").stdout.str()
+    listed = run("", "--fixtures").stdout.str()
+    for name in ("katcp_device", "katcp_client", "make_katcp_device"):
+        assert re.search(rf"^{name} .*\n    \w+", listed, re.MULTILINE)
+
+
+def test_run_without_devices_does_not_import_the_package(pytester, environment):
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test():
+            assert "pytest_katcp" in sys.modules
+            assert not {"katcp", "tornado"} & set(sys.modules)
+        """
+    )
+    pytester.runpytest_subprocess("-p", "pytest_katcp").assert_outcomes(passed=1)
+
+
+def test_package_needs_no_pytest(environment):
+    modules = [f"katcp.{path.stem}" for path in ROOT.glob("katcp/[a-z]*.py")]
+    assert "katcp.simdevice" in modules
+    code = f"import sys; sys.modules['pytest'] = None; import {', '.join(modules)}"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_plugin_is_installed():
+    """Here it may be the checkout that names it: what is installed stands in setup.py."""
+    setup = (ROOT / "setup.py").read_text("utf-8")
+    assert 'py_modules=["pytest_katcp"]' in setup
+    assert '"pytest11": ["pytest_katcp = pytest_katcp"]' in setup
