@@ -70,6 +70,9 @@ _NAME_RE = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
 _heads: dict[tuple[int, str], bytes] = {}
 _MAX_HEADS = 1000
 
+# So many bytes of an argument are shown in IPython, where people look at many messages.
+_PLAIN_SIZE = 120
+
 
 class Message:
     r"""A KATCP message: a request, a reply or an inform.
@@ -503,8 +506,15 @@ class Message:
         return line.decode("utf-8", "backslashreplace")
 
     def __repr__(self) -> str:
+        return self._describe(_short_repr)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the message in IPython, with its arguments as Python shows them."""
+        printer.text(self._describe(_plain_repr))
+
+    def _describe(self, describe_argument: Callable[[Any], str]) -> str:
         mid = "" if self.mid is None else f"[{_printable(self.mid)}]"
-        arguments = ", ".join(_short_repr(argument) for argument in self.arguments)
+        arguments = ", ".join(map(describe_argument, self.arguments))
         return (
             f"<Message {self.TYPE_NAMES.get(self.mtype, 'unknown').lower()} {self.name}{mid} "
             f"{'(' + arguments + ')' if arguments else ''}>"
@@ -713,6 +723,13 @@ def _short_repr(argument: Any) -> str:
         return shorten(repr(argument))
     escaped = escape_argument(argument[:1001])
     return repr(escaped) if len(escaped) <= 1000 else f"{escaped[:1000]!r}..."
+
+
+def _plain_repr(argument: Any) -> str:
+    # Cut first: an argument may hold megabytes.
+    if isinstance(argument, bytes) and len(argument) > _PLAIN_SIZE:
+        return f"{argument[:_PLAIN_SIZE]!r}... ({len(argument)} bytes)"
+    return shorten(repr(argument))
 
 
 def _printable(data: Any) -> str:

@@ -116,6 +116,10 @@ class Sensor:
         if value is not None:
             self._reading = Reading(timestamp, self._judge(value), self._checked(value))
 
+    def __repr__(self) -> str:
+        units = f" {self.units}" if self.units else ""
+        return f"<Sensor {self.name} {self.type}{units}>"
+
     def set(self, value: Any, status: Optional[str] = None, *, timestamp: float) -> None:
         """Set the reading; the sensor no longer changes by itself.
 

@@ -512,6 +512,47 @@ def test_repr_shows_the_id_and_cuts_long_arguments(msg, text):
     assert repr(msg) == text
 
 
+class Printer:
+    """What IPython hands to `_repr_pretty_`."""
+
+    def __init__(self):
+        self.shown = ""
+
+    def text(self, text):
+        self.shown += text
+
+
+@pytest.mark.parametrize(
+    ("msg", "text"),
+    [
+        (Message.request("foo"), "<Message request foo >"),
+        (
+            Message.reply("foo", "a b", b"\0", "", mid=3),
+            "<Message reply foo[3] (b'a b', b'\\x00', b'')>",
+        ),
+        (Message.inform("foo", "x" * 120), f"<Message inform foo (b'{'x' * 120}')>"),
+        (
+            Message.inform("foo", b"\0" * 10**6, 5),
+            "<Message inform foo (b'" + "\\x00" * 120 + "'... (1000000 bytes), b'5')>",
+        ),
+    ],
+    ids=["bare", "special", "whole", "cut"],
+)
+def test_ipython_shows_arguments_as_they_are(msg, text):
+    printer = Printer()
+    msg._repr_pretty_(printer, False)
+    assert printer.shown == text
+
+
+def test_ipython_shows_also_what_cannot_be_sent():
+    msg = Message.request("foo")
+    msg.arguments = ["x" * 5000, None]
+    printer = Printer()
+    msg._repr_pretty_(printer, False)
+    assert printer.shown.startswith("<Message request foo ('xxx")
+    assert len(printer.shown) < 1100
+
+
 @pytest.mark.parametrize("mid", [b"\xff", 5, "5", None, 1.5], ids=repr)
 def test_repr_shows_also_what_cannot_be_sent(mid):
     for argument in ("text", 5, None, [b"a"], "x" * 5000):

@@ -19,6 +19,11 @@ V4 = ProtocolFlags(4, 0)
 V5 = ProtocolFlags(5, 1, "MIB")
 
 
+def test_repr():
+    assert repr(Sensor("gain", "float", "Gain", "dB")) == "<Sensor gain float dB>"
+    assert repr(Sensor("mode", "discrete", params="ab")) == "<Sensor mode discrete>"
+
+
 @pytest.mark.parametrize(
     ("sensor_type", "value", "major", "wire"),
     [
