@@ -8,6 +8,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import json
 import re
 
 import pytest
@@ -286,6 +287,15 @@ def test_the_numbered_items_name_differences():
     assert list(map(int, items)) == list(range(1, 16))
     names = {name for names in items.values() for name in re.findall(r"[a-z-]+", names)}
     assert names - set(re.findall(r"^``([a-z-]+)``$", DIFFERENCES, re.MULTILINE)) == set()
+
+
+def test_notebooks_are_kept_without_outputs():
+    """What they show is made by whoever runs them: ``tox -e notebook`` does."""
+    paths = list(DOCS.glob("notebooks/*.ipynb"))
+    assert paths
+    for path in paths:
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), path
 
 
 def test_every_page_is_reached():

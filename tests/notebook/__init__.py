@@ -1,0 +1,1 @@
+"""Tests that need a kernel of Jupyter; run with ``tox -e notebook``."""
