@@ -36,6 +36,10 @@ from .message import MAX_MID, Message, shorten
 # that never answers must not cost memory for ever.
 MAX_ABANDONED_MIDS = 1000
 
+# How many finished requests may lie among the pending ones, beside half of all,
+# before they are swept.
+SLACK = 1000
+
 
 class Fate(enum.Enum):
     """What became of a request."""
@@ -71,6 +75,7 @@ class PendingRequest:
     __slots__ = (
         "deadline",
         "fate",
+        "late_before",
         "late_replies",
         "mid",
         "name",
@@ -97,6 +102,8 @@ class PendingRequest:
         self.started = started
         self.deadline = deadline
         self.fate = Fate.PENDING
+        # How many abandoned requests were swept from the place before it.
+        self.late_before = 0
         self.late_replies = 0
         self.wakes_thread = False
 
@@ -114,20 +121,58 @@ class PendingRequest:
 class _NameQueue:
     """The requests of one name that were sent without id, in their order."""
 
-    __slots__ = ("late", "late_replies", "requests")
+    __slots__ = ("finished", "late", "late_at_end", "late_replies", "requests")
 
     def __init__(self) -> None:
         self.requests: collections.deque[PendingRequest] = collections.deque()
-        # How many abandoned requests stand before all in `requests`, and how
-        # many replies such ones have taken.
+        # How many in `requests` are not pending any more.
+        self.finished = 0
+        # How many abandoned requests stand before all in `requests`, how many
+        # behind them, and how many replies such ones have taken.
         self.late = 0
+        self.late_at_end = 0
         self.late_replies = 0
+
+    def append(self, request: PendingRequest) -> None:
+        """Let *request* be the last."""
+        request.late_replies = self.late_replies
+        request.late_before, self.late_at_end = self.late_at_end, 0
+        self.requests.append(request)
+
+    def note_finished(self) -> None:
+        """Note that one in `requests` is not pending any more."""
+        self.finished += 1
+        if self.finished > len(self.requests) // 2 + SLACK:
+            self._sweep()
 
     def settle(self) -> None:
         """Let the first in `requests` be pending, or let there be none."""
-        while self.requests and self.requests[0].fate is not Fate.PENDING:
-            if self.requests.popleft().fate is Fate.ABANDONED:
+        while self.requests:
+            first = self.requests[0]
+            self.late += first.late_before
+            first.late_before = 0
+            if first.fate is Fate.PENDING:
+                return
+            self.requests.popleft()
+            self.finished -= 1
+            if first.fate is Fate.ABANDONED:
                 self.late += 1
+        self.late += self.late_at_end
+        self.late_at_end = 0
+
+    def _sweep(self) -> None:
+        """Keep the number of the abandoned ones between the pending ones, not themselves."""
+        requests, self.requests = self.requests, collections.deque()
+        self.finished = 0
+        late = 0
+        for request in requests:
+            late += request.late_before
+            if request.fate is Fate.PENDING:
+                request.late_before, late = late, 0
+                self.requests.append(request)
+            elif request.fate is Fate.ABANDONED:
+                late += 1
+        self.late_at_end += late
 
     def is_idle(self) -> bool:
         return not self.late and not self.requests
@@ -182,9 +227,7 @@ class PendingRequests:
         if request.number is not None:
             self._by_mid[request.number] = request
         else:
-            queue = self._by_name.setdefault(request.name, _NameQueue())
-            request.late_replies = queue.late_replies
-            queue.requests.append(request)
+            self._by_name.setdefault(request.name, _NameQueue()).append(request)
         if request.deadline is not None:
             heapq.heappush(self._deadlines, (request.deadline, self._sent, request))
 
@@ -193,10 +236,8 @@ class PendingRequests:
         if message.mid is not None:
             self._remember_mid(int(message.mid))
             return
-        request = PendingRequest(message, None, None, 0.0, None)
-        request.fate = Fate.ABANDONED
         queue = self._by_name.setdefault(message.name, _NameQueue())
-        queue.requests.append(request)
+        queue.late_at_end += 1
         queue.settle()
 
     def match_reply(self, reply: Message) -> Optional[PendingRequest]:
@@ -300,8 +341,10 @@ class PendingRequests:
         if request.number is not None:
             self._by_mid.pop(request.number, None)
         else:
-            self._tidy(request.name, self._by_name[request.name])
-        if len(self._deadlines) > 2 * len(self._pending) + 1000:
+            queue = self._by_name[request.name]
+            queue.note_finished()
+            self._tidy(request.name, queue)
+        if len(self._deadlines) > 2 * len(self._pending) + SLACK:
             self._sweep_deadlines()
 
     def _tidy(self, name: str, queue: _NameQueue) -> None:

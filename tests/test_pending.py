@@ -436,6 +436,24 @@ def test_deadlines_of_finished_requests_are_swept(requests):
     assert tables(requests)["deadlines"] == 0
 
 
+@pytest.mark.parametrize("finish", ["abandon", "end", "add_unclaimed"])
+def test_finished_requests_behind_one_that_is_never_answered_are_swept(requests, finish):
+    first = sent(requests, "foo")
+    for _ in range(3 * pending.SLACK):
+        if finish == "add_unclaimed":
+            requests.add_unclaimed(Message.request("foo"))
+        else:
+            getattr(requests, finish)(sent(requests, "foo"))
+        assert tables(requests)["queued"] <= 2 * pending.SLACK + 3
+    last = sent(requests, "foo")
+    assert requests.match_reply(reply("foo")) is first
+    for _ in range(0 if finish == "end" else 3 * pending.SLACK):
+        assert requests.match_inform(inform("foo")) is None
+        assert requests.match_reply(reply("foo")) is None
+    assert requests.match_reply(reply("foo")) is last
+    assert tables(requests) == NOTHING
+
+
 # Nothing costs more when more requests are pending.
 
 
@@ -693,8 +711,10 @@ class Play:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_play_agrees_with_the_model(seed, monkeypatch, logs):
+@pytest.mark.parametrize("slack", [0, 2, pending.SLACK])
+def test_random_play_agrees_with_the_model(seed, slack, monkeypatch, logs):
     monkeypatch.setattr(pending, "MAX_ABANDONED_MIDS", 5)
+    monkeypatch.setattr(pending, "SLACK", slack)
     play = Play(seed)
     for _ in range(700):
         play.step()
