@@ -22,6 +22,7 @@ import codecs
 import logging
 import numbers
 import re
+import sys
 from decimal import Decimal
 from typing import Any, Callable, ClassVar, Iterable, Optional, TypeVar, Union
 
@@ -66,9 +67,18 @@ _PAIRS = b"".join(
 _NAME_RE = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
 
 # Heads ("?foo") that were checked and encoded before. Programs use few names,
-# but they may make them up: the table starts anew when it is full.
+# but they may make them up, and a client answers a device's requests of any
+# name: the table keeps short ones only and starts anew when it is full.
 _heads: dict[tuple[int, str], bytes] = {}
 _MAX_HEADS = 1000
+_MAX_HEAD_SIZE = 100
+
+
+# A message without arguments, and its name and id, in bytes of memory.
+_EMPTY_SIZE = 200
+
+# What an argument takes besides its bytes: the object, and its place in the list.
+_ARGUMENT_SIZE = sys.getsizeof(b"") + 8
 
 # So many bytes of an argument are shown in IPython, where people look at many messages.
 _PLAIN_SIZE = 120
@@ -638,6 +648,25 @@ def shorten(text: str, limit: int = 1000) -> str:
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
+def memory_size(message: Message) -> int:
+    """Return about how many bytes of memory a message takes.
+
+    With short arguments that is many times the size of its line.
+
+    Parameters
+    ----------
+    message : Message
+        Any message.
+
+    Returns
+    -------
+    int
+    """
+    arguments = message.arguments
+    size = _EMPTY_SIZE + len(message.name) + _ARGUMENT_SIZE * len(arguments)
+    return size + sum(map(len, arguments))
+
+
 _new_message = Message.__new__
 
 
@@ -672,9 +701,10 @@ def _encode_head(mtype: int, name: str) -> bytes:
             f"(got {shorten(name, 100)!r})."
         )
     head = Message.TYPE_SYMBOLS[mtype] + name.encode("ascii")
-    if len(_heads) >= _MAX_HEADS:
-        _heads.clear()
-    _heads[mtype, name] = head
+    if len(head) <= _MAX_HEAD_SIZE:
+        if len(_heads) >= _MAX_HEADS:
+            _heads.clear()
+        _heads[mtype, name] = head
     return head
 
 

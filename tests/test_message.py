@@ -7,6 +7,7 @@ import logging
 import math
 import pickle
 import random
+import tracemalloc
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from katcp import message
 from katcp.errors import KatcpClientTimeout, KatcpSyntaxError, KatcpTypeError
 from katcp.message import BLOCK_SIZE, Message, encode_utf8_with_error_log, escape_argument, shorten
+from katcp.parser import MessageParser
 
 from . import abnf
 
@@ -453,6 +455,29 @@ def test_made_up_names_cost_no_memory_for_ever():
         assert bytes(Message.request(f"name{number}")) == b"?name%d" % number
         assert len(message._heads) <= message._MAX_HEADS
     assert bytes(Message.request("name0")) == b"?name0"
+
+
+def test_long_names_cost_no_memory_for_ever():
+    long_name = "x" * 1_000_000
+    assert bytes(Message.reply(long_name)) == b"!" + long_name.encode()
+    assert all(len(name) <= 100 for _, name in message._heads)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"#x", b"#x[7] ok", b"#x " + b"ab " * 10_000, b"#x " + b"a" * 100_000, b"#" + b"x" * 100_000],
+    ids=["empty", "short", "many-arguments", "long-argument", "long-name"],
+)
+def test_the_size_in_memory_is_about_what_python_uses(line):
+    parser = MessageParser()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        messages = [parser.parse(line) for _ in range(50)]
+        used = (tracemalloc.get_traced_memory()[0] - before) / len(messages)
+    finally:
+        tracemalloc.stop()
+    assert 0.8 * used <= message.memory_size(messages[0]) <= 1.5 * used + 200
 
 
 def test_a_message_is_written_although_its_head_was_forgotten():
