@@ -92,6 +92,9 @@ def client(data: bytes) -> None:
 class _Client(katcp.AsyncClient):
     """A client with handlers; the server's informs make it send requests and hang up."""
 
+    # Every bad line is to be found in the log.
+    MAX_LOG_RATE = 10**9
+
     def __init__(self, address: tuple[str, int], logger: logging.Logger) -> None:
         super().__init__(*address, timeout=TIMEOUT, logger=logger, auto_reconnect=False)
         self.seen: list[abnf.Line] = []

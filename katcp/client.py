@@ -47,6 +47,7 @@ from tornado.util import TimeoutError as TornadoTimeoutError
 
 from .answers import Answer, answer_of
 from .connection import Connection, ConnectionEnded, ConnectionFailed
+from .device_log import DeviceLog
 from .errors import (
     KatcpClientDisconnected,
     KatcpClientError,
@@ -65,7 +66,7 @@ from .handlers import DeviceMetaclass
 from .informs import CallbackTable, InformStream, StreamFeed
 from .ioloop_manager import IOLoopManager
 from .lifecycle import EVENT_NAMES, Lifecycle, State
-from .message import Message, shorten
+from .message import Message, memory_size, shorten
 from .parser import MessageParser
 from .pending import PendingRequest, PendingRequests
 from .protocol import (
@@ -124,6 +125,8 @@ _MESSAGE_HOOKS = ("send_message", "handle_message", "handle_reply", "handle_info
 # After something else than the reply arrived, so many blocking requests are
 # made in the ordinary way: more may be on its way.
 _EXCHANGES_TO_SKIP = 50
+# What an entry of a dict takes beside its key and its value, in bytes.
+_EMPTY_VERSION_SIZE = 100
 
 _ReplyCallback = Callable[[Message], None]
 _Client = TypeVar("_Client", bound="DeviceClient")
@@ -236,6 +239,17 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     #: Do not spend more than this many seconds reading pipelined socket data.
     MAX_LOOP_LATENCY: float = 0.03
 
+    #: Maximum memory, in bytes, for what is kept in `versions`.
+    #:
+    #: What would take more is left out, and the log says so once.
+    MAX_VERSIONS_SIZE: int = 1024 * 1024
+
+    #: Maximum number of log records of one kind, bad lines for example, that
+    #: what the device sends may cause in a minute.
+    #:
+    #: More are left out, and the log says how many.
+    MAX_LOG_RATE: int = 1000
+
     #: Seconds until an attempt to connect to one address is given up, with the
     #: TLS handshake if there is one.
     CONNECT_TIMEOUT: float = 10.0
@@ -264,6 +278,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         if max_write_buffer_size is not None:
             self.MAX_WRITE_BUFFER_SIZE = max_write_buffer_size
         self.versions = ObjectDict()
+        self._versions_size = 0
+        self._versions_overflowed = False
         self.last_connect_time: Optional[float] = None
         self.auto_reconnect_delay = 0.5
         self.auto_reconnect_max_delay = 5.0
@@ -272,6 +288,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._device_ssl_context = check_ssl_options(ssl_options)
         self._tb_limit = tb_limit
         self._logger = _default_logger if logger is None else logger
+        self._device_log = DeviceLog(self._logger, lambda: self.MAX_LOG_RATE)
         self._auto_reconnect = auto_reconnect
         self._threadsafe = False
         self._forks_at_start = _forks
@@ -291,7 +308,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._connect_failures = 0
         self._connect_failure_reason: Optional[str] = None
         self._disconnect_inform: Optional[Message] = None
-        self._pending_requests = PendingRequests(self._logger)
+        self._pending_requests = PendingRequests(self._device_log)
         self._inform_callbacks = CallbackTable()
         self._connection_callbacks = CallbackTable()
         self._show_state_in_events()
@@ -1259,7 +1276,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         if len(msg.arguments) < 2:
             return
         role, *texts = (_as_text(argument) for argument in msg.arguments)
-        self.versions[role] = tuple(texts)
+        self._remember_version(role, tuple(texts))
         if role == "katcp-protocol":
             self._learn_protocol(self._server_protocol.on_version_connect(msg))
 
@@ -1613,6 +1630,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self.last_connect_time = IOLoop.current().time()
         self._server_protocol.reset()
         self.versions = ObjectDict()
+        self._versions_size = 0
+        self._versions_overflowed = False
         self._disconnect_inform = None
         self._forget_protocol_event()
         self._enter(State.CONNECTED)
@@ -1879,9 +1898,26 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         except Exception:
             self._log_handler_failure("Request", msg)
 
+    def _remember_version(self, role: str, texts: tuple[str, ...]) -> None:
+        """Keep what the device says of one version, unless it says too much."""
+        size = self._versions_size + _version_size(role, texts)
+        if role in self.versions:
+            size -= _version_size(role, self.versions[role])
+        if size <= self.MAX_VERSIONS_SIZE:
+            self.versions[role] = texts
+            self._versions_size = size
+        elif not self._versions_overflowed:
+            self._versions_overflowed = True
+            self._logger.warning(
+                "Device %s tells more of its versions than MAX_VERSIONS_SIZE (%d bytes): "
+                "the rest is left out.",
+                self.bind_address_string,
+                self.MAX_VERSIONS_SIZE,
+            )
+
     def _learn_protocol(self, warning: Optional[str]) -> None:
         """Note that an inform told of the protocol."""
-        if warning is not None:
+        if warning is not None and self._device_log.admits("Protocol Version Warning"):
             self._logger.warning("%s", warning)
         if self._server_protocol.flags is not None:
             self._state_events["protocol"].set()
@@ -1941,17 +1977,21 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         return "\n".join(traceback.format_exception(*sys.exc_info(), limit=self._tb_limit))
 
     def _log_bad_line(self, line: bytes) -> None:
-        self._logger.error(
-            "BAD COMMAND: %s\n in line %s", self._traceback(), shorten(repr(line[:2000]))
-        )
+        if self._device_log.admits("BAD COMMAND"):
+            self._logger.error(
+                "BAD COMMAND: %s\n in line %s", self._traceback(), shorten(repr(line[:2000]))
+            )
 
     def _log_received(self, msg: Message) -> None:
         self._logger.debug("received from %s: '%s'", self.bind_address_string, shorten(str(msg)))
 
     def _log_handler_failure(self, kind: str, msg: Message) -> None:
-        self._logger.error("%s %s FAIL: %s", kind, msg.name, self._traceback())
+        if self._device_log.admits(f"{kind} FAIL"):
+            self._logger.error("%s %s FAIL: %s", kind, shorten(msg.name), self._traceback())
 
     def _log_unhandled(self, msg: Message) -> None:
+        if not self._device_log.admits("Unhandled exception in handle_message()"):
+            return
         self._logger.exception(
             "Unhandled exception in handle_message() from %s for message '%s'",
             self.bind_address_string,
@@ -1984,6 +2024,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             self._logger.warning("Reconnected to %s", self.bind_address_string)
 
     def _log_end(self, connection: Connection, cause: Optional[BaseException]) -> None:
+        self._device_log.end_period()
         # A client that was stopped or disconnected does not want the rest.
         if connection.half_line and self._lifecycle.state is State.CONNECTED:
             self._logger.warning(
@@ -2056,6 +2097,13 @@ class AsyncClient(DeviceClient):
     >>> c.stop()
     >>> c.join()
     """
+
+    #: Maximum memory, in bytes, for the informs of one request of
+    #: `future_request` or `blocking_request`, which return them all at its end.
+    #:
+    #: If they take more, the request fails with `KatcpClientOverflow`; the
+    #: connection stays. `callback_request` keeps no informs and has no limit.
+    MAX_INFORMS_SIZE: int = 256 * 1024 * 1024
 
     def __init__(
         self,
@@ -2201,6 +2249,7 @@ class AsyncClient(DeviceClient):
         except KatcpClientError as error:
             on_reply(_made_up_reply(msg, error))
             return future
+        request.keeps_informs = True
         future.add_done_callback(functools.partial(self._forget_if_cancelled, request))
         return future
 
@@ -2452,6 +2501,10 @@ class AsyncClient(DeviceClient):
         request = self._pending_requests.match_inform(msg)
         if request is not None and request.on_inform is not None:
             request.on_inform(msg)
+            if request.keeps_informs:
+                request.informs_size += memory_size(msg)
+                if request.informs_size > self.MAX_INFORMS_SIZE:
+                    self._fail_for_its_informs(request)
             return
         # As in the old client, reading does not pause for these handlers.
         _let_run_if_awaitable(super().handle_inform(msg))
@@ -2525,7 +2578,7 @@ class AsyncClient(DeviceClient):
         on_reply, on_inform = exchange.callbacks()
         try:
             request = self._begin_request(exchange.request, on_reply, on_inform, timeout, use_mid)
-            request.wakes_thread = True
+            request.wakes_thread = request.keeps_informs = True
             exchange.pending = request
         except KatcpClientError as error:
             on_reply(_made_up_reply(exchange.request, error))
@@ -2644,7 +2697,7 @@ class AsyncClient(DeviceClient):
         request = PendingRequest(
             exchange.request, on_reply, on_inform, exchange.started, exchange.deadline
         )
-        request.wakes_thread = True
+        request.wakes_thread = request.keeps_informs = True
         if connection.is_closed:
             self._end_locally(request, self._why_ended(connection))
             return
@@ -2726,7 +2779,7 @@ class AsyncClient(DeviceClient):
 
         try:
             request = self._begin_request(msg, on_reply, informs.append, timeout, use_mid)
-            request.wakes_thread = True
+            request.wakes_thread = request.keeps_informs = True
             begun.append(request)
         except KatcpClientError as error:
             on_reply(_made_up_reply(msg, error))
@@ -2753,6 +2806,16 @@ class AsyncClient(DeviceClient):
         return future
 
     # The end of a request.
+
+    def _fail_for_its_informs(self, request: PendingRequest) -> None:
+        """Let a request end whose informs, which are all kept, take too much memory."""
+        error = KatcpClientOverflow(
+            f"The informs of request {shorten(request.name)} would take more memory than "
+            f"MAX_INFORMS_SIZE ({self.MAX_INFORMS_SIZE} bytes)"
+        )
+        self._logger.warning("%s: it has failed.", error)
+        self._pending_requests.abandon(request)
+        self._end_locally(request, error)
 
     def _callback_caller(
         self,
@@ -2790,7 +2853,8 @@ class AsyncClient(DeviceClient):
         self._logger.error("Callback reply %s%s FAIL: %s", failure, reply.name, self._traceback())
 
     def _log_inform_failure(self, inform: Message) -> None:
-        self._logger.error("Callback inform %s FAIL: %s", inform.name, self._traceback())
+        if self._device_log.admits("Callback inform FAIL"):
+            self._logger.error("Callback inform %s FAIL: %s", inform.name, self._traceback())
 
     def _forget_interrupted(self, exchange: Exchange) -> None:
         """Let nothing wait for the reply to a request whose thread has given up."""
@@ -3081,6 +3145,11 @@ def _let_run(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
 def _let_run_if_awaitable(result: Any) -> None:
     if result is not None and _is_awaitable(result):
         _let_run(result)
+
+
+def _version_size(role: str, texts: tuple[str, ...]) -> int:
+    """Return about how many bytes an entry of `versions` takes."""
+    return _EMPTY_VERSION_SIZE + sum(map(sys.getsizeof, (role, texts, *texts)))
 
 
 def _as_text(data: bytes) -> str:

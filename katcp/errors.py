@@ -18,7 +18,7 @@ The tree::
         +-- KatcpReplyError           the device refused a request
         +-- KatcpVersionError         the device's protocol has no such thing
         +-- KatcpClientDisconnected   no connection, or it was lost
-        |   +-- KatcpClientOverflow   ... closed because a limit was exceeded
+        |   +-- KatcpClientOverflow   ... or a size limit was exceeded
         +-- KatcpClientTimeout        no reply, connection or inform in time
         +-- KatcpClientStopped        the client was stopped first
 
@@ -112,7 +112,10 @@ class KatcpClientDisconnected(KatcpClientError):
 
 
 class KatcpClientOverflow(KatcpClientDisconnected):
-    """A size limit was exceeded, and the connection is closed for it."""
+    """A size limit was exceeded; the connection is closed for it if it is one of the connection.
+
+    With `katcp.AsyncClient.MAX_INFORMS_SIZE` only the request has failed.
+    """
 
 
 class KatcpClientTimeout(KatcpClientError):

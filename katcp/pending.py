@@ -27,8 +27,7 @@ from __future__ import annotations
 import collections
 import enum
 import heapq
-import logging
-from typing import Callable, Optional
+from typing import Callable, Optional, Protocol
 
 from .message import MAX_MID, Message, shorten
 
@@ -68,6 +67,10 @@ class PendingRequest:
         When it times out.
     fate : Fate
         What became of it.
+    keeps_informs : bool
+        Whether its informs are kept until its end, so that they have a limit.
+    informs_size : int
+        What they take, in bytes of memory.
     wakes_thread : bool
         Whether its end wakes a thread: if all end at once, these come last.
     """
@@ -75,6 +78,8 @@ class PendingRequest:
     __slots__ = (
         "deadline",
         "fate",
+        "informs_size",
+        "keeps_informs",
         "late_before",
         "late_replies",
         "mid",
@@ -105,6 +110,8 @@ class PendingRequest:
         # How many abandoned requests were swept from the place before it.
         self.late_before = 0
         self.late_replies = 0
+        self.keeps_informs = False
+        self.informs_size = 0
         self.wakes_thread = False
 
     def take_callback(self) -> Optional[Callable[[Message], None]]:
@@ -116,6 +123,13 @@ class PendingRequest:
         on_reply = self.on_reply
         self.on_reply = self.on_inform = None
         return on_reply
+
+
+class _Logger(Protocol):
+    """What takes warnings."""
+
+    def warning(self, _text: str, /, *args: object) -> None:
+        """Log a warning."""
 
 
 class _NameQueue:
@@ -183,11 +197,11 @@ class PendingRequests:
 
     Parameters
     ----------
-    logger : logging.Logger
+    logger : logging.Logger or katcp.device_log.DeviceLog
         Where a reply that cannot be right is reported.
     """
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: _Logger) -> None:
         self._logger = logger
         self._last_mid = 0
         # In the order in which they were sent.
