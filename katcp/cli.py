@@ -1,8 +1,9 @@
 """The command ``katcp``.
 
 Every subcommand is one function that adds its parser, with the function that
-runs it as the default ``run``: to add a subcommand, write both and add the
-first to `_SUBCOMMANDS`. What a subcommand returns is the exit code.
+runs it as the default ``run``: to add a subcommand, write both in a module of
+its own and add the first to `_SUBCOMMANDS`. What a subcommand returns is the
+exit code; one that cannot go on raises `katcp.cli_common.CommandError`.
 
 ``katcp demo`` needs no device: it brings a simulated one.
 """
@@ -10,11 +11,13 @@ first to `_SUBCOMMANDS`. What a subcommand returns is the exit code.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import queue
 import sys
 from typing import Any, Callable, Optional, Sequence
 
+from .cli_common import INTERRUPTED, CommandError
 from .client import BlockingClient
 from .message import Message, shorten
 from .simdevice import SimulatedDevice
@@ -46,17 +49,28 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     if options.run is None:
         parser.print_help()
         return 0
+    _never_fail_to_encode()
     try:
         code: int = options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+    except CommandError as error:
+        print(f"katcp: {error}", file=sys.stderr)
+        return error.code
     except BrokenPipeError:
         # The reader of our output has gone. Python would complain at exit,
         # when it writes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
+
+
+def _never_fail_to_encode() -> None:
+    """Escape what the terminal's encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _make_argument_parser() -> argparse.ArgumentParser:
