@@ -17,6 +17,7 @@ import queue
 import sys
 from typing import Any, Callable, Optional, Sequence
 
+from . import cli_request
 from .cli_common import INTERRUPTED, CommandError
 from .client import BlockingClient
 from .message import Message, shorten
@@ -304,4 +305,7 @@ def _text(argument: bytes) -> str:
     return argument.decode("utf-8", "backslashreplace")
 
 
-_SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (_add_demo,)
+_SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (
+    _add_demo,
+    cli_request.add_subcommand,
+)

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import math
 import os
+import queue
 import re
 import ssl
 import sys
@@ -43,6 +44,9 @@ DEFAULT_TIMEOUT = 5.0
 # A device that has said nothing about itself for so long, in seconds, will not:
 # it is used as one of version 4, as are all that do not say.
 GREETING_PATIENCE = 2.0
+
+# The limit of a request whose end `answers` watches itself, in seconds.
+_NO_LIMIT = 1e9
 
 _ADDRESS_RE = re.compile(r"(?:\[(?P<ipv6>[^]\s]+)\]|(?P<host>[^]:[\s]+)):(?P<port>[0-9]{1,5})")
 
@@ -162,7 +166,8 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         type=parse_seconds,
         default=DEFAULT_TIMEOUT,
-        help="how long to wait for the connection, and for a reply (default: %(default)g)",
+        help="how long to wait for the connection, and how long the device may be silent "
+        "when something was asked (default: %(default)g)",
     )
     parser.add_argument(
         "--tls", action="store_true", help="encrypt, and trust the authorities of this system"
@@ -235,6 +240,45 @@ def make_ssl_context(options: argparse.Namespace) -> Optional[ssl.SSLContext]:
         )
 
 
+def answers(client: CommandClient, request: Message, timeout: float) -> Iterator[Message]:
+    """Send *request*; yield its informs as they come, and at last the reply.
+
+    Parameters
+    ----------
+    client : CommandClient
+        A connected client.
+    request : Message
+        The request.
+    timeout : float
+        How many seconds the device may be silent. An answer of thousands of
+        informs takes as long as it takes.
+
+    Yields
+    ------
+    Message
+        The last one is the reply, perhaps one that was made up because the device
+        fell silent or the connection was lost.
+    """
+    messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    client.callback_request(request, messages.put, messages.put, timeout=_NO_LIMIT)
+    while True:
+        try:
+            message = messages.get(timeout=timeout)
+        except queue.Empty:
+            message = _silence(request, timeout)
+        yield message
+        if message.mtype == Message.REPLY:
+            return
+
+
+def _silence(request: Message, timeout: float) -> Message:
+    """Return the reply that tells that the device says nothing any more."""
+    error = KatcpClientTimeout(f"no reply within {timeout:g} seconds")
+    reply = Message.reply(request.name, Message.FAIL, str(error))
+    reply.local_error = error
+    return reply
+
+
 def check_reply(reply: Message, what: str) -> None:
     """Raise `CommandError` unless *reply* is ok.
 
@@ -300,6 +344,25 @@ def printable(data: Union[bytes, str]) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def printable_lines(data: bytes) -> list[str]:
+    """Return text of several lines, as help texts and tracebacks are, line by line.
+
+    Parameters
+    ----------
+    data : bytes
+        What a device sent.
+
+    Returns
+    -------
+    list of str
+        At least one, each `printable`. Blank lines at the end are left out. What
+        is no text is one line.
+    """
+    lines = [printable(line.expandtabs()) for line in data.rstrip().splitlines()]
+    is_text = all(map(str.isprintable, data.decode("utf-8", "replace").expandtabs().splitlines()))
+    return lines if lines and is_text else [printable(data)]
 
 
 def is_terminal(stream: TextIO) -> bool:

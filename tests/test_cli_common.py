@@ -18,6 +18,7 @@ from katcp.cli_common import (
     parse_address,
     parse_seconds,
     printable,
+    printable_lines,
 )
 from katcp.errors import KatcpClientDisconnected, KatcpClientTimeout
 
@@ -151,6 +152,21 @@ def test_good_reply():
 )
 def test_printable(data, text):
     assert printable(data) == text
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"", [""]),
+        (b"one", ["one"]),
+        (b"one\n\ttwo\r\n\nthree\n\n", ["one", "        two", "", "three"]),
+        (b"bytes \xff\n\x00", [r"bytes \xff\n\x00"]),
+        (b"bytes\n\x00", [r"bytes\n\x00"]),
+        (b"\n", [r"\n"]),
+    ],
+)
+def test_printable_lines(data, lines):
+    assert printable_lines(data) == lines
 
 
 class Terminal(io.StringIO):
