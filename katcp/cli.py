@@ -17,7 +17,7 @@ import queue
 import sys
 from typing import Any, Callable, Optional, Sequence
 
-from . import cli_request
+from . import cli_request, cli_sensors
 from .cli_common import INTERRUPTED, CommandError
 from .client import BlockingClient
 from .message import Message, shorten
@@ -308,4 +308,5 @@ def _text(argument: bytes) -> str:
 _SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (
     _add_demo,
     cli_request.add_subcommand,
+    cli_sensors.add_subcommand,
 )
