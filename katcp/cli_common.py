@@ -114,6 +114,27 @@ class CommandClient(BlockingClient):
         self.attempted.set()
 
 
+class ListeningClient(CommandClient):
+    """A client that notes what happens, for the main thread to handle in its order.
+
+    Subclasses put what they listen to in `events`, too.
+
+    Attributes
+    ----------
+    events : queue.SimpleQueue
+        True for a connection, the first one included, False for its end, or an inform.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.events: queue.SimpleQueue[Union[bool, Message]] = queue.SimpleQueue()
+
+    def notify_connected(self, connected: bool) -> None:
+        """Note a connection, or its end."""
+        super().notify_connected(connected)
+        self.events.put(connected)
+
+
 _Client = TypeVar("_Client", bound=CommandClient)
 
 
@@ -279,6 +300,13 @@ def _silence(request: Message, timeout: float) -> Message:
     return reply
 
 
+def ask(client: CommandClient, name: str, *arguments: Union[str, bytes]) -> Message:
+    """Make a request that succeeds, and return its reply, or raise `CommandError`."""
+    reply, _ = client.blocking_request(Message.request(name, *arguments))
+    check_reply(reply, f"?{name}")
+    return reply
+
+
 def check_reply(reply: Message, what: str) -> None:
     """Raise `CommandError` unless *reply* is ok.
 
@@ -363,6 +391,11 @@ def printable_lines(data: bytes) -> list[str]:
     lines = [printable(line.expandtabs()) for line in data.rstrip().splitlines()]
     is_text = all(map(str.isprintable, data.decode("utf-8", "replace").expandtabs().splitlines()))
     return lines if lines and is_text else [printable(data)]
+
+
+def tell(text: str) -> None:
+    """Tell the user something that is not part of the output."""
+    print(f"katcp: {text}", file=sys.stderr, flush=True)
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -993,7 +993,55 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     int
         The exit status.
     """
-    options = _make_argument_parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(
+        prog="python -m katcp.simdevice", description="Run a simulated KATCP device."
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line of a simulated device has.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser whose result `run` will be given.
+    """
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="the port (any free one)")
+    parser.add_argument(
+        "--protocol", default="5.1-MIB", help="version and flags, like 4 or 5.1-MIBT (%(default)s)"
+    )
+    parser.add_argument("--name", default="simulated-device", help="its name (%(default)s)")
+    parser.add_argument(
+        "--log-level", default="warn", choices=LOG_LEVELS, help="of #log informs (%(default)s)"
+    )
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME[:REQUEST][=VALUE]",
+        help="something to do wrong; may be given several times",
+    )
+    parser.add_argument(
+        "--list-faults", action="store_true", help="tell what can be done wrong, and exit"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what a command line of `add_arguments` asks for.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        The parsed command line.
+
+    Returns
+    -------
+    int
+        The exit status.
+    """
     if options.list_faults:
         for name, description in list_faults().items():
             print(f"{name:<28} {description}")
@@ -1026,32 +1074,6 @@ async def _serve(device: SimulatedDevice) -> None:
     host, port = device.address
     print(f"{device.name} listens on {host}:{port}", flush=True)
     await device.until_stopped()
-
-
-def _make_argument_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m katcp.simdevice", description="Run a simulated KATCP device."
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="the port (any free one)")
-    parser.add_argument(
-        "--protocol", default="5.1-MIB", help="version and flags, like 4 or 5.1-MIBT (%(default)s)"
-    )
-    parser.add_argument("--name", default="simulated-device", help="its name (%(default)s)")
-    parser.add_argument(
-        "--log-level", default="warn", choices=LOG_LEVELS, help="of #log informs (%(default)s)"
-    )
-    parser.add_argument(
-        "--fault",
-        action="append",
-        default=[],
-        metavar="NAME[:REQUEST][=VALUE]",
-        help="something to do wrong; may be given several times",
-    )
-    parser.add_argument(
-        "--list-faults", action="store_true", help="tell what can be done wrong, and exit"
-    )
-    return parser
 
 
 if __name__ == "__main__":

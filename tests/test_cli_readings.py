@@ -144,7 +144,8 @@ def test_ages(seconds, text):
 
 def test_order_of_names():
     names = [b"", b"10", b"antenna-2.x", b"antenna-10.x", b"antenna-x", b"b" + b"9" * 5000]
-    assert sorted(names[::-1], key=natural_key) == names
+    backwards = names[::-1]
+    assert sorted(backwards, key=natural_key) == names
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""``katcp log``: what a device logs, as a log."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Optional
+
+from .cli_common import (
+    GREETING_PATIENCE,
+    INTERRUPTED,
+    NOT_CONNECTED,
+    CommandError,
+    ListeningClient,
+    add_device_arguments,
+    ask,
+    connected,
+    paint,
+    printable,
+    printable_lines,
+    tell,
+)
+from .cli_readings import parse_timestamp, show_time
+from .message import Message
+from .protocol import ProtocolFlags
+
+# From the lowest to the highest; the first and the last are settings only.
+LEVELS = ("all", "trace", "debug", "info", "warn", "error", "fatal", "off")
+LEVEL_COLOURS = {
+    "trace": "dim",
+    "debug": "dim",
+    "info": "green",
+    "warn": "yellow",
+    "warning": "yellow",
+    "error": "red",
+    "fatal": "red",
+}
+
+
+def add_subcommand(subparsers: Any) -> None:
+    """Add ``katcp log``."""
+    parser = subparsers.add_parser(
+        "log",
+        help="show what a device logs, until Ctrl-C",
+        description="Show what a device logs, until Ctrl-C; times are UTC. A lost connection is "
+        "made again.",
+        allow_abbrev=False,
+    )
+    add_device_arguments(parser)
+    parser.add_argument(
+        "--level",
+        choices=LEVELS[1:-1],
+        help="show messages of this level and above only; the device is not told",
+    )
+    parser.add_argument(
+        "--set-level",
+        choices=LEVELS,
+        help="let the device send messages of this level and above. It does so to all its clients, "
+        "and does not stop when you do",
+    )
+    parser.set_defaults(run=_run)
+
+
+class _LogClient(ListeningClient):
+    """A client that notes the log messages of the device."""
+
+    def inform_log(self, msg: Message) -> None:
+        """Note a log message."""
+        self.events.put(msg)
+
+
+def _run(options: argparse.Namespace) -> int:
+    with connected(options, _LogClient, auto_reconnect=True) as client:
+        log = _Log(options, client)
+        try:
+            while True:
+                log.handle(client.events.get())
+        except KeyboardInterrupt:
+            return INTERRUPTED
+
+
+class _Log:
+    """What is shown of what happens."""
+
+    def __init__(self, options: argparse.Namespace, client: _LogClient) -> None:
+        self._options = options
+        self._client = client
+        self._connections = 0
+
+    def handle(self, event: Any) -> None:
+        """Show or do what *event* needs."""
+        if isinstance(event, Message):
+            self._show(event)
+        elif not event:
+            tell("the connection is lost; trying to connect again")
+        else:
+            self._on_connected()
+
+    def _on_connected(self) -> None:
+        self._connections += 1
+        if self._connections == 1:
+            self._agree_on_level()
+            return
+        tell("connected again")
+        try:
+            self._client.wait_protocol(GREETING_PATIENCE)
+            self._agree_on_level()
+        except CommandError as error:
+            # A connection that was lost again is told of by its own event.
+            if error.code != NOT_CONNECTED:
+                tell(str(error))
+
+    def _agree_on_level(self) -> None:
+        """Let the device send what the user wants to see, or tell that it does not."""
+        options = self._options
+        if options.set_level is not None:
+            ask(self._client, "log-level", options.set_level)
+        elif options.level is not None:
+            sent = ask(self._client, "log-level").arguments[1:2]
+            level = printable(b"".join(sent)).lower()
+            if level in LEVELS and LEVELS.index(level) > LEVELS.index(options.level):
+                tell(
+                    f"the device itself sends {level} and above only; "
+                    "--set-level changes that, for all its clients"
+                )
+
+    def _show(self, msg: Message) -> None:
+        level = printable(msg.arguments[0]).lower() if msg.arguments else "?"
+        if self._is_wanted(level):
+            print(_format(msg, level, self._client.protocol_flags), flush=True)
+
+    def _is_wanted(self, level: str) -> bool:
+        # What somebody calls by a name of his own may be important.
+        least = self._options.level
+        return least is None or level not in LEVELS or LEVELS.index(level) >= LEVELS.index(least)
+
+
+def _format(msg: Message, level: str, protocol: Optional[ProtocolFlags]) -> str:
+    """Return a message as lines; the name of the logger may be missing."""
+    moment = b"".join(msg.arguments[1:2])
+    *names, text = msg.arguments[2:] or [b""]
+    shown_time = show_time(parse_timestamp(moment, protocol))
+    head = [
+        (printable(moment) or "-") if shown_time == "?" else shown_time,
+        paint(level.upper().ljust(5), LEVEL_COLOURS.get(level)),
+        *(f"{printable(name)}:" for name in names),
+    ]
+    first, *others = printable_lines(text)
+    return "\n    ".join([" ".join([*head, first]), *others])
