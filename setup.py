@@ -16,6 +16,7 @@ def read(*parts):
 VERSION = re.search(r'^__version__ = "(.+)"$', read("katcp", "version.py"), re.MULTILINE)[1]
 
 TESTS = ["pytest", "pytest-timeout"]
+CLI = ["rich>=13"]
 DOCS = ["sphinx"]
 LINT = ["ruff", "import-linter"]
 TYPES = ["mypy"]
@@ -33,6 +34,7 @@ setup(
     python_requires=">=3.9",
     install_requires=["tornado>=6.1", "future"],
     extras_require={
+        "cli": CLI,
         "test": TESTS,
         "docs": DOCS,
         "dev": [*TESTS, *DOCS, *LINT, *TYPES, "coverage", "numpy", "tox", "trustme"],

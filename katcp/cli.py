@@ -17,7 +17,7 @@ import queue
 import sys
 from typing import Any, Callable, Optional, Sequence
 
-from . import cli_log, cli_request, cli_sensors, cli_simulate
+from . import cli_log, cli_request, cli_sensors, cli_simulate, cli_watch
 from .cli_common import INTERRUPTED, CommandError
 from .client import BlockingClient
 from .message import Message, shorten
@@ -309,6 +309,7 @@ _SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (
     _add_demo,
     cli_request.add_subcommand,
     cli_sensors.add_subcommand,
+    cli_watch.add_subcommand,
     cli_log.add_subcommand,
     cli_simulate.add_subcommand,
 )
