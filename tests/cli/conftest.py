@@ -1,0 +1,73 @@
+"""A terminal in which ``katcp`` runs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any, Callable, Iterator
+
+import pexpect
+import pytest
+
+from ..kit import PATIENCE
+from ..process import ENVIRONMENT
+
+# What moves the cursor, colours, and the like.
+_CONTROL_RE = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[()][A-Z0-9]|[=>78])")
+
+
+class Terminal:
+    """A terminal in which ``katcp`` runs, as wide and high as asked for."""
+
+    def __init__(self, *arguments: str, columns: int = 80, rows: int = 24, **environment: str):
+        self._child = pexpect.spawn(
+            sys.executable,
+            ["-m", "katcp", *arguments],
+            env={**ENVIRONMENT, "TERM": "xterm-256color", "NO_COLOR": "", **environment},
+            dimensions=(rows, columns),
+            encoding="utf-8",
+            timeout=PATIENCE,
+        )
+
+    def expect(self, pattern: str) -> str:
+        """Wait until *pattern* is written; return what was written up to its end."""
+        self._child.expect(pattern)
+        return str(self._child.before + self._child.after)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the size."""
+        self._child.setwinsize(rows, columns)
+
+    def press(self, key: str) -> None:
+        """Press a key with Ctrl."""
+        self._child.sendcontrol(key)
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; return the exit code and what was written until then."""
+        self._child.expect(pexpect.EOF)
+        output = str(self._child.before)
+        self._child.close()
+        return int(self._child.exitstatus), output
+
+    def close(self) -> None:
+        """Make sure that nothing is left."""
+        self._child.close(force=True)
+
+
+def plain(text: str) -> str:
+    """Return what a person sees of the output: neither colours nor movements of the cursor."""
+    return _CONTROL_RE.sub("", text).replace("\r\n", "\n")
+
+
+@pytest.fixture
+def terminal() -> Iterator[Callable[..., Terminal]]:
+    """Start ``katcp`` in a terminal: a function of the arguments."""
+    terminals: list[Terminal] = []
+
+    def start(*arguments: str, **kwargs: Any) -> Terminal:
+        terminals.append(Terminal(*arguments, **kwargs))
+        return terminals[-1]
+
+    yield start
+    for started in terminals:
+        started.close()
