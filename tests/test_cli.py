@@ -1,6 +1,5 @@
 """The command ``katcp``."""
 
-import os
 import re
 import subprocess
 import sys
@@ -11,9 +10,7 @@ import katcp
 from katcp import cli
 from katcp.simdevice import SimulatedDevice
 
-from .snippets import ROOT
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+from .process import ENVIRONMENT
 
 
 def run_in_process(capsys, *arguments):

@@ -9,7 +9,7 @@ import pytest
 
 from katcp import cli
 
-from .test_cli import ENVIRONMENT
+from .process import ENVIRONMENT
 
 BINARY = bytes(range(256)) * 4
 
