@@ -1151,7 +1151,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         connection = self._device_connection
         if connection is None or self._lifecycle.state is not State.CONNECTED:
             raise self._not_connected()
-        self._let_borrower_be_pending(connection)
+        if connection.borrower is not None:
+            self._let_borrower_be_pending(connection)
         data = bytes(msg) + b"\n"
         if self._logger.isEnabledFor(logging.DEBUG):
             self._logger.debug(
@@ -1341,6 +1342,14 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         started = self._loop_door is not None
         stopped = self._lifecycle.state is State.STOPPED
         return started and stopped and not self._stop_wanted.is_set()
+
+    def _is_at_work_here(self) -> bool:
+        """Whether it is connected and this is the loop's thread: nothing to refuse; any thread."""
+        return (
+            self._lifecycle.state is State.CONNECTED
+            and self._forks_at_start == _forks
+            and self._is_in_ioloop()
+        )
 
     def _is_in_ioloop(self) -> bool:
         """Whether this is the thread of the loop; any thread."""
@@ -1815,10 +1824,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             return (self.handle_message,) * 3
         return self.handle_request, self.handle_reply, self.handle_inform
 
-    def _is_overridden(self, name: str, ours: Optional[type] = None) -> bool:
-        """Whether a program has put a method of its own in place of that of the class *ours*."""
-        own = getattr(ours or DeviceClient, name)
-        return name in self.__dict__ or getattr(type(self), name) is not own
+    def _is_overridden(self, name: str) -> bool:
+        """Whether a subclass or the program has put a method of its own in place of ours."""
+        return name in self.__dict__ or getattr(type(self), name) is not getattr(DeviceClient, name)
 
     async def _log_unhandled_failure_of(self, awaitable: Any, msg: Message) -> Any:
         return await self._log_failure_of(awaitable, lambda: self._log_unhandled(msg))
@@ -1927,14 +1935,15 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def _assign_mid(self, msg: Message, use_mid: Optional[bool]) -> None:
         """Give *msg* the id to send it with, or none; raise if that cannot be."""
         supported = self._server_protocol.message_ids
-        if msg.mid is not None and (
-            self._is_stale_mid(msg)
-            or (self._is_own_mid(msg) and (use_mid is False or not supported))
-        ):
-            msg.mid = None
         if msg.mid is not None:
-            self._check_mid(msg)
-        elif use_mid or (use_mid is None and supported):
+            if self._is_stale_mid(msg) or (
+                self._is_own_mid(msg) and (use_mid is False or not supported)
+            ):
+                msg.mid = None
+            else:
+                self._check_mid(msg)
+                return
+        if use_mid or (use_mid is None and supported):
             if not supported:
                 raise KatcpVersionError("Message IDs not supported by server")
             msg.mid = msg._client_mid = b"%d" % self._pending_requests.next_mid()
@@ -2041,6 +2050,18 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             )
 
 
+class _ReplyFuture(asyncio.Future):  # type: ignore[type-arg]
+    """The future of a reply; a done callback would cost a turn of the loop."""
+
+    when_cancelled: Optional[Callable[[], None]] = None
+
+    def cancel(self, *args: Any, **kwargs: Any) -> bool:
+        is_cancelled = super().cancel(*args, **kwargs)
+        if is_cancelled and self.when_cancelled is not None:
+            self.when_cancelled()
+        return is_cancelled
+
+
 class AsyncClient(DeviceClient):
     """Implement async and callback-based requests on top of DeviceClient.
 
@@ -2132,6 +2153,10 @@ class AsyncClient(DeviceClient):
         # One timer for all pending requests, set to the earliest deadline.
         self._deadline_timer: Optional[asyncio.TimerHandle] = None
         self._exchanges_to_skip = 0
+        self._has_send_hook = type(self).send_message is not AsyncClient.send_message
+        self._has_message_hooks = any(
+            getattr(type(self), name) is not getattr(AsyncClient, name) for name in _MESSAGE_HOOKS
+        )
 
     def callback_request(
         self,
@@ -2183,13 +2208,17 @@ class AsyncClient(DeviceClient):
         on_inform = self._callback_caller(self._log_inform_failure, inform_cb, user_data)
         request = (msg, on_reply, on_inform, self._limit(timeout), use_mid)
         try:
-            if self._door_to_enter("callback_request") is None:
+            if self._is_at_work_here():
+                self._begin_request(*request)
+            elif self._door_to_enter("callback_request") is None:
                 self._refuse_other_threads("callback_request")
                 self._callback_request(*request)
             else:
                 self._check_before_posting(msg)
                 self._post("callback_request", self._posted_callback_request, *request)
-        except KatcpClientDisconnected as error:
+        except KatcpUsageError:
+            raise
+        except KatcpClientError as error:
             self._answer_soon(on_reply, _made_up_reply(msg, error))
 
     def future_request(
@@ -2232,7 +2261,7 @@ class AsyncClient(DeviceClient):
         request.
         """
         _check_request(msg)
-        future: asyncio.Future[Any] = self._new_future("future_request")
+        future = self._new_future("future_request")
         informs: list[Message] = []
 
         def on_reply(reply: Message) -> None:
@@ -2240,9 +2269,11 @@ class AsyncClient(DeviceClient):
                 future.set_result((reply, informs))
 
         try:
-            self._refuse_other_threads(
-                "future_request", "Use blocking_request() or callback_request() in other threads."
-            )
+            if not self._is_at_work_here():
+                self._refuse_other_threads(
+                    "future_request",
+                    "Use blocking_request() or callback_request() in other threads.",
+                )
             request = self._begin_request(
                 msg, on_reply, informs.append, self._limit(timeout), use_mid
             )
@@ -2250,7 +2281,7 @@ class AsyncClient(DeviceClient):
             on_reply(_made_up_reply(msg, error))
             return future
         request.keeps_informs = True
-        future.add_done_callback(functools.partial(self._forget_if_cancelled, request))
+        future.when_cancelled = functools.partial(self._forget, request)
         return future
 
     def blocking_request(
@@ -2296,28 +2327,33 @@ class AsyncClient(DeviceClient):
         ...         print(inform.arguments[0].decode())
         """
         _check_request(msg)
-        door = self._door_to_wait_at("blocking_request", "")
         limit = self._limit(timeout)
         began = time.monotonic()
         exchange = Exchange(msg, began, None if limit is None else began + max(limit, 0))
         waiter = exchange.waiter
+        door = self._loop_door
         try:
-            if not self._ask_in_turn(door, exchange, use_mid):
-                self._post("blocking_request", self._blocking_request, exchange, limit, use_mid)
-            elif exchange.reply is not None:
+            is_begun = self._ask_in_turn(door, exchange, use_mid)
+            if exchange.reply is not None:
                 return exchange.reply, exchange.informs
+            door = self._door_to_wait_at("blocking_request", "")
+            if not is_begun:
+                self._post("blocking_request", self._blocking_request, exchange, limit, use_mid)
             patience = None if limit is None else max(limit, 0) + BUSY_LOOP_MARGIN
             if waiter.wait(door, patience):
                 reply, informs = waiter.result()
                 return reply, informs
+        except KatcpUsageError:
+            raise
         except KatcpClientDisconnected as error:
             return _made_up_reply(msg, error), []
         except LoopGone:
             return _made_up_reply(msg, _stopped_first()), []
         except BaseException:
             # Ctrl-C, or what another signal handler raises.
-            with contextlib.suppress(KatcpUsageError):
-                door.post(self._forget_interrupted, exchange)
+            if door is not None:
+                with contextlib.suppress(KatcpUsageError):
+                    door.post(self._forget_interrupted, exchange)
             raise
         finally:
             waiter.give_up()
@@ -2521,10 +2557,11 @@ class AsyncClient(DeviceClient):
             The reply message to dispatch.
         """
         request = self._pending_requests.match_reply(msg)
-        on_reply = None if request is None else request.take_callback()
-        if on_reply is not None:
-            on_reply(msg)
-            return
+        if request is not None:
+            on_reply = request.take_callback()
+            if on_reply is not None:
+                on_reply(msg)
+                return
         _let_run_if_awaitable(super().handle_reply(msg))
 
     # The beginning of a request.
@@ -2587,20 +2624,28 @@ class AsyncClient(DeviceClient):
 
     # A request whose reply is read by the thread that waits for it.
 
-    def _ask_in_turn(self, door: LoopDoor, exchange: Exchange, use_mid: Optional[bool]) -> bool:
+    def _ask_in_turn(
+        self, door: Optional[LoopDoor], exchange: Exchange, use_mid: Optional[bool]
+    ) -> bool:
         """Send the request and try to read its reply; return whether it was sent; any thread."""
-        selector = door.selector
-        if selector is None or not selector.can_mute or selector.turn.locked():
+        selector = None if door is None else door.selector
+        if (
+            door is None
+            or selector is None
+            or not selector.can_mute
+            or self._forks_at_start != _forks
+            # The loop is at work; or this is its own thread.
+            or selector.turn.locked()
+        ):
             return False
         try:
             with selector.turn:
-                sock = self._begin_exchange(door, selector, exchange, use_mid)
-            if sock is not None and not exchange.unsent:
-                exchange.read_reply(sock)
+                reader = self._begin_exchange(door, selector, exchange, use_mid)
+            if reader is not None:
+                exchange.read_reply(reader)
         finally:
-            connection = exchange.connection
-            if connection is not None and connection.borrower is exchange:
-                self._give_back(door, selector, connection, exchange)
+            if exchange.connection is not None:
+                self._give_back(door, selector, exchange.connection, exchange)
         return exchange.was_sent
 
     def _begin_exchange(
@@ -2612,7 +2657,7 @@ class AsyncClient(DeviceClient):
     ) -> Optional[socket.socket]:
         """Borrow the reading and send the request, if nothing else is going on.
 
-        In the loop's turn, in the caller's thread.
+        In the loop's turn, in the caller's thread. Returns where to read the reply.
         """
         connection, msg = self._device_connection, exchange.request
         if (
@@ -2631,10 +2676,8 @@ class AsyncClient(DeviceClient):
         if len(data) > MAX_SIZE:
             return None
         exchange.connection = connection
-        sock = connection.lend_reading(exchange, selector, len(data))
-        if sock is not None:
-            exchange.send(sock, data)
-        return sock if exchange.was_sent else None
+        sockets = connection.lend_reading(exchange, selector, len(data))
+        return sockets[1] if sockets is not None and exchange.send(sockets[0], data) else None
 
     def _may_read_in_turn(self) -> bool:
         """Whether nobody but the thread that asks has an interest in what arrives next."""
@@ -2644,7 +2687,8 @@ class AsyncClient(DeviceClient):
         return (
             self._pending_requests.is_idle()
             and not self._logger.isEnabledFor(logging.DEBUG)
-            and not any(self._is_overridden(name, AsyncClient) for name in _MESSAGE_HOOKS)
+            and not self._has_message_hooks
+            and self.__dict__.keys().isdisjoint(_MESSAGE_HOOKS)
         )
 
     def _give_back(
@@ -2655,6 +2699,8 @@ class AsyncClient(DeviceClient):
         exchange: Exchange,
     ) -> None:
         """End the loan of the reading: here, if nothing is left to do; any thread."""
+        if connection.borrower is not exchange:
+            return
         is_done = exchange.reply is not None or not exchange.was_sent
         if is_done and not exchange.unhandled and not selector.turn.locked():
             with selector.turn:
@@ -2720,15 +2766,16 @@ class AsyncClient(DeviceClient):
         if self._lifecycle.state is State.STOPPED and not self._has_ended_by_itself():
             # Another thread began it when the client still ran.
             raise _stopped_first()
-        if self._device_connection is not None:
-            self._let_borrower_be_pending(self._device_connection)
+        connection = self._device_connection
+        if connection is not None and connection.borrower is not None:
+            self._let_borrower_be_pending(connection)
         self._assign_mid(msg, use_mid)
         now = asyncio.get_running_loop().time()
         deadline = None if timeout is None else now + max(timeout, 0)
         request = PendingRequest(msg, on_reply, on_inform, now, deadline)
         self._pending_requests.add(request)
         try:
-            if self._is_overridden("send_message"):
+            if self._has_send_hook or "send_message" in self.__dict__:
                 self.send_message(msg)
             else:
                 self._send(msg)
@@ -2797,13 +2844,12 @@ class AsyncClient(DeviceClient):
         if msg.mid is not None and not self._is_own_mid(msg) and self._server_protocol.message_ids:
             self._check_mid(msg)
 
-    def _new_future(self, name: str) -> asyncio.Future[Any]:
+    def _new_future(self, name: str) -> _ReplyFuture:
         """Return a future of the client's loop; any thread."""
         if self._loop_door is None:
             raise KatcpUsageError(f"Call start() before {name}()")
         asyncio_loop = self._loop_door.ioloop.asyncio_loop  # type: ignore[attr-defined]
-        future: asyncio.Future[Any] = asyncio_loop.create_future()
-        return future
+        return _ReplyFuture(loop=asyncio_loop)
 
     # The end of a request.
 
@@ -2858,10 +2904,8 @@ class AsyncClient(DeviceClient):
 
     def _forget_interrupted(self, exchange: Exchange) -> None:
         """Let nothing wait for the reply to a request whose thread has given up."""
-        request = exchange.pending
-        if request is not None:
-            self._pending_requests.abandon(request)
-            request.take_callback()
+        if exchange.pending is not None:
+            self._forget(exchange.pending)
 
     def _end_if_cancelled(
         self, door: LoopDoor, begun: list[PendingRequest], future: ConcurrentFuture[Any]
@@ -2876,13 +2920,11 @@ class AsyncClient(DeviceClient):
 
     def _forget_begun(self, begun: list[PendingRequest]) -> None:
         for request in begun:
-            self._pending_requests.abandon(request)
-            request.take_callback()
+            self._forget(request)
 
-    def _forget_if_cancelled(self, request: PendingRequest, future: asyncio.Future[Any]) -> None:
-        if future.cancelled():
-            self._pending_requests.abandon(request)
-            request.take_callback()
+    def _forget(self, request: PendingRequest) -> None:
+        self._pending_requests.abandon(request)
+        request.take_callback()
 
     def _note_unclaimed(self, msg: Message) -> None:
         self._pending_requests.add_unclaimed(msg)
@@ -3088,7 +3130,8 @@ def _check_port(port: Union[int, str]) -> int:
 
 def _check_timeout(timeout: Optional[float]) -> Optional[float]:
     """Return a timeout, or raise if it is no number; any thread."""
-    if timeout is not None and not isinstance(timeout, numbers.Real):
+    # The usual types first: to look them up in numbers.Real takes long.
+    if timeout is not None and not isinstance(timeout, (float, int, numbers.Real)):
         raise KatcpTypeError(f"A timeout must be a number of seconds, not {timeout!r}.")
     return timeout
 

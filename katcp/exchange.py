@@ -18,13 +18,11 @@ call of C code that sends or reads.
 
 from __future__ import annotations
 
-import contextlib
-import select
 import socket
 import time
 from typing import Callable, Optional
 
-from .connection import Connection
+from .connection import CHECK_INTERVAL, Connection
 from .errors import KatcpSyntaxError
 from .message import Message
 from .parser import LineSplitter, MessageParser
@@ -33,10 +31,9 @@ from .threadsafe import Waiter
 
 # A longer request, and the rest of a longer reply, are left to the loop.
 MAX_SIZE = 65536
-CHUNK_SIZE = 16384
+_SIZES = (16384,)
 
-# How often the thread looks whether the socket is still open, in seconds.
-CHECK_INTERVAL = 0.25
+_parse = MessageParser().parse
 
 
 class Exchange:
@@ -64,6 +61,21 @@ class Exchange:
     informs : list of Message
         The informs before it.
     """
+
+    __slots__ = (
+        "_after_reply",
+        "_chunks",
+        "_data",
+        "_sent_sizes",
+        "connection",
+        "deadline",
+        "informs",
+        "pending",
+        "reply",
+        "request",
+        "started",
+        "waiter",
+    )
 
     def __init__(self, request: Message, started: float, deadline: Optional[float]) -> None:
         self.request = request
@@ -103,56 +115,73 @@ class Exchange:
         """What was read, and is for the loop to handle."""
         return b"".join(self._chunks) if self.reply is None else self._after_reply
 
-    def send(self, sock: socket.socket, data: bytes) -> None:
-        """Send *data*, the request; in the loop's turn."""
+    def send(self, sock: socket.socket, data: bytes) -> bool:
+        """Send *data*, the request; return whether all of it was taken; in the loop's turn."""
         self._data = data
-        # The stream finds the error again, and knows what to do.
-        with contextlib.suppress(OSError):
+        try:
             self._sent_sizes.extend(map(sock.send, (data,)))
+        except OSError:
+            # The stream finds the error again, and knows what to do.
+            return False
+        return self._sent_sizes[0] == len(data)
 
-    def read_reply(self, sock: socket.socket) -> None:
-        """Read until the reply is there, or something else ends the loan."""
+    def read_reply(self, reader: socket.socket) -> None:
+        """Read until the reply is there, or something else ends the loan.
+
+        *reader* has the timeout `CHECK_INTERVAL`.
+        """
+        if not self._receive(reader):
+            return
+        chunk = self._chunks[0]
+        if chunk.find(b"\n") == len(chunk) - 1:
+            # The rule: one reply, in one piece.
+            self._take(chunk[:-1], b"")
+        else:
+            self._read_lines(reader)
+
+    def _read_lines(self, reader: socket.socket) -> None:
+        """Go on reading when there is more than one line, or less."""
         splitter = LineSplitter()
         size = 0
-        while size < MAX_SIZE and self._wait_for_data(sock) and self._receive(sock):
-            size += len(self._chunks[-1])
+        while True:
             lines = splitter.feed(self._chunks[-1])
             for position, line in enumerate(lines, 1):
-                msg = self._parse_own(line)
-                if msg is None:
+                rest = b"\n".join([*lines[position:], splitter.pending])
+                if not self._take(line, rest) or self.reply is not None:
                     return
-                if msg.mtype == Message.REPLY:
-                    self._after_reply = b"\n".join([*lines[position:], splitter.pending])
-                    self.reply = msg
-                    return
-                self.informs.append(msg)
+            size += len(self._chunks[-1])
+            if size >= MAX_SIZE or not self._receive(reader):
+                return
 
-    def _wait_for_data(self, sock: socket.socket) -> bool:
-        """Return whether something can be read before the deadline."""
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        while True:
-            patience = CHECK_INTERVAL
-            if self.deadline is not None:
-                patience = min(patience, self.deadline - time.monotonic())
-            if patience <= 0 or sock.fileno() < 0:
-                return False
-            if poll.poll(patience * 1000):
-                return True
-
-    def _receive(self, sock: socket.socket) -> bool:
-        """Read a chunk; return whether there was one."""
+    def _take(self, line: bytes, rest: bytes) -> bool:
+        """Take in *line*; return whether it is part of the answer."""
         try:
-            self._chunks.extend(map(sock.recv, (CHUNK_SIZE,)))
-        except OSError:
-            return False
-        return bool(self._chunks[-1])
-
-    def _parse_own(self, line: bytes) -> Optional[Message]:
-        """Return the message of a line if it is part of the answer."""
-        try:
-            msg = MessageParser().parse(line)
+            msg = _parse(line)
         except KatcpSyntaxError:
-            return None
-        is_own = msg.name == self.request.name and msg.mid == self.request.mid
-        return msg if is_own and msg.mtype != Message.REQUEST else None
+            return False
+        request = self.request
+        if msg.name != request.name or msg.mid != request.mid:
+            return False
+        if msg.mtype == Message.REPLY:
+            self._after_reply = rest
+            self.reply = msg
+        elif msg.mtype == Message.INFORM:
+            self.informs.append(msg)
+        return msg.mtype != Message.REQUEST
+
+    def _receive(self, reader: socket.socket) -> bool:
+        """Read a chunk; return whether there was one before the deadline."""
+        while True:
+            if self.deadline is not None:
+                patience = self.deadline - time.monotonic()
+                if patience <= 0:
+                    return False
+                if patience < CHECK_INTERVAL:
+                    reader.settimeout(patience)
+            try:
+                self._chunks.extend(map(reader.recv, _SIZES))
+            except socket.timeout:
+                continue
+            except OSError:
+                return False
+            return self._chunks[-1] != b""

@@ -23,8 +23,9 @@ import concurrent.futures
 import contextlib
 import functools
 import inspect
+import os
+import select
 import selectors
-import socket
 import threading
 import time
 from typing import Any, Callable, Optional, TypeVar, cast
@@ -43,6 +44,8 @@ DEFAULT_CALL_TIMEOUT = 5.0
 # Posted coroutines that have not ended: the loop itself holds no reference
 # that would keep them alive.
 _posted: set[asyncio.Future[Any]] = set()
+
+_HAS_EPOLL = selectors.DefaultSelector.__name__ == "EpollSelector"
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -125,12 +128,18 @@ class TurnSelector(selectors.DefaultSelector):
     turn : threading.Lock
         Held by whoever owns the state of the loop: by the loop's thread, from
         the beginning to the end, except while it waits in `select`.
+    can_mute : bool
+        Whether `mute` works: others than epoll cannot wait for nothing.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.turn = threading.Lock()
         self.turn.acquire()
+        # The same epoll once more. Its bookkeeping is not needed for a change
+        # that is undone before anybody else looks.
+        self._epoll = select.epoll.fromfd(os.dup(self.fileno())) if _HAS_EPOLL else None
+        self.can_mute = _HAS_EPOLL
 
     def select(self, timeout: Optional[float] = None) -> list[tuple[selectors.SelectorKey, int]]:
         self.turn.release()
@@ -141,23 +150,23 @@ class TurnSelector(selectors.DefaultSelector):
 
     def close(self) -> None:
         super().close()
+        if self._epoll is not None:
+            self._epoll.close()
         # Nobody owns a closed loop, and nobody may wait for it.
         self.turn.release()
 
-    @property
-    def can_mute(self) -> bool:
-        """Whether `mute` works: others than epoll cannot wait for nothing."""
-        return hasattr(selectors, "EpollSelector") and isinstance(self, selectors.EpollSelector)
+    def mute(self, fd: int) -> None:
+        """Do not wake the loop when *fd* can be read; in its turn, also while it waits.
 
-    def mute(self, sock: socket.socket) -> None:
-        """Do not wake the loop when *sock* can be read; in its turn, also while it waits."""
-        key = self.get_key(sock)
-        self.modify(sock, key.events & ~selectors.EVENT_READ, key.data)
+        It must not be waiting to write.
+        """
+        assert self._epoll is not None
+        self._epoll.modify(fd, 0)
 
-    def unmute(self, sock: socket.socket) -> None:
-        """Wake the loop again when *sock* can be read; in its turn, also while it waits."""
-        key = self.get_key(sock)
-        self.modify(sock, key.events | selectors.EVENT_READ, key.data)
+    def unmute(self, fd: int) -> None:
+        """Undo `mute`."""
+        assert self._epoll is not None
+        self._epoll.modify(fd, select.EPOLLIN)
 
 
 class LoopDoor:

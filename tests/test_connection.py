@@ -749,16 +749,16 @@ def test_a_limit_below_what_is_in_the_buffer_already_ends_the_connection(run, pe
 
 
 class Sends:
-    """The sizes of the pieces that go to the kernel."""
+    """The sizes of the pieces that are sent."""
 
     def __init__(self, connection):
         self.sizes = []
-        self.real = connection.stream.write_to_fd
-        connection.stream.write_to_fd = self.write_to_fd
+        self.real = connection._send_now
+        connection._send_now = self.send_now
 
-    def write_to_fd(self, data):
+    def send_now(self, stream, data):
         self.sizes.append(len(data))
-        return self.real(data)
+        return self.real(stream, data)
 
 
 async def filled(connection):
@@ -1159,6 +1159,7 @@ def test_joined_messages_fail_with_their_common_send(run, peer, logs):
             raise OSError(errno.EHOSTUNREACH, "No route to host")
 
         first, *joined = [connection.write(b"?request\n") for _ in range(3)]
+        connection.stream.write_at_once = lambda data: data  # it left all to the stream
         connection.stream.write_to_fd = write_to_fd
         await asyncio.wait(joined)
         assert first.result() is None
