@@ -2701,6 +2701,9 @@ class AsyncClient(DeviceClient):
         """End the loan of the reading: here, if nothing is left to do; any thread."""
         if connection.borrower is not exchange:
             return
+        exchange.has_read = True
+        if connection.is_closed:
+            connection.close_reader()
         is_done = exchange.reply is not None or not exchange.was_sent
         if is_done and not exchange.unhandled and not selector.turn.locked():
             with selector.turn:

@@ -130,7 +130,8 @@ class _PatientStream(IOStream):
         if data and self.on_data(data):
             return
         self._wants_no_more = bool(data)
-        super()._handle_events(fd, events)
+        if not self.closed():
+            super()._handle_events(fd, events)
 
     def read_from_fd(self, buf: Union[bytearray, memoryview]) -> Optional[int]:
         if self._read_error is not None:
@@ -391,8 +392,6 @@ class Connection:
             self.stream.is_lent = False
         self._unmute()
         self.borrower = None
-        if self._closed.done():
-            self._close_reader()
 
     def _unmute(self) -> None:
         """Let the loop be woken when something can be read."""
@@ -400,7 +399,8 @@ class Connection:
         if selector is not None and self.stream is not None and not self.stream.closed():
             selector.unmute(self._fd)
 
-    def _close_reader(self) -> None:
+    def close_reader(self) -> None:
+        """Close the borrower's socket, which nobody reads any more; any thread."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -468,7 +468,7 @@ class Connection:
             # Nobody there can be woken any more: only the socket is left.
             if self.stream is not None and self.stream.socket is not None:
                 self.stream.close_fd()
-            self._close_reader()
+            self.close_reader()
             return
         if not self._closed.done():
             self._send_joined()
@@ -480,8 +480,8 @@ class Connection:
                 with contextlib.suppress(OSError):
                     self.stream.socket.shutdown(socket.SHUT_RDWR)
             self.stream.close()
-        if self.borrower is None:
-            self._close_reader()
+        if self.borrower is None or self.borrower.has_read:
+            self.close_reader()
 
     async def until_done_or_closed(self, awaitable: Awaitable[Any]) -> None:
         """Wait for *awaitable*, but no longer than the connection is open."""

@@ -60,6 +60,8 @@ class Exchange:
         The reply, once it was found.
     informs : list of Message
         The informs before it.
+    has_read : bool
+        Whether the thread reads no more.
     """
 
     __slots__ = (
@@ -69,6 +71,7 @@ class Exchange:
         "_sent_sizes",
         "connection",
         "deadline",
+        "has_read",
         "informs",
         "pending",
         "reply",
@@ -86,6 +89,7 @@ class Exchange:
         self.pending: Optional[PendingRequest] = None
         self.reply: Optional[Message] = None
         self.informs: list[Message] = []
+        self.has_read = False
         self._data = b""
         self._sent_sizes: list[int] = []
         self._chunks: list[bytes] = []
