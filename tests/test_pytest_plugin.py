@@ -189,7 +189,9 @@ def test_run_without_devices_does_not_import_the_package(pytester, environment):
 
 
 def test_package_needs_no_pytest(environment):
-    modules = [f"katcp.{path.stem}" for path in ROOT.glob("katcp/[a-z]*.py")]
+    needs_extra_cli = {"cli_livetable", "cli_prompt"}
+    rooms = {path.stem for path in ROOT.glob("katcp/[a-z]*.py")} - needs_extra_cli
+    modules = [f"katcp.{room}" for room in sorted(rooms)]
     assert "katcp.simdevice" in modules
     code = f"import sys; sys.modules['pytest'] = None; import {', '.join(modules)}"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
