@@ -52,6 +52,9 @@ from .tls import TlsFailure, TlsStream
 # Some hundred messages: with more at a time, timers would be late.
 CHUNK_SIZE = 16384
 
+# In the middle of a long line, that makes no difference.
+MAX_CHUNK_SIZE = 16 * CHUNK_SIZE
+
 # How long a borrower waits for something to read at a time, in seconds.
 CHECK_INTERVAL = 0.25
 
@@ -101,6 +104,8 @@ class _PatientStream(IOStream):
         buffer. It returns whether it wants more.
     is_lent : bool
         Whether another thread reads the socket.
+    chunk_size : int
+        How much is read at a time.
     has_stopped_reading : bool
         Whether `read_bytes` resolved, with nothing, because `on_data` wanted no
         more.
@@ -111,6 +116,7 @@ class _PatientStream(IOStream):
     has_stopped_reading = False
     is_lent = False
     is_encrypted = False
+    chunk_size = CHUNK_SIZE
     _wants_no_more = False
     _read_error: Optional[OSError] = None
 
@@ -121,7 +127,7 @@ class _PatientStream(IOStream):
             super()._handle_events(fd, events)
             return
         try:
-            data = self.socket.recv(CHUNK_SIZE)
+            data = self.socket.recv(self.chunk_size)
         except BlockingIOError:
             return
         except OSError as error:
@@ -609,6 +615,7 @@ class Connection:
         self._has_received = True
         self._update_msg_limit(stream)
         lines = self._splitter.feed(data, stream.max_buffer_size)
+        stream.chunk_size = CHUNK_SIZE if lines else min(2 * len(data), MAX_CHUNK_SIZE)
         self._is_handling = True
         try:
             left = on_lines(lines) if lines else None
