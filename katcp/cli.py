@@ -17,7 +17,15 @@ import queue
 import sys
 from typing import Any, Callable, Optional, Sequence
 
-from . import cli_log, cli_request, cli_sensors, cli_simulate, cli_watch
+from . import (
+    cli_log,
+    cli_record,
+    cli_replay,
+    cli_request,
+    cli_sensors,
+    cli_simulate,
+    cli_watch,
+)
 from .cli_common import INTERRUPTED, CommandError
 from .client import BlockingClient
 from .message import Message, shorten
@@ -312,4 +320,6 @@ _SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (
     cli_watch.add_subcommand,
     cli_log.add_subcommand,
     cli_simulate.add_subcommand,
+    cli_record.add_subcommand,
+    cli_replay.add_subcommand,
 )

@@ -41,9 +41,17 @@ class KatcpProcess:
         """Wait for a line on the standard error, and return it."""
         return str(self._process.stderr.readline())
 
+    def is_running(self) -> bool:
+        """Return whether it has not ended."""
+        return self._process.poll() is None
+
     def interrupt(self) -> None:
         """Press Ctrl-C."""
-        self._process.send_signal(signal.SIGINT)
+        self.send_signal(signal.SIGINT)
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
 
     def close_output(self) -> None:
         """Let the reader of the output go away."""
