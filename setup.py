@@ -16,7 +16,7 @@ def read(*parts):
 VERSION = re.search(r'^__version__ = "(.+)"$', read("katcp", "version.py"), re.MULTILINE)[1]
 
 TESTS = ["pytest", "pytest-timeout"]
-CLI = ["rich>=13"]
+CLI = ["prompt_toolkit>=3", "rich>=13"]
 DOCS = ["sphinx"]
 LINT = ["ruff", "import-linter"]
 TYPES = ["mypy"]
@@ -37,7 +37,7 @@ setup(
         "cli": CLI,
         "test": TESTS,
         "docs": DOCS,
-        "dev": [*TESTS, *DOCS, *LINT, *TYPES, "coverage", "numpy", "tox", "trustme"],
+        "dev": [*CLI, *TESTS, *DOCS, *LINT, *TYPES, "coverage", "numpy", "tox", "trustme"],
     },
     entry_points={
         "console_scripts": ["katcp = katcp.cli:main"],

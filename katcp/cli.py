@@ -23,6 +23,7 @@ from . import (
     cli_replay,
     cli_request,
     cli_sensors,
+    cli_shell,
     cli_simulate,
     cli_watch,
 )
@@ -316,6 +317,7 @@ def _text(argument: bytes) -> str:
 _SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (
     _add_demo,
     cli_request.add_subcommand,
+    cli_shell.add_subcommand,
     cli_sensors.add_subcommand,
     cli_watch.add_subcommand,
     cli_log.add_subcommand,

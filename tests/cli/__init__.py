@@ -1,1 +1,1 @@
-"""The command ``katcp`` in a terminal; needs the extra "cli" and pexpect."""
+"""The command ``katcp`` in a terminal; needs the extra "cli", pexpect and pyte."""

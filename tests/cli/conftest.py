@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Optional
 
 import pexpect
 import pytest
@@ -17,15 +18,29 @@ _CONTROL_RE = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[()][A-Z0-9]|[=>78])")
 
 
 class Terminal:
-    """A terminal in which ``katcp`` runs, as wide and high as asked for."""
+    """A terminal in which ``katcp`` runs, as wide and high as asked for.
 
-    def __init__(self, *arguments: str, columns: int = 80, rows: int = 24, **environment: str):
+    *pipe* is a command that gets its output. Without an encoding, all is bytes.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        columns: int = 80,
+        rows: int = 24,
+        pipe: str = "",
+        encoding: Optional[str] = "utf-8",
+        **environment: str,
+    ) -> None:
+        command = [sys.executable, "-m", "katcp", *arguments]
+        if pipe:
+            command = ["sh", "-c", f"{shlex.join(command)} | {pipe}"]
         self._child = pexpect.spawn(
-            sys.executable,
-            ["-m", "katcp", *arguments],
+            command[0],
+            command[1:],
             env={**ENVIRONMENT, "TERM": "xterm-256color", "NO_COLOR": "", **environment},
             dimensions=(rows, columns),
-            encoding="utf-8",
+            encoding=encoding,
             timeout=PATIENCE,
         )
 
