@@ -6,10 +6,11 @@ thread, and prints what comes unasked.
 
 from __future__ import annotations
 
-import queue
+import concurrent.futures
+import contextlib
 import re
 import time
-from typing import NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from .cli_common import CommandClient, paint, printable
 from .cli_words import BadWords, quote, split
@@ -26,11 +27,16 @@ class ShellClient(CommandClient):
 
     def unhandled_inform(self, msg: Message) -> None:
         """Show an inform that belongs to no request."""
-        print(self.text_of_unasked(msg), flush=True)
+        self._print(self.text_of_unasked(msg))
 
     def unhandled_reply(self, msg: Message) -> None:
         """Show a reply that nobody waits for."""
-        print(text_of(msg), flush=True)
+        self._print(text_of(msg))
+
+    def _print(self, text: str) -> None:
+        # The main thread finds it out, too, and ends.
+        with contextlib.suppress(BrokenPipeError):
+            print(text, flush=True)
 
     def text_of_unasked(self, msg: Message) -> str:
         """Return what to show of an inform that belongs to no request."""
@@ -59,7 +65,7 @@ class Answer(NamedTuple):
 
 
 class Asking:
-    """One request, whose informs are shown as they come.
+    """One request; what comes of it is shown in the client's thread, in its order.
 
     Parameters
     ----------
@@ -69,38 +75,59 @@ class Asking:
         The request.
     timeout : float
         How many seconds to wait for the reply.
+    show : callable
+        Shows the answer.
     """
 
-    def __init__(self, client: ShellClient, request: Message, timeout: float) -> None:
-        self._arrived: queue.Queue[tuple[Message, float]] = queue.Queue()
+    def __init__(
+        self,
+        client: ShellClient,
+        request: Message,
+        timeout: float,
+        show: Callable[[Answer], None],
+    ) -> None:
+        self._show = show
         self._is_given_up = False
+        self._answered: concurrent.futures.Future[Answer] = concurrent.futures.Future()
         self._began = time.monotonic()
-        client.callback_request(request, self._on_message, self._on_message, timeout=timeout)
+        client.callback_request(request, self._on_reply, self._on_inform, timeout=timeout)
 
-    def wait(self, patience: Optional[float] = None) -> Optional[Answer]:
-        """Show informs until the reply comes, and return it; None if *patience* ends before."""
-        deadline = None if patience is None else time.monotonic() + patience
-        while True:
-            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            try:
-                msg, when = self._arrived.get(timeout=left)
-            except queue.Empty:
-                return None
-            if msg.mtype == Message.REPLY:
-                return Answer(msg, when - self._began)
-            print(text_of(msg), flush=True)
+    def wait(self, patience: Optional[float] = None) -> Answer:
+        """Return the answer when it has been shown.
+
+        Raises what printing has raised, and `concurrent.futures.TimeoutError` if
+        *patience* ends before.
+        """
+        return self._answered.result(patience)
 
     def give_up(self) -> float:
         """Wait no more; return for how many seconds it was waited."""
         self._is_given_up = True
         return time.monotonic() - self._began
 
-    def _on_message(self, msg: Message) -> None:
-        """In the client's thread: pass it to the one who waits, or show it."""
+    def _on_inform(self, inform: Message) -> None:
+        self._try(self._print, inform)
+
+    def _on_reply(self, reply: Message) -> None:
+        answer = Answer(reply, time.monotonic() - self._began)
         if not self._is_given_up:
-            self._arrived.put((msg, time.monotonic()))
-        elif msg.local_error is None:
-            print(f"{text_of(msg)}   {paint('(late)', 'dim')}", flush=True)
+            self._try(self._show, answer)
+        elif reply.local_error is None:
+            self._try(self._print, reply)
+        if not self._answered.done():
+            self._answered.set_result(answer)
+
+    def _print(self, msg: Message) -> None:
+        late = f"   {paint('(late)', 'dim')}" if self._is_given_up else ""
+        print(f"{text_of(msg)}{late}", flush=True)
+
+    def _try(self, show: Callable[[Any], None], shown: Any) -> None:
+        """Show something; the one who waits is told what went wrong."""
+        try:
+            show(shown)
+        except Exception as error:
+            if not self._answered.done():
+                self._answered.set_exception(error)
 
 
 def parse_line(line: str) -> Optional[Message]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -193,18 +194,16 @@ class _Shell:
             self._ask(request)
 
     def _ask(self, request: Message) -> None:
-        asking = Asking(self._client, request, PATIENCE)
+        asking = Asking(self._client, request, PATIENCE, _show_answer)
         try:
-            answer = asking.wait(HINT_DELAY)
-            if answer is None:
+            try:
+                asking.wait(HINT_DELAY)
+            except concurrent.futures.TimeoutError:
                 print(paint("No reply yet; Ctrl-C gives up.", "dim"), flush=True)
-                answer = asking.wait()
+                asking.wait()
         except KeyboardInterrupt:
             seconds = asking.give_up()
             print(paint(f"Gave up ?{request.name} after {_duration(seconds)}.", "yellow"))
-            return
-        if answer is not None:
-            _show_answer(answer)
 
     def _help(self, request: Message) -> None:
         """Show help texts as texts: all in short, or one in full."""

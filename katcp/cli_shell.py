@@ -12,7 +12,7 @@ import argparse
 import sys
 from typing import Any
 
-from .cli_asking import Asking, ShellClient, parse_line, text_of
+from .cli_asking import Answer, Asking, ShellClient, parse_line, text_of
 from .cli_common import (
     OK,
     USAGE,
@@ -76,12 +76,15 @@ def _run_plain(options: argparse.Namespace) -> int:
 
 def _ask(client: ShellClient, request: Message, timeout: float) -> int:
     """Make a request, and return the exit code for its reply."""
-    answer = Asking(client, request, timeout).wait()
-    assert answer is not None
+    reply = Asking(client, request, timeout, _show_reply).wait().reply
+    if reply.local_error is not None:
+        reason = f"?{request.name}: {reason_of(reply)}"
+        if not client.is_connected():
+            raise CommandError(reason, code_of(reply))
+        print(f"katcp: {reason}", file=sys.stderr)
+    return code_of(reply)
+
+
+def _show_reply(answer: Answer) -> None:
     if answer.reply.local_error is None:
         print(text_of(answer.reply), flush=True)
-    elif not client.is_connected():
-        raise CommandError(f"?{request.name}: {reason_of(answer.reply)}", code_of(answer.reply))
-    else:
-        print(f"katcp: ?{request.name}: {reason_of(answer.reply)}", file=sys.stderr)
-    return code_of(answer.reply)

@@ -78,6 +78,38 @@ def test_connection_lost(run, device):
     assert errors.count("\n") == 1
 
 
+def test_everything_is_shown_in_its_order(run, device):
+    def bye(request):
+        request.inform("soon")
+        request.reply("ok")
+        device.disconnect_clients("bye")
+
+    device.request(bye)
+    code, output, _ = run("bye\necho\n")
+    assert code == 3
+    assert output.splitlines() == ["#bye soon", "!bye ok", "#disconnect bye"]
+
+
+def test_the_reader_of_the_output_goes_away(device):
+    """As in ``katcp shell ... | head -1``: no traceback, and an end."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "katcp", "shell", "{}:{}".format(*device.address)],
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdin.write(b"echo\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"!echo ok\n"
+        process.stdout.close()
+        device.send_raw(b"#unasked\n")
+        process.stdin.write(b"echo\n")
+        process.stdin.flush()
+        assert process.wait(PATIENCE) == 1
+        assert process.stderr.read() == b""
+
+
 def test_a_dead_device(run, refused_address):
     code, output, errors = run("echo\n", address="{}:{}".format(*refused_address[:2]))
     assert (code, output) == (3, "")
