@@ -36,7 +36,6 @@ class Server:
     def __init__(self, address: Address, handler: Handler) -> None:
         self._address = address
         self._handler = handler
-        self._clients: set[asyncio.Task[None]] = set()
 
     async def run(self, announce: Callable[[Address], None]) -> None:
         """Listen, tell *announce* where, and serve until the end.
@@ -63,7 +62,6 @@ class Server:
             await self._ended
         finally:
             server.close()
-            await self._drop_clients()
 
     def fail(self, error: CommandError) -> None:
         """Let `run` end with an error."""
@@ -75,22 +73,12 @@ class Server:
             self._ended.set_result(None)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._clients.add(task)
-        # A client that is dropped at the end is no error of its handler.
+        # At the end `asyncio.run` cancels it: that is no error.
         with contextlib.suppress(asyncio.CancelledError):
             try:
                 await self._handler(reader, writer)
             finally:
-                self._clients.discard(task)
                 writer.close()
-
-    async def _drop_clients(self) -> None:
-        clients = list(self._clients)
-        for task in clients:
-            task.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
 
 
 def peer_of(writer: asyncio.StreamWriter) -> Address:
