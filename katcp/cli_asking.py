@@ -12,14 +12,12 @@ import re
 import time
 from typing import Any, Callable, NamedTuple, Optional
 
-from .cli_common import CommandClient, paint, printable
+from .cli_common import CommandClient, paint
+from .cli_loglines import show_log
 from .cli_words import BadWords, quote, split
 from .message import Message
-from .protocol import SEC_TS_KATCP_MAJOR
 
 _NAME_RE = re.compile(rb"[a-zA-Z][a-zA-Z0-9-]*")
-
-_LEVEL_COLOURS = {"warn": "yellow", "error": "red", "fatal": "red"}
 
 
 class ShellClient(CommandClient):
@@ -42,19 +40,7 @@ class ShellClient(CommandClient):
         """Return what to show of an inform that belongs to no request."""
         if msg.name != "log" or len(msg.arguments) < 3:
             return text_of(msg)
-        level, timestamp, *rest = msg.arguments
-        words = " ".join(map(printable, [level, *rest]))
-        colour = _LEVEL_COLOURS.get(level.decode("ascii", "replace").lower(), "dim")
-        return paint(f"{self._time_of_day(timestamp)} {words}", colour)
-
-    def _time_of_day(self, timestamp: bytes) -> str:
-        flags = self.protocol_flags
-        is_seconds = flags is not None and flags.major >= SEC_TS_KATCP_MAJOR
-        try:
-            seconds = float(timestamp) / (1 if is_seconds else 1000)
-            return time.strftime("%H:%M:%S", time.localtime(seconds))
-        except (ValueError, OverflowError, OSError):
-            return printable(timestamp)
+        return show_log(msg, self.protocol_flags)
 
 
 class Answer(NamedTuple):

@@ -27,7 +27,7 @@ from .message import Message, shorten
 
 # The exit codes, as `EXIT_CODES` tells them to users.
 OK = 0
-REFUSED = 1
+REFUSED = FAILED = 1
 USAGE = 2
 NOT_CONNECTED = 3
 TIMED_OUT = 4

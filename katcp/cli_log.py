@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Optional
+from typing import Any
 
 from .cli_common import (
     GREETING_PATIENCE,
@@ -14,26 +14,11 @@ from .cli_common import (
     add_device_arguments,
     ask,
     connected,
-    paint,
     printable,
-    printable_lines,
     tell,
 )
-from .cli_readings import parse_timestamp, show_time
+from .cli_loglines import LEVELS, level_of, show_log
 from .message import Message
-from .protocol import ProtocolFlags
-
-# From the lowest to the highest; the first and the last are settings only.
-LEVELS = ("all", "trace", "debug", "info", "warn", "error", "fatal", "off")
-LEVEL_COLOURS = {
-    "trace": "dim",
-    "debug": "dim",
-    "info": "green",
-    "warn": "yellow",
-    "warning": "yellow",
-    "error": "red",
-    "fatal": "red",
-}
 
 
 def add_subcommand(subparsers: Any) -> None:
@@ -124,25 +109,10 @@ class _Log:
                 )
 
     def _show(self, msg: Message) -> None:
-        level = printable(msg.arguments[0]).lower() if msg.arguments else "?"
-        if self._is_wanted(level):
-            print(_format(msg, level, self._client.protocol_flags), flush=True)
+        if self._is_wanted(level_of(msg)):
+            print(show_log(msg, self._client.protocol_flags), flush=True)
 
     def _is_wanted(self, level: str) -> bool:
         # What somebody calls by a name of his own may be important.
         least = self._options.level
         return least is None or level not in LEVELS or LEVELS.index(level) >= LEVELS.index(least)
-
-
-def _format(msg: Message, level: str, protocol: Optional[ProtocolFlags]) -> str:
-    """Return a message as lines; the name of the logger may be missing."""
-    moment = b"".join(msg.arguments[1:2])
-    *names, text = msg.arguments[2:] or [b""]
-    shown_time = show_time(parse_timestamp(moment, protocol))
-    head = [
-        (printable(moment) or "-") if shown_time == "?" else shown_time,
-        paint(level.upper().ljust(5), LEVEL_COLOURS.get(level)),
-        *(f"{printable(name)}:" for name in names),
-    ]
-    first, *others = printable_lines(text)
-    return "\n    ".join([" ".join([*head, first]), *others])

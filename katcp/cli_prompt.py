@@ -34,6 +34,7 @@ from tornado.util import TimeoutError as TornadoTimeoutError
 
 from .cli_asking import Answer, Asking, ShellClient, parse_line, text_of
 from .cli_common import GREETING_PATIENCE, OK, connected, paint, printable, reason_of
+from .cli_loglines import LEVELS
 from .cli_words import BadWords, escape_bytes
 from .message import Message
 
@@ -50,7 +51,7 @@ _LOCAL = {"help": "help [NAME]: what the device says about its requests", "quit"
 _STRATEGIES = dict.fromkeys(
     ["none", "auto", "event", "period", "differential", "event-rate", "differential-rate"], ""
 )
-_LEVELS = dict.fromkeys(["off", "fatal", "error", "warn", "info", "debug", "trace", "all"], "")
+_LEVELS = dict.fromkeys(LEVELS, "")
 
 
 def run_prompt(options: argparse.Namespace) -> int:

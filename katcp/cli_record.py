@@ -25,6 +25,7 @@ import time
 from typing import Any, Callable, Optional
 
 from .cli_common import (
+    FAILED,
     USAGE,
     Address,
     CommandError,
@@ -37,9 +38,6 @@ from .transcript import ON_CONNECT, Entry, TranscriptWriter
 
 # What comes within so many seconds belongs to one entry.
 BURST = 0.01
-
-# The exit code when the disk is full, or the like.
-CANNOT_WRITE = 1
 
 _READ_SIZE = 64 * 1024
 
@@ -54,6 +52,7 @@ def add_subcommand(subparsers: Any) -> None:
         description="Listen, pass on all that clients and the device say to each other, and "
         "record it with its times, each client as a connection of its own. Ctrl-C ends it. "
         "The file can be read at any time, and played again with 'katcp replay'.",
+        allow_abbrev=False,
     )
     add_device_arguments(parser)
     parser.add_argument("file", metavar="FILE", help="the new file that is written")
@@ -141,9 +140,7 @@ class _Recorder:
         try:
             write(self._transcript)
         except OSError as error:
-            self._server.fail(
-                CommandError(f"cannot write {self._file}: {error.strerror}", CANNOT_WRITE)
-            )
+            self._server.fail(CommandError(f"cannot write {self._file}: {error.strerror}", FAILED))
 
 
 class _Session:

@@ -58,6 +58,7 @@ def add_subcommand(subparsers: Any) -> None:
         help="be a device that answers from a recording",
         description="Listen, greet clients as the recorded device did, and answer the requests "
         "that are in the recording as it answered them, as slowly as it did. Ctrl-C ends it.",
+        allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE", help="what 'katcp record' has written")
     add_listen_argument(parser, "--port")

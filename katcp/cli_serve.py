@@ -10,7 +10,7 @@ import socket
 import struct
 from typing import Awaitable, Callable
 
-from .cli_common import NOT_CONNECTED, Address, CommandError, parse_address
+from .cli_common import FAILED, Address, CommandError, parse_address
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -55,7 +55,7 @@ class Server:
             server = await asyncio.start_server(self._serve, *self._address)
         except OSError as error:
             raise CommandError(
-                f"cannot listen on {self._address}: {error.strerror or error}", NOT_CONNECTED
+                f"cannot listen on {self._address}: {error.strerror or error}", FAILED
             ) from None
         try:
             announce(Address(*server.sockets[0].getsockname()[:2]))

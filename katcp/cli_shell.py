@@ -22,6 +22,7 @@ from .cli_common import (
     connected,
     is_terminal,
     reason_of,
+    tell,
 )
 from .cli_words import BadWords
 from .message import Message
@@ -37,6 +38,7 @@ def add_subcommand(subparsers: Any) -> None:
         "blanks is quoted: \"two words\"; \\xff is a byte, '...' is taken as it is. If the "
         "standard input or output is no terminal, each line is a request, # begins a comment, "
         "and a reply is waited for as long as --timeout says.",
+        allow_abbrev=False,
     )
     add_device_arguments(parser)
     parser.set_defaults(run=_run)
@@ -64,7 +66,7 @@ def _run_plain(options: argparse.Namespace) -> int:
             try:
                 request = parse_line(line)
             except BadWords as error:
-                print(f"katcp: line {number}: {error}", file=sys.stderr)
+                tell(f"line {number}: {error}")
                 code = code or USAGE
                 continue
             if request is not None:
@@ -81,7 +83,7 @@ def _ask(client: ShellClient, request: Message, timeout: float) -> int:
         reason = f"?{request.name}: {reason_of(reply)}"
         if not client.is_connected():
             raise CommandError(reason, code_of(reply))
-        print(f"katcp: {reason}", file=sys.stderr)
+        tell(reason)
     return code_of(reply)
 
 

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from katcp import Message, ProtocolFlags, cli
-from katcp.cli_log import _format
+from katcp.cli_loglines import show_log
 
 from .kit import TestDevice
 from .process import KatcpProcess
@@ -52,7 +52,7 @@ def test_log(protocol):
 )
 def test_lines(arguments, protocol, text):
     msg = Message.inform("log", *arguments)
-    assert _format(msg, str(arguments[0]).lower(), protocol) == text
+    assert show_log(msg, protocol) == text
 
 
 def test_level():

@@ -127,11 +127,11 @@ def test_what_comes_unasked(run, device):
     code, output, errors = run("talk\n")
     assert (code, errors) == (0, "")
     lines = output.splitlines()
-    assert lines[0].endswith(":46:40 warn a.b it burns")
+    assert lines[0] == "2001-09-09 01:46:40.000Z WARN  a.b: it burns"
     assert lines[1:] == [
         "#log 1",
         "#hey \\xff",
-        "x info a.b odd time",
+        "x INFO  a.b: odd time",
         "!nobody ok",
         "!talk ok",
     ]
@@ -144,7 +144,7 @@ def test_time_of_a_log_of_version_4(monkeypatch, device_v4, run):
 
     device_v4.request(talk)
     _, output, _ = run("talk\n", address="{}:{}".format(*device_v4.address))
-    assert output.splitlines()[0].endswith(":46:40 warn a.b x")
+    assert output.splitlines()[0] == "2001-09-09 01:46:40.000Z WARN  a.b: x"
 
 
 def test_in_a_pipe():

@@ -164,7 +164,7 @@ def test_unasked_informs_leave_the_typed_line_alone(shell, device):
     shell.wait_prompt("echo half a l")
     device.send_raw(b"#hey you\n#log warn 1 a.b it\\_is\\_warm\n")
     shell.wait_line("#hey you")
-    shell.wait_line("warn a.b it is warm")
+    shell.wait_line("WARN  a.b: it is warm")
     shell.wait_prompt("echo half a l")
     shell.type("ine\r")
     shell.wait_line("!echo ok half a line")
