@@ -216,7 +216,7 @@ class MessageParser:
         Parameters
         ----------
         line : bytes
-            A line that `LineSplitter.feed` returned and called plain.
+            A line that ``LineSplitter.feed`` returned and called plain.
 
         Returns
         -------
