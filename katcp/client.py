@@ -1345,10 +1345,12 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     def _is_at_work_here(self) -> bool:
         """Whether it is connected and this is the loop's thread: nothing to refuse; any thread."""
+        door = self._loop_door
         return (
             self._lifecycle.state is State.CONNECTED
             and self._forks_at_start == _forks
-            and self._is_in_ioloop()
+            and door is not None
+            and door.is_inside()
         )
 
     def _is_in_ioloop(self) -> bool:
@@ -1790,8 +1792,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         parse = parser.parse_plain if connection.lines_are_plain else parser.parse
         handlers = self._handlers_by_type()
         is_debugging = self._logger.isEnabledFor(logging.DEBUG)
+        is_closed = connection.until_closed.done
         for position, line in enumerate(lines, 1):
-            if connection.is_closed:
+            if is_closed():
                 break
             try:
                 msg = parse(line)
@@ -2204,8 +2207,11 @@ class AsyncClient(DeviceClient):
         returned. May be called from any thread after `enable_thread_safety`.
         """
         _check_request(msg)
-        on_reply = self._callback_caller(self._log_reply_failure, reply_cb, user_data)
-        on_inform = self._callback_caller(self._log_inform_failure, inform_cb, user_data)
+        on_reply = on_inform = None
+        if reply_cb is not None:
+            on_reply = self._callback_caller(self._log_reply_failure, reply_cb, user_data)
+        if inform_cb is not None:
+            on_inform = self._callback_caller(self._log_inform_failure, inform_cb, user_data)
         request = (msg, on_reply, on_inform, self._limit(timeout), use_mid)
         try:
             if self._is_at_work_here():
@@ -2869,12 +2875,10 @@ class AsyncClient(DeviceClient):
     def _callback_caller(
         self,
         log: Callable[[Message], None],
-        callback: Optional[Callable[..., Any]],
+        callback: Callable[..., Any],
         user_data: Any,
-    ) -> Optional[_ReplyCallback]:
+    ) -> _ReplyCallback:
         """Return a function that calls *callback* and logs what it raises; any thread."""
-        if callback is None:
-            return None
         if not callable(callback):
             raise KatcpTypeError(f"A callback must be callable, not {callback!r}.")
         more = () if user_data is None else tuple(user_data)

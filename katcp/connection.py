@@ -222,6 +222,8 @@ class Connection:
         None before it is open.
     local_address : tuple
         The address of this end, as `socket.getsockname` gives it; once open.
+    until_closed : asyncio.Future
+        It is done when `close` was called, or the peer has gone.
     on_lines : callable or None
         Is given the lines of each chunk as soon as they are there, in the
         middle of `read_lines`. It returns None if it wants more, or a list of
@@ -249,7 +251,7 @@ class Connection:
         self._splitter = LineSplitter()
         self._has_received = False
         self._loop = asyncio.get_running_loop()
-        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self.until_closed: asyncio.Future[None] = self._loop.create_future()
         self.error: Optional[BaseException] = None
         self.on_lines: Optional[Callable[[list[bytes]], Optional[list[bytes]]]] = None
         self._left_lines: list[bytes] = []
@@ -272,7 +274,7 @@ class Connection:
     @property
     def is_closed(self) -> bool:
         """Whether `close` was called, or the peer has gone."""
-        return self._closed.done()
+        return self.until_closed.done()
 
     @property
     def was_refused(self) -> bool:
@@ -428,7 +430,7 @@ class Connection:
         `KatcpClientDisconnected` if the connection has ended.
         """
         stream = self.stream
-        if stream is None or self._closed.done() or stream.closed():
+        if stream is None or self.until_closed.done() or stream.closed():
             raise KatcpClientDisconnected("the connection is closed")
         self._update_write_limit(stream)
         if stream.writing():
@@ -437,7 +439,8 @@ class Connection:
         elif self._is_handling or self._sent_since_read:
             self._join(stream, data)
         else:
-            self._check_room(stream, len(data))
+            if not self._has_room(stream, len(data)):
+                raise self._overflow(stream)
             self._sent_since_read = True
             self._send_now(stream, data)
 
@@ -476,10 +479,10 @@ class Connection:
                 self.stream.close_fd()
             self.close_reader()
             return
-        if not self._closed.done():
+        if not self.until_closed.done():
             self._send_joined()
             self.error = error
-            self._closed.set_result(None)
+            self.until_closed.set_result(None)
         if self.stream is not None:
             if self.stream.is_lent and not self.stream.closed():
                 # Wakes the thread that reads.
@@ -491,7 +494,7 @@ class Connection:
 
     async def until_done_or_closed(self, awaitable: Awaitable[Any]) -> None:
         """Wait for *awaitable*, but no longer than the connection is open."""
-        futures: list[asyncio.Future[Any]] = [asyncio.ensure_future(awaitable), self._closed]
+        futures: list[asyncio.Future[Any]] = [asyncio.ensure_future(awaitable), self.until_closed]
         await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
     async def _dial(self, timeout: float) -> _PatientStream:
@@ -647,7 +650,8 @@ class Connection:
 
     def _join(self, stream: _PatientStream, data: bytes) -> None:
         """Let *data* go out with others."""
-        self._check_room(stream, self._joined_size + len(data))
+        if not self._has_room(stream, self._joined_size + len(data)):
+            raise self._overflow(stream)
         if not self._joined and not self._is_handling:
             self._loop.call_soon(self._end_turn)
         self._joined.append(data)
@@ -675,10 +679,6 @@ class Connection:
     def _has_room(self, stream: IOStream, size: int) -> bool:
         limit = stream.max_write_buffer_size
         return limit is None or size <= limit
-
-    def _check_room(self, stream: IOStream, size: int) -> None:
-        if not self._has_room(stream, size):
-            raise self._overflow(stream)
 
     def _overflow(self, stream: IOStream) -> KatcpClientOverflow:
         return KatcpClientOverflow(

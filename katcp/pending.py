@@ -257,16 +257,20 @@ class PendingRequests:
     def match_reply(self, reply: Message) -> Optional[PendingRequest]:
         """Return the request that *reply* ends, which is not pending any more."""
         if reply.mid is not None:
-            request = self._match_mid(reply)
+            number = int(reply.mid)
+            request = self._by_mid.get(number)
             if request is None:
-                self._abandoned_mids.pop(int(reply.mid), None)
+                self._abandoned_mids.pop(number, None)
                 return None
+            if request.name != reply.name:
+                return self._match_mid(reply)  # which tells of it, and returns None
         else:
             request = self._next_of_name(reply.name)
             if request is None:
                 self._take_late_reply(reply.name)
                 return None
-        self.end(request)
+        request.fate = Fate.ENDED
+        self._remove(request)
         return request
 
     def match_inform(self, inform: Message) -> Optional[PendingRequest]:
