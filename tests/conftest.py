@@ -12,6 +12,7 @@ import gc
 import importlib.util
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -32,6 +33,9 @@ GRACE = 5.0
 
 # No loop is made in passing: tornado 6.1 asks asyncio for one, and nobody would close it.
 asyncio.set_event_loop(None)
+
+# A shell that runs us in the background lets us, and what we start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No dependencies: where one is missing, its tests do not exist.
 collect_ignore = [
