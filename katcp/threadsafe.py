@@ -136,8 +136,8 @@ class TurnSelector(selectors.DefaultSelector):
         super().__init__()
         self.turn = threading.Lock()
         self.turn.acquire()
-        # The same epoll once more. Its bookkeeping is not needed for a change
-        # that is undone before anybody else looks.
+        # The same epoll once more. `modify` leaves a socket half registered if a
+        # signal handler raises in the middle; and its bookkeeping is not needed.
         self._epoll = select.epoll.fromfd(os.dup(self.fileno())) if _HAS_EPOLL else None
         self.can_mute = _HAS_EPOLL
 

@@ -2,9 +2,13 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
 import logging
 import random
+import select
+import selectors
+import socket
 import threading
 import traceback
 
@@ -17,6 +21,7 @@ from katcp.ioloop_manager import IOLoopManager
 from katcp.threadsafe import (
     LoopDoor,
     LoopGone,
+    TurnSelector,
     Waiter,
     call_in_loop,
     make_threadsafe,
@@ -830,3 +835,106 @@ def test_of_many_calls_while_the_loop_stops_each_runs_or_raises(seed):
     answered = {key for key, _ in returned} | set(posted)
     assert len(answered) + len(refused) == 800
     assert answered == ran
+
+
+# ---- TurnSelector ----
+
+needs_epoll = pytest.mark.skipif(not hasattr(select, "epoll"), reason="only epoll can be muted")
+
+
+@pytest.fixture
+def selector():
+    with contextlib.closing(TurnSelector()) as selector:
+        yield selector
+
+
+@pytest.fixture
+def ends():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_the_turn_belongs_to_the_loop_but_while_it_waits(selector, ends):
+    ours, theirs = ends
+    selector.register(ours, selectors.EVENT_READ)
+    assert selector.turn.locked()
+    thread = threading.Thread(target=selector.select, args=[TIMEOUT])
+    thread.start()
+    assert selector.turn.acquire(timeout=TIMEOUT)
+    theirs.send(b"x")
+    # The loop does not go on before the turn is given back.
+    thread.join(SOON)
+    assert thread.is_alive()
+    selector.turn.release()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert selector.turn.locked()
+
+
+def test_the_turn_comes_back_when_waiting_fails(selector):
+    with pytest.raises(TypeError):
+        selector.select("no number")
+    assert selector.turn.locked()
+
+
+def test_nobody_waits_for_the_turn_of_a_closed_loop():
+    for run in (False, True):
+        manager = IOLoopManager()
+        door = manager.get_door()
+        if run:
+            manager.start(TIMEOUT)
+            manager.stop()
+            manager.join(TIMEOUT)
+        else:
+            door.ioloop.close()
+        assert door.selector.turn.acquire(timeout=TIMEOUT)
+
+
+@needs_epoll
+def test_a_muted_socket_does_not_wake_the_loop(selector, ends):
+    ours, theirs = ends
+    key = selector.register(ours, selectors.EVENT_READ, "data")
+    theirs.send(b"x")
+    assert selector.can_mute
+    assert selector.select(0) == [(key, selectors.EVENT_READ)]
+    selector.mute(ours)
+    assert selector.select(0) == []
+    selector.unmute(ours)
+    assert selector.select(0) == [(key, selectors.EVENT_READ)]
+
+
+@needs_epoll
+def test_unmuting_keeps_what_else_is_waited_for(selector, ends):
+    ours, theirs = ends
+    selector.register(ours, selectors.EVENT_READ)
+    selector.mute(ours)
+    key = selector.modify(ours, selectors.EVENT_READ | selectors.EVENT_WRITE)
+    selector.unmute(ours)
+    assert selector.select(0) == [(key, selectors.EVENT_WRITE)]
+    theirs.send(b"x")
+    assert selector.select(0) == [(key, selectors.EVENT_READ | selectors.EVENT_WRITE)]
+
+
+@needs_epoll
+def test_a_loop_that_waits_already_is_muted_and_unmuted(selector, ends):
+    ours, theirs = ends
+    selector.register(ours, selectors.EVENT_READ)
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(selector.select(TIMEOUT)))
+    thread.start()
+    with selector.turn:
+        selector.mute(ours)
+        theirs.send(b"x")
+    thread.join(SOON)
+    assert thread.is_alive()
+    with selector.turn:
+        selector.unmute(ours)
+    thread.join(TIMEOUT)
+    assert len(found) == 1
+
+
+def test_what_cannot_be_muted_says_so(monkeypatch):
+    monkeypatch.delattr(select, "epoll", raising=False)
+    with contextlib.closing(TurnSelector()) as selector:
+        assert not selector.can_mute
