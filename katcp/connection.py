@@ -61,6 +61,10 @@ CHECK_INTERVAL = 0.25
 # How much is joined before it is sent.
 MAX_JOINED_SIZE = 65536
 
+# The most that is read by whom the reading is lent to: who does not know how
+# long a line may be.
+MAX_LOAN_SIZE = 65536
+
 # Seconds of silence before the kernel asks whether the peer is still there,
 # seconds between two such questions, and how many may go unanswered.
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
@@ -367,9 +371,14 @@ class Connection:
         else to read or to send first, or it is too much.
         """
         stream = self.stream
+        if stream is None or stream.closed():
+            return None
+        self._update_msg_limit(stream)
         if (
-            stream is None
-            or stream.on_data is None
+            stream.on_data is None
+            or stream.max_buffer_size < MAX_LOAN_SIZE
+            # It resolves in the next turn only: lines are left for then.
+            or stream.has_stopped_reading
             or self.borrower is not None
             or self._joined
             or stream.writing()
@@ -393,19 +402,22 @@ class Connection:
         return stream.socket, self._reader
 
     def end_loan(self, borrower: object) -> None:
-        """Let the loop's thread read again; in the loop's turn."""
-        if self.borrower is not borrower:
-            return
-        if self.stream is not None:
-            self.stream.is_lent = False
-        self._unmute()
-        self.borrower = None
+        """Let the loop's thread read again; in the loop's turn.
+
+        If a signal handler raises in the middle, it may be called again.
+        """
+        if self.borrower is borrower:
+            if self.stream is not None:
+                self.stream.is_lent = False
+            self._unmute()
+            self.borrower = None
 
     def _unmute(self) -> None:
         """Let the loop be woken when something can be read."""
-        selector, self._muted = self._muted, None
-        if selector is not None and self.stream is not None and not self.stream.closed():
-            selector.unmute(self._fd)
+        stream = self.stream
+        if self._muted is not None and stream is not None and not stream.closed():
+            self._muted.unmute(self._fd)
+        self._muted = None
 
     def close_reader(self) -> None:
         """Close the borrower's socket, which nobody reads any more; any thread."""

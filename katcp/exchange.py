@@ -22,16 +22,19 @@ import socket
 import time
 from typing import Callable, Optional
 
-from .connection import CHECK_INTERVAL, Connection
+from .connection import CHECK_INTERVAL, MAX_LOAN_SIZE, Connection
 from .errors import KatcpSyntaxError
 from .message import Message
 from .parser import LineSplitter, MessageParser
 from .pending import PendingRequest
 from .threadsafe import Waiter
 
-# A longer request, and the rest of a longer reply, are left to the loop.
+# A longer request is left to the loop.
 MAX_SIZE = 65536
-_SIZES = (16384,)
+
+# As is the rest of a reply that is longer than MAX_LOAN_SIZE.
+CHUNK_SIZE = 16384
+_SIZES = (CHUNK_SIZE,)
 
 _parse = MessageParser().parse
 
@@ -62,6 +65,8 @@ class Exchange:
         The informs before it.
     has_read : bool
         Whether the thread reads no more.
+    was_taken_over : bool
+        Whether the loop has gone on where the thread has ended.
     """
 
     __slots__ = (
@@ -78,6 +83,7 @@ class Exchange:
         "request",
         "started",
         "waiter",
+        "was_taken_over",
     )
 
     def __init__(self, request: Message, started: float, deadline: Optional[float]) -> None:
@@ -90,6 +96,7 @@ class Exchange:
         self.reply: Optional[Message] = None
         self.informs: list[Message] = []
         self.has_read = False
+        self.was_taken_over = False
         self._data = b""
         self._sent_sizes: list[int] = []
         self._chunks: list[bytes] = []
@@ -154,7 +161,7 @@ class Exchange:
                 if not self._take(line, rest) or self.reply is not None:
                     return
             size += len(self._chunks[-1])
-            if size >= MAX_SIZE or not self._receive(reader):
+            if size > MAX_LOAN_SIZE - CHUNK_SIZE or not self._receive(reader):
                 return
 
     def _take(self, line: bytes, rest: bytes) -> bool:

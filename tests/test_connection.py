@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import errno
+import functools
 import gc
 import logging
+import os
 import select
 import socket
 import struct
@@ -21,6 +23,7 @@ import katcp.connection
 from katcp.connection import (
     KEEPALIVE,
     MAX_JOINED_SIZE,
+    MAX_LOAN_SIZE,
     Connection,
     ConnectionEnded,
     ConnectionFailed,
@@ -1340,3 +1343,220 @@ def test_nothing_is_logged_in_a_quiet_life(run, peer, logs):
     run(main)
     logging.getLogger("tornado").setLevel(logging.NOTSET)
     assert not logs.records
+
+
+# Lending the reading
+
+
+class MuteSelector:
+    """Notes what it is told."""
+
+    def __init__(self):
+        self.calls = []
+
+    def mute(self, sock):
+        self.calls.append(("mute", sock))
+
+    def unmute(self, sock):
+        self.calls.append(("unmute", sock))
+
+
+def lending(function):
+    """Give a test a connection that waits for lines, and what it has handled."""
+
+    @functools.wraps(function)
+    def test(run, peer):
+        async def main():
+            connection = await opened(peer)
+            handled = []
+            connection.on_lines = handled.extend
+            reading = asyncio.ensure_future(lines_to_end(connection))
+            await turns()
+            await function(connection, peer, handled)
+            connection.close()
+            await reading
+
+        run(main)
+
+    del test.__wrapped__
+    return test
+
+
+@lending
+async def test_the_reading_is_lent_and_given_back(connection, peer, handled):
+    selector, borrower = MuteSelector(), object()
+    sock = connection.lend_reading(borrower, selector, 10)
+    assert sock is connection.stream.socket
+    assert connection.borrower is borrower
+    peer.send(b"#for-the-borrower\n")
+    await turns()
+    assert handled == []
+    select.select([sock], [], [], TIMEOUT)
+    assert sock.recv(100) == b"#for-the-borrower\n"
+    connection.end_loan(object())
+    assert connection.borrower is borrower
+    connection.end_loan(borrower)
+    connection.end_loan(borrower)
+    assert connection.borrower is None
+    assert selector.calls == [("mute", sock), ("unmute", sock)]
+    peer.send(b"#for-the-loop\n")
+    while not handled:
+        await turns()
+    assert handled == [b"#for-the-loop"]
+
+
+@lending
+async def test_what_is_interrupted_in_the_middle_can_be_ended_again(connection, peer, handled):
+    selector, borrower = MuteSelector(), object()
+    sock = connection.lend_reading(borrower, selector, 10)
+
+    class Interrupted(Exception):
+        pass
+
+    def unmute(sock):
+        raise Interrupted
+
+    selector.unmute = unmute
+    with pytest.raises(Interrupted):
+        connection.end_loan(borrower)
+    del selector.unmute
+    connection.end_loan(borrower)
+    assert selector.calls == [("mute", sock), ("unmute", sock)]
+    assert connection.borrower is None
+
+
+def is_lent(connection, size=10):
+    borrower = object()
+    lent = connection.lend_reading(borrower, MuteSelector(), size) is not None
+    assert lent == (connection.borrower is borrower)
+    connection.end_loan(borrower)
+    return lent
+
+
+@lending
+async def test_the_reading_is_lent_to_one_at_a_time(connection, peer, handled):
+    connection.lend_reading(self := object(), MuteSelector(), 10)
+    assert not is_lent(connection)
+    connection.end_loan(self)
+    assert is_lent(connection)
+
+
+@lending
+async def test_nothing_is_lent_while_something_is_left_to_send(connection, peer, handled):
+    connection.send(b"?first\n")
+    assert is_lent(connection)
+    connection.send(b"?second\n")  # waits for the end of the turn
+    assert not is_lent(connection)
+    await turns()
+    assert is_lent(connection)
+    connection.send(b"x" * MEGABYTE * 4)
+    while not connection.stream.writing():
+        await turns()
+    assert not is_lent(connection)
+
+
+@lending
+async def test_nothing_is_lent_in_the_middle_of_a_line(connection, peer, handled):
+    peer.send(b"#first\n#sec")
+    while not handled:
+        await turns()
+    assert not is_lent(connection)
+    peer.send(b"ond\n")
+    while len(handled) < 2:
+        await turns()
+    assert is_lent(connection)
+
+
+@lending
+async def test_nothing_is_lent_while_lines_are_handled(connection, peer, handled):
+    results = []
+    connection.on_lines = lambda lines: results.append(is_lent(connection))
+    peer.send(b"#line\n")
+    while not results:
+        await turns()
+    assert results == [False]
+    assert is_lent(connection)
+
+
+@lending
+async def test_nothing_is_lent_while_lines_are_left(connection, peer, handled):
+    connection.on_lines = lambda lines: lines
+    peer.send(b"#line\n")
+    while not connection.stream.has_stopped_reading:
+        select.select([connection.stream.socket], [], [], TIMEOUT)
+        connection.stream._handle_events(connection.stream.fileno(), IOLoop.READ)
+    assert not is_lent(connection)
+
+
+@lending
+async def test_nothing_is_lent_of_a_stream_that_has_just_ended(connection, peer, handled):
+    connection.stream.close()
+    assert not is_lent(connection)
+
+
+@lending
+async def test_nothing_is_lent_to_who_wants_to_send_too_much(connection, peer, handled):
+    limit = connection.stream.max_write_buffer_size
+    assert is_lent(connection, limit)
+    assert not is_lent(connection, limit + 1)
+
+
+@lending
+async def test_nothing_is_lent_where_lines_must_be_short(connection, peer, handled):
+    connection.stream.max_buffer_size = MAX_LOAN_SIZE
+    assert is_lent(connection)
+    connection.stream.max_buffer_size = MAX_LOAN_SIZE - 1
+    assert not is_lent(connection)
+
+
+@lending
+async def test_a_connection_that_is_closed_wakes_the_borrower(connection, peer, handled):
+    selector, borrower = MuteSelector(), object()
+    sock = connection.lend_reading(borrower, selector, 10)
+    with socket.socket(fileno=os.dup(sock.fileno())) as same:
+        connection.close()
+        assert select.select([same], [], [], TIMEOUT)[0]
+    connection.end_loan(borrower)
+    assert selector.calls == [("mute", sock)]
+    connection.send_rest(b"?late\n")  # nobody there, and no error
+
+
+@lending
+async def test_what_the_borrower_has_read_is_cut_into_lines(connection, peer, handled):
+    assert connection.feed(b"#one\r\n#tw") == [b"#one"]
+    assert connection.half_line == b"#tw"
+    assert connection.feed(b"o\n") == [b"#two"]
+
+
+@lending
+async def test_the_rest_goes_out_before_what_is_sent_then(connection, peer, handled):
+    selector, borrower = MuteSelector(), object()
+    connection.lend_reading(borrower, selector, 10)
+    rest = b"x" * MEGABYTE * 4
+    connection.send_rest(rest)
+    # It waits to write, so the selector wakes the loop for everything.
+    assert [name for name, _ in selector.calls] == ["mute", "unmute"]
+    connection.send(b"?next\n")
+    received = 0
+    peer.socket.setblocking(False)
+    tail = b""
+    while received < len(rest) + 6:
+        with contextlib.suppress(BlockingIOError):
+            data = peer.socket.recv(MEGABYTE)
+            received += len(data)
+            tail = (tail + data)[-6:]
+        await turns(1)
+    assert tail == b"?next\n"
+    connection.end_loan(borrower)
+
+
+def test_nothing_is_lent_before_it_is_open_or_read(run, peer):
+    async def main():
+        connection = Limits().connection(*peer.address)
+        assert not is_lent(connection)
+        connection.send_rest(b"?early\n")
+        await connection.open(TIMEOUT)
+        assert not is_lent(connection)
+        connection.close()
+
+    run(main)
