@@ -2692,6 +2692,8 @@ class AsyncClient(DeviceClient):
             return False
         return (
             self._pending_requests.is_idle()
+            # The first word of the device after failures is worth a warning.
+            and not self._connect_failures
             and not self._logger.isEnabledFor(logging.DEBUG)
             and not self._has_message_hooks
             and self.__dict__.keys().isdisjoint(_MESSAGE_HOOKS)
@@ -2721,11 +2723,14 @@ class AsyncClient(DeviceClient):
             door.post(self._take_over, connection, exchange)
 
     def _take_over(self, connection: Connection, exchange: Exchange) -> Optional[Awaitable[None]]:
-        """Go on where the thread that read has ended."""
+        """Go on where the thread that read has ended; once, though it may be told twice."""
+        if exchange.was_taken_over:
+            return None
+        exchange.was_taken_over = True
         if exchange.reply is None:
             self._exchanges_to_skip = _EXCHANGES_TO_SKIP
             self._let_borrower_be_pending(connection)
-        elif exchange.pending is not None:
+        elif exchange.pending is not None and not connection.is_closed:
             # Whatever became of it here, its reply has come.
             self._pending_requests.match_reply(exchange.reply)
         left = self._handle_lines(connection, connection.feed(exchange.unhandled))
@@ -2909,10 +2914,17 @@ class AsyncClient(DeviceClient):
         if self._device_log.admits("Callback inform FAIL"):
             self._logger.error("Callback inform %s FAIL: %s", inform.name, self._traceback())
 
-    def _forget_interrupted(self, exchange: Exchange) -> None:
+    def _forget_interrupted(self, exchange: Exchange) -> Optional[Awaitable[None]]:
         """Let nothing wait for the reply to a request whose thread has given up."""
+        left = None
+        connection = exchange.connection
+        if connection is not None and connection.borrower is exchange:
+            # It was interrupted before it could say that it reads no more.
+            exchange.has_read = True
+            left = self._take_over(connection, exchange)
         if exchange.pending is not None:
             self._forget(exchange.pending)
+        return left
 
     def _end_if_cancelled(
         self, door: LoopDoor, begun: list[PendingRequest], future: ConcurrentFuture[Any]
