@@ -556,3 +556,49 @@ def test_interrupted_at_any_step_it_leaves_nothing_behind(any_device, request_):
         step += 1
     # Python 3.13 shows fewer of its steps.
     assert step > 20
+
+
+# ---- steps of the loop that seldom meet ----
+
+
+def test_a_reply_of_an_old_connection_ends_no_request_of_the_new_one(device_v4):
+    client = start_client(device_v4)
+    thread, answers, held = held_by_a_thread(client, device_v4)
+    exchange = client._device_connection.borrower
+    count = device_v4.connection_count
+    in_loop(client, client._let_borrower_be_pending, client._device_connection)
+    old = client._device_connection
+    client.disconnect()
+    answers.wait()
+    thread.join(PATIENCE)
+    device_v4.wait_for_connection(count + 1, PATIENCE)
+    assert client.wait_protocol(PATIENCE)
+    new = Recorder()
+    client.callback_request(Message.request("hold", "new"), new, timeout=PATIENCE)
+    held = device_v4.next_held()
+    # The thread, which had its reply just before, was very slow to say so.
+    exchange.reply = Message.reply("hold", "ok")
+    exchange.was_taken_over = False
+    in_loop(client, client._take_over, old, exchange)
+    held.reply("ok", "new")
+    assert new.wait()[0][0].arguments == [b"ok", b"new"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_what_a_handler_has_to_wait_for_comes_before_more_is_read(seconds):
+    order = []
+
+    class Client(BlockingClient):
+        MAX_LOOP_LATENCY = seconds
+
+        async def handle_request(self, msg):
+            order.append(str(msg))
+
+    pieces = [b"?pause 1\n?pause 2\n!ask%s ok\n"]
+    with ScriptedDevice(sent_in_pieces(pieces)) as device:
+        client = device.start_client(Client)
+        for _ in range(3):
+            assert ask(client)[0].reply_ok()
+        assert order == ["?pause 1", "?pause 2"] * 3
+        rest(client)
+        assert in_loop(client, state_of, client) == AT_REST
