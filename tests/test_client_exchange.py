@@ -429,6 +429,22 @@ def test_the_rest_of_a_request_is_sent_by_the_loop():
 # ---- when it is not done ----
 
 
+def test_a_request_that_is_pending_gets_its_reply_first(any_device):
+    client = start_client(any_device)
+    first, second = Recorder(), Recorder()
+    client.callback_request(Message.request("hold", "first"), first)
+    held = any_device.next_held()
+    thread = threading.Thread(target=lambda: second(ask(client, "hold", "second")[0]))
+    thread.start()
+    next_held = any_device.next_held()
+    assert client._device_connection.borrower is None
+    held.reply("ok", "first")
+    next_held.reply("ok", "second")
+    assert first.wait()[0][0].arguments == [b"ok", b"first"]
+    assert second.wait()[0][0].arguments == [b"ok", b"second"]
+    thread.join(PATIENCE)
+
+
 @pytest.mark.parametrize(
     "hook", ["send_message", "handle_message", "handle_reply", "handle_inform"]
 )
