@@ -83,6 +83,7 @@ from .threadsafe import (
     Waiter,
     make_threadsafe,
     make_threadsafe_blocking,
+    may_act_in_turn,
 )
 from .tls import TlsFailure, check_ssl_options
 
@@ -1965,6 +1966,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     def _check_mid(self, msg: Message) -> None:
         """Raise if *msg* cannot be sent with the id that the program chose."""
+        if self._device_connection is not None:
+            self._let_borrower_be_pending(self._device_connection)
         if not self._server_protocol.message_ids:
             raise KatcpVersionError("Message IDs not supported by server")
         if self._pending_requests.is_mid_pending(int(msg.mid or 0)):
@@ -2642,6 +2645,7 @@ class AsyncClient(DeviceClient):
             or self._forks_at_start != _forks
             # The loop is at work; or this is its own thread.
             or selector.turn.locked()
+            or not may_act_in_turn()
         ):
             return False
         try:
