@@ -43,8 +43,8 @@ def interrupted(function: Any) -> Iterator[None]:
     thread.join()
 
 
-def _interrupt_when_waiting(thread_id: int, code: Any) -> None:
-    """Wait until a thread stands still in a function, then send it SIGINT."""
+def _interrupt_when_waiting(thread_id: int, code: Any, number: int = signal.SIGINT) -> None:
+    """Wait until a thread stands still in a function, then send it a signal."""
     last, looks = None, 0
     while looks < 3:
         frame = sys._current_frames()[thread_id]
@@ -52,7 +52,7 @@ def _interrupt_when_waiting(thread_id: int, code: Any) -> None:
         looks = looks + 1 if here is not None and here == last else 0
         last = here
         time.sleep(0.005)
-    signal.pthread_kill(thread_id, signal.SIGINT)
+    signal.pthread_kill(thread_id, number)
 
 
 def _is_in(frame: Any, code: Any) -> bool:
@@ -244,6 +244,73 @@ def test_interrupted_start_with_a_timeout(device, shared_loop):
         client.start(PATIENCE)
     assert_usable(client, device)
     client.stop(PATIENCE)
+
+
+# ---- signal handlers of the program ----
+
+
+@contextlib.contextmanager
+def handling_while_waiting(handler: Any) -> Iterator[None]:
+    """Let *handler* be called by a signal once this thread waits in `blocking_request`."""
+    code = BlockingClient.blocking_request.__code__
+    args = (threading.get_ident(), code, signal.SIGTERM)
+    thread = threading.Thread(target=_interrupt_when_waiting, args=args)
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        thread.start()
+        yield
+        thread.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_handler_may_make_a_request(any_device):
+    """It would wait for ever if the thread that it interrupts had to read its reply."""
+    client = start_client(any_device)
+    answers = []
+
+    def handler(number: int, frame: Any) -> None:
+        reply_in_thread(any_device, 2)
+        answers.append(client.blocking_request(Message.request("hold", "inner"), PATIENCE)[0])
+
+    with handling_while_waiting(handler):
+        reply, _ = client.blocking_request(Message.request("hold", "outer"), PATIENCE)
+    assert reply.arguments == [b"ok", b"outer"]
+    assert [answer.arguments for answer in answers] == [[b"ok", b"inner"]]
+    assert_usable(client, any_device)
+
+
+def test_a_signal_handler_may_call_into_the_loop(device):
+    client = start_client(device)
+    results = []
+
+    def handler(number: int, frame: Any) -> None:
+        results.append(client._loop_door.call(lambda: "called", timeout=PATIENCE))
+        reply_in_thread(device, 1)
+
+    with handling_while_waiting(handler):
+        reply, _ = client.blocking_request(Message.request("hold", "outer"), PATIENCE)
+    assert reply.arguments == [b"ok", b"outer"]
+    assert results == ["called"]
+    assert_usable(client, device)
+
+
+@pytest.mark.parametrize("timeout", [PATIENCE, None])
+def test_a_signal_handler_may_stop_the_client(any_device, timeout):
+    client = start_client(any_device, timeout=timeout)
+    began = time.monotonic()
+
+    def handler(number: int, frame: Any) -> None:
+        client.stop(PATIENCE)
+        client.join(PATIENCE)
+        running.append(client.running())
+
+    running = []
+    with handling_while_waiting(handler):
+        reply, _ = client.blocking_request(Message.request("hold"))
+    assert isinstance(reply.local_error, katcp.KatcpClientStopped)
+    assert running == [False]
+    assert time.monotonic() - began < PATIENCE
 
 
 # ---- the end of the interpreter ----
