@@ -55,7 +55,7 @@ _HAS_SAFE_WITH = sys.version_info >= (3, 10)
 # What signals do if the program has not said anything else. The handler of
 # Ctrl-C that Python comes with raises, and waits for nothing.
 _HARMLESS_HANDLERS = frozenset([signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None])
-_SIGNALS = [int(number) for number in signal.valid_signals() if number < 32]
+_SIGNALS = [int(number) for number in signal.valid_signals()]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 

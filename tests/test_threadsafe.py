@@ -8,7 +8,9 @@ import logging
 import random
 import select
 import selectors
+import signal
 import socket
+import sys
 import threading
 import traceback
 
@@ -26,6 +28,7 @@ from katcp.threadsafe import (
     call_in_loop,
     make_threadsafe,
     make_threadsafe_blocking,
+    may_act_in_turn,
     run_in_daemon_thread,
 )
 
@@ -898,22 +901,26 @@ def test_a_muted_socket_does_not_wake_the_loop(selector, ends):
     theirs.send(b"x")
     assert selector.can_mute
     assert selector.select(0) == [(key, selectors.EVENT_READ)]
-    selector.mute(ours)
+    selector.mute(ours.fileno())
     assert selector.select(0) == []
-    selector.unmute(ours)
+    selector.unmute(ours.fileno())
     assert selector.select(0) == [(key, selectors.EVENT_READ)]
 
 
 @needs_epoll
-def test_unmuting_keeps_what_else_is_waited_for(selector, ends):
+def test_who_was_unmuted_may_wait_to_write(selector, ends):
     ours, theirs = ends
     selector.register(ours, selectors.EVENT_READ)
-    selector.mute(ours)
+    selector.mute(ours.fileno())
+    selector.unmute(ours.fileno())
     key = selector.modify(ours, selectors.EVENT_READ | selectors.EVENT_WRITE)
-    selector.unmute(ours)
     assert selector.select(0) == [(key, selectors.EVENT_WRITE)]
     theirs.send(b"x")
     assert selector.select(0) == [(key, selectors.EVENT_READ | selectors.EVENT_WRITE)]
+    key = selector.modify(ours, selectors.EVENT_READ)
+    assert selector.select(0) == [(key, selectors.EVENT_READ)]
+    selector.unregister(ours)
+    assert selector.select(0) == []
 
 
 @needs_epoll
@@ -924,17 +931,86 @@ def test_a_loop_that_waits_already_is_muted_and_unmuted(selector, ends):
     thread = threading.Thread(target=lambda: found.extend(selector.select(TIMEOUT)))
     thread.start()
     with selector.turn:
-        selector.mute(ours)
+        selector.mute(ours.fileno())
         theirs.send(b"x")
     thread.join(SOON)
     assert thread.is_alive()
     with selector.turn:
-        selector.unmute(ours)
+        selector.unmute(ours.fileno())
     thread.join(TIMEOUT)
     assert len(found) == 1
 
 
 def test_what_cannot_be_muted_says_so(monkeypatch):
-    monkeypatch.delattr(select, "epoll", raising=False)
+    monkeypatch.setattr(katcp.threadsafe, "_HAS_EPOLL", False)
     with contextlib.closing(TurnSelector()) as selector:
         assert not selector.can_mute
+
+
+# ---- may_act_in_turn ----
+
+
+@contextlib.contextmanager
+def handling(number, handler):
+    """Let a signal be handled by *handler*."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def in_another_thread(function):
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        return threads.submit(function).result(TIMEOUT)
+
+
+class UnhashableHandler:
+    """A handler that is found in no set."""
+
+    __hash__ = None
+
+    def __call__(self, number, frame):
+        pass
+
+
+# Before, an exception of Ctrl-C could leave the turn taken.
+MAIN_THREAD_MAY = sys.version_info >= (3, 10)
+
+
+def test_the_main_thread_may_act_where_the_program_handles_no_signal():
+    assert may_act_in_turn() == MAIN_THREAD_MAY
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_main_thread_may_act_with_the_handlers_that_python_brings(number, handler):
+    with handling(number, handler):
+        assert may_act_in_turn() == MAIN_THREAD_MAY
+
+
+SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGALRM", "SIGHUP", "SIGRTMIN", "SIGRTMAX")
+    if hasattr(signal, name)
+]
+
+
+@pytest.mark.parametrize("handler", [lambda number, frame: None, UnhashableHandler()])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_main_thread_may_not_act_where_the_program_handles_a_signal(number, handler):
+    with handling(number, handler):
+        assert not may_act_in_turn()
+    assert may_act_in_turn() == MAIN_THREAD_MAY
+
+
+@pytest.mark.parametrize("handler", [lambda number, frame: None, UnhashableHandler()])
+def test_another_thread_may_act_whatever_handlers_there_are(handler):
+    with handling(signal.SIGTERM, handler):
+        assert in_another_thread(may_act_in_turn)
+
+
+def test_before_python_3_10_the_main_thread_may_not_act(monkeypatch):
+    monkeypatch.setattr(katcp.threadsafe, "_HAS_SAFE_WITH", False)
+    assert not may_act_in_turn()
+    assert in_another_thread(may_act_in_turn)
