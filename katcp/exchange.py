@@ -136,7 +136,7 @@ class Exchange:
             return False
         return self._sent_sizes[0] == len(data)
 
-    def read_reply(self, reader: socket.socket) -> None:
+    def read_reply(self, reader: socket.SocketType) -> None:
         """Read until the reply is there, or something else ends the loan.
 
         *reader* has the timeout `CHECK_INTERVAL`.
@@ -144,13 +144,13 @@ class Exchange:
         if not self._receive(reader):
             return
         chunk = self._chunks[0]
-        if chunk.find(b"\n") == len(chunk) - 1:
+        if chunk.startswith(b"!") and chunk.find(b"\n") == len(chunk) - 1:
             # The rule: one reply, in one piece.
             self._take(chunk[:-1], b"")
         else:
             self._read_lines(reader)
 
-    def _read_lines(self, reader: socket.socket) -> None:
+    def _read_lines(self, reader: socket.SocketType) -> None:
         """Go on reading when there is more than one line, or less."""
         splitter = LineSplitter()
         size = 0
@@ -180,7 +180,7 @@ class Exchange:
             self.informs.append(msg)
         return msg.mtype != Message.REQUEST
 
-    def _receive(self, reader: socket.socket) -> bool:
+    def _receive(self, reader: socket.SocketType) -> bool:
         """Read a chunk; return whether there was one before the deadline."""
         while True:
             if self.deadline is not None:

@@ -8,14 +8,12 @@ import time
 
 import pytest
 
-from katcp.connection import MAX_LOAN_SIZE
+from katcp.connection import CHECK_INTERVAL, MAX_LOAN_SIZE
 from katcp.exchange import CHUNK_SIZE, Exchange
 from katcp.message import Message
 
 # A limit that is exceeded only by a test that fails.
 TIMEOUT = 5.0
-
-pytestmark = pytest.mark.skipif(not hasattr(select, "poll"), reason="used with epoll only")
 
 
 @pytest.fixture
@@ -27,19 +25,41 @@ def ends():
         yield ours, theirs
 
 
+@pytest.fixture
+def reader(ends):
+    """The socket that is read, as `Connection.lend_reading` makes it."""
+    with ends[0].dup() as reader:
+        reader.settimeout(CHECK_INTERVAL)
+        yield reader
+
+
+class ScriptedReader:
+    """A reader whose ``recv`` returns or raises one thing after the other."""
+
+    def __init__(self, *steps):
+        self.steps = list(steps)
+        self.timeouts = []
+
+    def settimeout(self, timeout):
+        self.timeouts.append(timeout)
+
+    def recv(self, size):
+        step = self.steps.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+
 def exchange_of(mid=None, timeout=TIMEOUT, name="ask"):
     now = time.monotonic()
     deadline = None if timeout is None else now + timeout
     return Exchange(Message.request(name, mid=mid), now, deadline)
 
 
-def read(ends, *chunks, mid=None):
-    """Return an exchange that has read *chunks*."""
-    ours, theirs = ends
+def read(*chunks, mid=None):
+    """Return an exchange that has read *chunks*, or as many as it wanted."""
     exchange = exchange_of(mid)
-    for chunk in chunks:
-        theirs.sendall(chunk)
-    exchange.read_reply(ours)
+    exchange.read_reply(ScriptedReader(*chunks, ConnectionResetError()))
     return exchange
 
 
@@ -60,7 +80,7 @@ def test_at_first_nothing_was_sent_or_read():
 def test_what_the_kernel_takes_was_sent(ends):
     ours, theirs = ends
     exchange = exchange_of()
-    exchange.send(ours, b"?ask\n")
+    assert exchange.send(ours, b"?ask\n")
     assert exchange.was_sent
     assert exchange.unsent == b""
     assert theirs.recv(100) == b"?ask\n"
@@ -70,7 +90,7 @@ def test_what_the_kernel_does_not_take_is_unsent(ends):
     ours, _ = ends
     data = bytes(range(256)) * 40000
     exchange = exchange_of()
-    exchange.send(ours, data)
+    assert not exchange.send(ours, data)
     assert exchange.was_sent
     assert 0 < len(exchange.unsent) < len(data)
     assert data.endswith(exchange.unsent)
@@ -86,7 +106,7 @@ def test_what_cannot_be_sent_was_not_sent(ends, kind):
             while True:
                 ours.send(b"x" * 65536)
     exchange = exchange_of()
-    exchange.send(ours, b"?ask\n")
+    assert not exchange.send(ours, b"?ask\n")
     assert not exchange.was_sent
     assert exchange.unsent == b"?ask\n"
 
@@ -95,9 +115,9 @@ def test_what_cannot_be_sent_was_not_sent(ends, kind):
 
 
 @pytest.mark.parametrize("mid", [None, "7"])
-def test_it_finds_its_own_informs_and_its_own_reply(ends, mid):
+def test_it_finds_its_own_informs_and_its_own_reply(mid):
     own = b"" if mid is None else b"[7]"
-    exchange = read(ends, b"#ask%s 1\n#ask%s 2\n!ask%s ok\n".replace(b"%s", own), mid=mid)
+    exchange = read(b"#ask%s 1\n#ask%s 2\n!ask%s ok\n".replace(b"%s", own), mid=mid)
     assert [text.replace("[7]", "") for text in as_text(exchange)] == [
         "#ask 1",
         "#ask 2",
@@ -106,11 +126,24 @@ def test_it_finds_its_own_informs_and_its_own_reply(ends, mid):
     assert exchange.unhandled == b""
 
 
-def test_it_goes_on_until_the_reply_is_whole(ends):
-    ours, theirs = ends
+@pytest.mark.parametrize("chunks", [[b"!ask ok\n"], [b"!ask ok", b"\n"], [b"!ask", b" ok\r"]])
+def test_a_reply_alone_is_found_in_one_piece_or_in_several(chunks):
+    exchange = read(*chunks)
+    assert as_text(exchange) == ["!ask ok"]
+    assert exchange.unhandled == b""
+
+
+def test_informs_and_blank_lines_may_come_alone():
+    exchange = read(b"\n", b"#ask 1\n", b"\r\n", b"#ask 2\n", b"!ask ok\n")
+    assert as_text(exchange) == ["#ask 1", "#ask 2", "!ask ok"]
+    assert exchange.unhandled == b""
+
+
+def test_it_goes_on_until_the_reply_is_whole(ends, reader):
+    theirs = ends[1]
     exchange = exchange_of()
     theirs.sendall(b"#ask 1\n!a")
-    thread = threading.Thread(target=exchange.read_reply, args=[ours])
+    thread = threading.Thread(target=exchange.read_reply, args=[reader])
     thread.start()
     theirs.sendall(b"sk o")
     theirs.sendall(b"k\r")
@@ -119,8 +152,8 @@ def test_it_goes_on_until_the_reply_is_whole(ends):
     assert exchange.unhandled == b""
 
 
-def test_what_follows_the_reply_is_for_the_loop(ends):
-    exchange = read(ends, b"!ask ok\r\n\n#next 1\n#half")
+def test_what_follows_the_reply_is_for_the_loop():
+    exchange = read(b"!ask ok\r\n\n#next 1\n#half")
     assert as_text(exchange) == ["!ask ok"]
     assert exchange.unhandled == b"#next 1\n#half"
 
@@ -139,37 +172,44 @@ def test_what_follows_the_reply_is_for_the_loop(ends):
         b"!ask[7] \\x",
     ],
 )
-def test_anything_else_is_for_the_loop_with_all_that_was_read(ends, other):
+def test_anything_else_is_for_the_loop_with_all_that_was_read(other):
     data = b"#ask[7] 1\n" + other + b"\n!ask[7] ok\n"
-    exchange = read(ends, data, mid="7")
+    exchange = read(data, mid="7")
     assert exchange.reply is None
     assert exchange.unhandled == data
 
 
-def test_a_reply_of_the_largest_size_is_found(ends):
-    ours, theirs = ends
+@pytest.mark.parametrize("other", [b"!other ok\n", b"?ask 1\n", b"nonsense\n"])
+def test_so_is_another_line_alone(other):
+    exchange = read(other, b"!ask ok\n")
+    assert exchange.reply is None
+    assert exchange.unhandled == other
+
+
+def test_a_reply_of_the_largest_size_is_found():
     data = b"!ask ok ".ljust(MAX_LOAN_SIZE - 1, b"x") + b"\n"
-    thread = threading.Thread(target=theirs.sendall, args=[data])
-    thread.start()
-    exchange = exchange_of()
-    exchange.read_reply(ours)
-    thread.join(TIMEOUT)
-    read_size = len(exchange.unhandled) if exchange.reply is None else len(data)
-    # How the kernel cuts it decides whether the thread or the loop finds it.
-    assert MAX_LOAN_SIZE - CHUNK_SIZE < read_size <= MAX_LOAN_SIZE
+    exchange = read(*(data[at : at + CHUNK_SIZE] for at in range(0, len(data), CHUNK_SIZE)))
+    assert bytes(exchange.reply) + b"\n" == data
+    assert exchange.unhandled == b""
 
 
-def test_of_a_longer_reply_no_more_than_the_largest_size_is_read(ends):
-    ours, theirs = ends
+@pytest.mark.parametrize("size", [1, 1000, CHUNK_SIZE - 1, CHUNK_SIZE])
+def test_of_a_longer_reply_no_more_than_the_largest_size_is_read(size):
+    exchange = read(*[b"x" * size] * (MAX_LOAN_SIZE // size + 1))
+    assert exchange.reply is None
+    assert MAX_LOAN_SIZE - CHUNK_SIZE < len(exchange.unhandled) <= MAX_LOAN_SIZE
+
+
+def test_it_reads_no_more_than_a_chunk_at_a_time(ends, reader):
     data = b"#ask 1\n" * 50000
-    thread = threading.Thread(target=theirs.sendall, args=[data])
+    thread = threading.Thread(target=ends[1].sendall, args=[data])
     thread.start()
     exchange = exchange_of()
-    exchange.read_reply(ours)
+    exchange.read_reply(reader)
     left = len(data) - len(exchange.unhandled)
-    ours.setblocking(True)
+    reader.settimeout(TIMEOUT)
     while left:
-        left -= len(ours.recv(left))
+        left -= len(reader.recv(left))
     thread.join(TIMEOUT)
     assert exchange.reply is None
     assert data.startswith(exchange.unhandled)
@@ -177,34 +217,46 @@ def test_of_a_longer_reply_no_more_than_the_largest_size_is_read(ends):
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.02])
-def test_it_does_not_read_beyond_its_time(ends, timeout):
-    ours, theirs = ends
+def test_it_does_not_read_beyond_its_time(ends, reader, timeout):
     exchange = exchange_of(timeout=timeout)
     if timeout <= 0:
-        theirs.sendall(b"!ask ok\n")
-    exchange.read_reply(ours)
+        ends[1].sendall(b"!ask ok\n")
+    exchange.read_reply(reader)
     assert exchange.reply is None
     assert exchange.unhandled == b""
 
 
-def test_without_a_deadline_it_waits(ends, monkeypatch):
-    monkeypatch.setattr("katcp.exchange.CHECK_INTERVAL", 0.001)
-    ours, theirs = ends
+def test_it_does_not_read_beyond_its_time_though_the_device_goes_on():
+    exchange = exchange_of()
+
+    class Late(ScriptedReader):
+        def recv(self, size):
+            if len(self.steps) == 1:
+                exchange.deadline = time.monotonic()
+            return super().recv(size)
+
+    reader = Late(b"#ask 1\n", b"#as", b"k 2\n")
+    exchange.read_reply(reader)
+    assert (reader.steps, exchange.unhandled) == ([], b"#ask 1\n#ask 2\n")
+    assert exchange.reply is None
+
+
+def test_it_waits_no_longer_at_a_time_than_it_has():
+    near, far = ScriptedReader(b"!ask ok\n"), ScriptedReader(b"!ask ok\n")
+    exchange_of(timeout=CHECK_INTERVAL / 2).read_reply(near)
+    exchange_of(timeout=TIMEOUT).read_reply(far)
+    assert len(near.timeouts) == 1
+    assert 0 < near.timeouts[0] <= CHECK_INTERVAL / 2
+    # It has the right one already.
+    assert far.timeouts == []
+
+
+def test_without_a_deadline_it_waits():
+    reader = ScriptedReader(*[socket.timeout()] * 20, b"!ask ok\n")
     exchange = exchange_of(timeout=None)
-    looks = []
-    fileno = ours.fileno
-
-    class Watched:
-        recv = staticmethod(ours.recv)
-
-        def fileno(self):
-            looks.append(1)
-            if len(looks) == 20:
-                theirs.sendall(b"!ask ok\n")
-            return fileno()
-
-    exchange.read_reply(Watched())
+    exchange.read_reply(reader)
     assert as_text(exchange) == ["!ask ok"]
+    assert reader.timeouts == []
 
 
 @pytest.mark.parametrize("end", ["close", "reset"])
@@ -213,47 +265,38 @@ def test_the_end_of_the_connection_ends_it(end):
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
     with ours:
-        ours.setblocking(False)
+        ours.settimeout(CHECK_INTERVAL)
         if end == "reset":
             ours.send(b"unread")
             select.select([theirs], [], [], TIMEOUT)
         theirs.close()
-        exchange = exchange_of()
+        exchange = exchange_of(timeout=None)
         exchange.read_reply(ours)
         assert exchange.reply is None
         assert exchange.unhandled == b""
 
 
-def test_a_socket_that_is_closed_already_ends_it(ends):
-    ours, _ = ends
-    ours.close()
+def test_what_was_read_before_the_end_is_for_the_loop():
+    exchange = read(b"#ask 1\n#disconn", b"ect\n", b"")
+    assert exchange.reply is None
+    assert exchange.unhandled == b"#ask 1\n#disconnect\n"
+
+
+def test_a_socket_that_is_closed_already_ends_it(reader):
+    reader.close()
     exchange = exchange_of()
-    exchange.read_reply(ours)
+    exchange.read_reply(reader)
     assert exchange.reply is None
 
 
-def test_a_socket_that_is_closed_without_a_word_ends_it(ends, monkeypatch):
-    monkeypatch.setattr("katcp.exchange.CHECK_INTERVAL", 0.01)
-    ours, _ = ends
+def test_a_socket_that_is_closed_without_a_word_ends_it(reader):
+    reader.settimeout(0.01)
     exchange = exchange_of(timeout=None)
-    thread = threading.Thread(target=exchange.read_reply, args=[ours])
+    thread = threading.Thread(target=exchange.read_reply, args=[reader])
     thread.start()
-    ours.close()
+    reader.close()
     thread.join(TIMEOUT)
     assert not thread.is_alive()
-
-
-def test_a_wake_up_for_nothing_ends_it(ends):
-    class Empty:
-        fileno = staticmethod(ends[0].fileno)
-
-        def recv(self, size):
-            raise BlockingIOError
-
-    ends[1].sendall(b"!ask ok\n")
-    exchange = exchange_of()
-    exchange.read_reply(Empty())
-    assert (exchange.reply, exchange.unhandled) == (None, b"")
 
 
 def test_the_callbacks_hand_the_answer_to_the_waiter():
