@@ -2664,7 +2664,7 @@ class AsyncClient(DeviceClient):
         selector: TurnSelector,
         exchange: Exchange,
         use_mid: Optional[bool],
-    ) -> Optional[socket.socket]:
+    ) -> Optional[socket.SocketType]:
         """Borrow the reading and send the request, if nothing else is going on.
 
         In the loop's turn, in the caller's thread. Returns where to read the reply.

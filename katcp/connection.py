@@ -35,6 +35,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import os
 import socket
 import ssl
 from typing import Any, Awaitable, Callable, Optional, Union
@@ -263,7 +264,8 @@ class Connection:
         # the loop for it. When the stream waits to write, it does wake it.
         self.borrower: Any = None
         self._fd = -1
-        self._reader: Optional[socket.socket] = None
+        # The borrower's socket, once there was one.
+        self._readers: list[socket.SocketType] = []
         self._muted: Optional[TurnSelector] = None
         self._is_handling = False
         # What waits to be sent together, and the future of its writing, if
@@ -364,7 +366,7 @@ class Connection:
 
     def lend_reading(
         self, borrower: object, selector: TurnSelector, size: int
-    ) -> Optional[tuple[socket.socket, socket.socket]]:
+    ) -> Optional[tuple[socket.socket, socket.SocketType]]:
         """Let *borrower* send *size* bytes and read; in the loop's turn.
 
         Returns the sockets to send to and to read from. None: there is something
@@ -389,17 +391,23 @@ class Connection:
         self._update_write_limit(stream)
         if not self._has_room(stream, size):
             return None
-        if self._reader is None:
+        if not self._readers:
             # A socket of its own: it waits, and its number stays its own as
             # long as it is lent, also if the connection is closed meanwhile.
-            self._reader = stream.socket.dup()
-        if self._reader.gettimeout() != CHECK_INTERVAL:
-            self._reader.settimeout(CHECK_INTERVAL)
+            # It is made and noted in one call, so that none is ever lost.
+            sock = stream.socket
+            copies = map(os.dup, (self._fd,))
+            self._readers.extend(
+                map(socket.SocketType, (sock.family,), (sock.type,), (sock.proto,), copies)
+            )
+        reader = self._readers[0]
+        if reader.gettimeout() != CHECK_INTERVAL:
+            reader.settimeout(CHECK_INTERVAL)
         self.borrower = borrower
         self._muted = selector
         selector.mute(self._fd)
         stream.is_lent = True
-        return stream.socket, self._reader
+        return stream.socket, reader
 
     def end_loan(self, borrower: object) -> None:
         """Let the loop's thread read again; in the loop's turn.
@@ -421,9 +429,9 @@ class Connection:
 
     def close_reader(self) -> None:
         """Close the borrower's socket, which nobody reads any more; any thread."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        for reader in self._readers:
+            reader.close()
+        self._readers = []
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines of what the borrower has read."""

@@ -6,7 +6,6 @@ import errno
 import functools
 import gc
 import logging
-import os
 import select
 import socket
 import struct
@@ -21,6 +20,7 @@ from tornado.netutil import Resolver
 
 import katcp.connection
 from katcp.connection import (
+    CHECK_INTERVAL,
     KEEPALIVE,
     MAX_JOINED_SIZE,
     MAX_LOAN_SIZE,
@@ -1354,11 +1354,17 @@ class MuteSelector:
     def __init__(self):
         self.calls = []
 
-    def mute(self, sock):
-        self.calls.append(("mute", sock))
+    def mute(self, fd):
+        self.calls.append(("mute", fd))
 
-    def unmute(self, sock):
-        self.calls.append(("unmute", sock))
+    def unmute(self, fd):
+        self.calls.append(("unmute", fd))
+
+
+class Borrower:
+    """What a connection has to know of its borrower."""
+
+    has_read = False
 
 
 def lending(function):
@@ -1384,21 +1390,24 @@ def lending(function):
 
 @lending
 async def test_the_reading_is_lent_and_given_back(connection, peer, handled):
-    selector, borrower = MuteSelector(), object()
-    sock = connection.lend_reading(borrower, selector, 10)
+    selector, borrower = MuteSelector(), Borrower()
+    sock, reader = connection.lend_reading(borrower, selector, 10)
     assert sock is connection.stream.socket
+    assert sock.gettimeout() == 0
     assert connection.borrower is borrower
+    sock.send(b"?request\n")
+    assert peer.receive(9) == b"?request\n"
     peer.send(b"#for-the-borrower\n")
     await turns()
     assert handled == []
-    select.select([sock], [], [], TIMEOUT)
-    assert sock.recv(100) == b"#for-the-borrower\n"
-    connection.end_loan(object())
+    assert reader.recv(100) == b"#for-the-borrower\n"
+    connection.end_loan(Borrower())
     assert connection.borrower is borrower
     connection.end_loan(borrower)
     connection.end_loan(borrower)
     assert connection.borrower is None
-    assert selector.calls == [("mute", sock), ("unmute", sock)]
+    fd = sock.fileno()
+    assert selector.calls == [("mute", fd), ("unmute", fd)]
     peer.send(b"#for-the-loop\n")
     while not handled:
         await turns()
@@ -1406,14 +1415,33 @@ async def test_the_reading_is_lent_and_given_back(connection, peer, handled):
 
 
 @lending
+async def test_a_borrower_waits_at_a_socket_of_its_own(connection, peer, handled):
+    for timeout in (CHECK_INTERVAL, 0.01):
+        borrower = Borrower()
+        sock, reader = connection.lend_reading(borrower, MuteSelector(), 10)
+        assert reader.fileno() != sock.fileno()
+        assert reader.gettimeout() == CHECK_INTERVAL
+        # As who has less time does.
+        reader.settimeout(timeout)
+        connection.end_loan(borrower)
+    assert connection.lend_reading(borrower, MuteSelector(), 10)[1] is reader
+    assert reader.gettimeout() == CHECK_INTERVAL
+    assert sock.gettimeout() == 0
+    connection.end_loan(borrower)
+    assert reader.fileno() >= 0
+    connection.close()
+    assert reader.fileno() == -1
+
+
+@lending
 async def test_what_is_interrupted_in_the_middle_can_be_ended_again(connection, peer, handled):
-    selector, borrower = MuteSelector(), object()
-    sock = connection.lend_reading(borrower, selector, 10)
+    selector, borrower = MuteSelector(), Borrower()
+    sock, _ = connection.lend_reading(borrower, selector, 10)
 
     class Interrupted(Exception):
         pass
 
-    def unmute(sock):
+    def unmute(fd):
         raise Interrupted
 
     selector.unmute = unmute
@@ -1421,12 +1449,12 @@ async def test_what_is_interrupted_in_the_middle_can_be_ended_again(connection, 
         connection.end_loan(borrower)
     del selector.unmute
     connection.end_loan(borrower)
-    assert selector.calls == [("mute", sock), ("unmute", sock)]
+    assert selector.calls == [("mute", sock.fileno()), ("unmute", sock.fileno())]
     assert connection.borrower is None
 
 
 def is_lent(connection, size=10):
-    borrower = object()
+    borrower = Borrower()
     lent = connection.lend_reading(borrower, MuteSelector(), size) is not None
     assert lent == (connection.borrower is borrower)
     connection.end_loan(borrower)
@@ -1435,9 +1463,10 @@ def is_lent(connection, size=10):
 
 @lending
 async def test_the_reading_is_lent_to_one_at_a_time(connection, peer, handled):
-    connection.lend_reading(self := object(), MuteSelector(), 10)
+    borrower = Borrower()
+    connection.lend_reading(borrower, MuteSelector(), 10)
     assert not is_lent(connection)
-    connection.end_loan(self)
+    connection.end_loan(borrower)
     assert is_lent(connection)
 
 
@@ -1464,17 +1493,6 @@ async def test_nothing_is_lent_in_the_middle_of_a_line(connection, peer, handled
     peer.send(b"ond\n")
     while len(handled) < 2:
         await turns()
-    assert is_lent(connection)
-
-
-@lending
-async def test_nothing_is_lent_while_lines_are_handled(connection, peer, handled):
-    results = []
-    connection.on_lines = lambda lines: results.append(is_lent(connection))
-    peer.send(b"#line\n")
-    while not results:
-        await turns()
-    assert results == [False]
     assert is_lent(connection)
 
 
@@ -1511,14 +1529,28 @@ async def test_nothing_is_lent_where_lines_must_be_short(connection, peer, handl
 
 @lending
 async def test_a_connection_that_is_closed_wakes_the_borrower(connection, peer, handled):
-    selector, borrower = MuteSelector(), object()
-    sock = connection.lend_reading(borrower, selector, 10)
-    with socket.socket(fileno=os.dup(sock.fileno())) as same:
-        connection.close()
-        assert select.select([same], [], [], TIMEOUT)[0]
+    selector, borrower = MuteSelector(), Borrower()
+    sock, reader = connection.lend_reading(borrower, selector, 10)
+    fd = sock.fileno()
+    connection.close()
+    # It is still the borrower's, and says that there is nothing more to read.
+    assert reader.recv(100) == b""
+    connection.close_reader()
+    connection.close_reader()
+    assert reader.fileno() == -1
     connection.end_loan(borrower)
-    assert selector.calls == [("mute", sock)]
+    # The number may belong to somebody else by now.
+    assert selector.calls == [("mute", fd)]
     connection.send_rest(b"?late\n")  # nobody there, and no error
+
+
+@lending
+async def test_a_borrower_that_reads_no_more_keeps_no_socket(connection, peer, handled):
+    borrower = Borrower()
+    _, reader = connection.lend_reading(borrower, MuteSelector(), 10)
+    borrower.has_read = True
+    connection.close()
+    assert reader.fileno() == -1
 
 
 @lending
@@ -1530,12 +1562,15 @@ async def test_what_the_borrower_has_read_is_cut_into_lines(connection, peer, ha
 
 @lending
 async def test_the_rest_goes_out_before_what_is_sent_then(connection, peer, handled):
-    selector, borrower = MuteSelector(), object()
+    selector, borrower = MuteSelector(), Borrower()
     connection.lend_reading(borrower, selector, 10)
+    was_writing = []
+    selector.unmute = lambda fd: was_writing.append(connection.stream.writing())
     rest = b"x" * MEGABYTE * 4
     connection.send_rest(rest)
-    # It waits to write, so the selector wakes the loop for everything.
-    assert [name for name, _ in selector.calls] == ["mute", "unmute"]
+    # To unmute would undo that it waits to write, so that comes before.
+    assert was_writing == [False]
+    assert connection.stream.writing()
     connection.send(b"?next\n")
     received = 0
     peer.socket.setblocking(False)
@@ -1548,6 +1583,7 @@ async def test_the_rest_goes_out_before_what_is_sent_then(connection, peer, hand
         await turns(1)
     assert tail == b"?next\n"
     connection.end_loan(borrower)
+    assert was_writing == [False]
 
 
 def test_nothing_is_lent_before_it_is_open_or_read(run, peer):
