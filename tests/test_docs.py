@@ -36,6 +36,7 @@ def directives(text):
 REFERENCE = "".join(path.read_text("utf-8") for path in sorted(DOCS.glob("reference/*.rst")))
 DIRECTIVES = set(directives(REFERENCE))
 DIFFERENCES = (DOCS / "explanation" / "differences.rst").read_text("utf-8")
+RELIABILITY = (DOCS / "explanation" / "reliability.rst").read_text("utf-8")
 
 # All that the reference promises to hold; others may change at any time.
 MODULES = [
@@ -63,15 +64,23 @@ def page_id(path):
     return path.relative_to(DOCS).with_suffix("").as_posix()
 
 
+# What a client warns of while the code of a page runs, because it is about failures.
+WARNINGS = {
+    "howto/many-devices": ["Connection refused"],
+    "howto/reconnecting": ["closed with error"] * 3,
+}
+
 PAGES_WITH_CODE = [path for path in PAGES if any(rest_snippets(path.read_text("utf-8")))]
 
 
 @pytest.mark.parametrize("path", PAGES_WITH_CODE, ids=page_id)
-def test_code_of_page(path):
+def test_code_of_page(path, logs):
     # The page itself says how the device is started.
     faults = re.findall(rf"--port {PORT} --fault (\S+)", path.read_text("utf-8"))
     with SimulatedDevice(faults=faults) as device:
         assert run_page(path, device.address[1]) > 0
+    for text in WARNINGS.get(page_id(path), []):
+        logs.expect(text)
 
 
 def test_pages_with_code_are_found():
@@ -266,11 +275,30 @@ def functions_of_tests():
     }
 
 
-def test_differences_name_tests_that_exist():
+def test_differences_name_tests():
     fields = re.findall(r"^    :Test: (.+\n(?:        .+\n)*)", DIFFERENCES, re.MULTILINE)
-    named = [re.findall(r"``([^`]+)``", field) for field in fields]
-    assert all(named)
-    assert {test for tests in named for test in tests} - functions_of_tests() == set()
+    assert fields
+    assert all(re.findall(r"``tests/[^`]+::test_[^`]+``", field) for field in fields)
+
+
+def test_pages_name_tests_and_files_that_exist():
+    text = "".join(path.read_text("utf-8") for path in PAGES)
+    tests = set(re.findall(r"``([^`\s]+::test_\w+)``", text))
+    assert len(tests) > 70
+    assert tests - functions_of_tests() == set()
+    files = set(re.findall(r"``((?:tests|bench|fuzz|examples)/[^`:\s]+)``", text))
+    assert len(files) > 10
+    assert {name for name in files if not (DOCS.parent / name).exists()} == set()
+
+
+def test_pages_name_environments_that_exist():
+    """Named by ``tox -e``, or as the environment of a promise."""
+    text = "".join(path.read_text("utf-8") for path in PAGES)
+    named = set(re.findall(r"tox -e ([a-z-]+)", text))
+    named |= set(re.findall(r"\((?:environment )?``([a-z-]+)``\)", RELIABILITY))
+    settings = (DOCS.parent / "tox.ini").read_text("utf-8")
+    assert len(named) > 6
+    assert named - {"name"} - set(re.findall(r"^\[testenv:([a-z-]+)\]", settings, re.M)) == set()
 
 
 def test_the_record_of_the_old_client_names_tests_that_exist():
