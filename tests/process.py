@@ -1,4 +1,4 @@
-"""The command ``katcp`` as a process of its own, for tests that interrupt it."""
+"""Python, or the command ``katcp``, as a process of its own, for tests that interrupt it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .snippets import ROOT
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-class KatcpProcess:
-    """``katcp`` with some arguments, with pipes for its output; it ends with the block."""
+class PythonProcess:
+    """Python with some arguments, with pipes for its output; it ends with the block."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, *arguments: Any, **environment: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "katcp", *arguments],
+            [sys.executable, *map(str, arguments)],
             env={**ENVIRONMENT, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
 
-    def __enter__(self) -> KatcpProcess:
+    def __enter__(self) -> PythonProcess:
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -62,3 +62,10 @@ class KatcpProcess:
         """Wait for the end; return the exit code and the output that was not read yet."""
         output, errors = self._process.communicate(timeout=PATIENCE)
         return self._process.returncode, output or "", errors
+
+
+class KatcpProcess(PythonProcess):
+    """``katcp`` with some arguments."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        super().__init__("-m", "katcp", *arguments, **environment)

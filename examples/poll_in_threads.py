@@ -1,0 +1,53 @@
+"""Poll sensors from several threads, each at its own pace, over one connection.
+
+A BlockingClient may be used by any number of threads. Nothing has to be locked:
+each gets the answers to its own requests.
+"""
+
+import argparse
+import threading
+
+from katcp import BlockingClient, KatcpClientError
+
+# What to read, and every how many seconds.
+PLAN = {"temperature": 0.1, "counter": 0.15, "mode": 0.4}
+
+
+def poll(client, name, period, stopped):
+    """Print a sensor again and again, until told to stop."""
+    while not stopped.is_set():
+        try:
+            reading = client.ask("sensor-value", name, timeout=1).informs[0]
+            print(f"{name}: {reading.get_text(4)}", flush=True)
+        except KatcpClientError as error:
+            # One failure is no reason to give up: the client connects again by itself.
+            print(f"{name}: {error}", flush=True)
+        stopped.wait(period)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("host", nargs="?", default="localhost")
+    parser.add_argument("port", nargs="?", type=int, default=7147)
+    parser.add_argument("--seconds", type=float, default=5)
+    options = parser.parse_args()
+
+    stopped = threading.Event()
+    with BlockingClient(options.host, options.port) as client:
+        threads = [
+            threading.Thread(target=poll, args=(client, name, period, stopped))
+            for name, period in PLAN.items()
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            stopped.wait(options.seconds)
+        finally:
+            # Also after Ctrl-C: the threads have to end before the client does.
+            stopped.set()
+            for thread in threads:
+                thread.join()
+
+
+if __name__ == "__main__":
+    main()
