@@ -5,12 +5,15 @@ Not part of the default run: ``tox -e notebook`` brings the newest notebook and 
 
 import base64
 import os
+import subprocess
+import sys
 
 import nbclient
 import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
 
+from katcp.simdevice import SimulatedDevice
 from tests.snippets import DOCS, ROOT
 
 NOTEBOOKS = sorted(DOCS.glob("notebooks/*.ipynb"))
@@ -182,3 +185,17 @@ def test_what_is_shown(kernel, code, shown):
     assert text.startswith(beginning)
     assert text.endswith(end)
     assert "*" in shown or text == shown
+
+
+def test_the_example_plots_with_matplotlib():
+    program = ROOT / "examples" / "plot_sensor.py"
+    options = ["--window", "--period", "0.01", "--count", "5"]
+    with SimulatedDevice() as device:
+        done = subprocess.run(
+            [sys.executable, program, *map(str, device.address), *options],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"},
+            capture_output=True,
+            encoding="utf-8",
+            timeout=TIMEOUT,
+        )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
