@@ -20,6 +20,8 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["katcp.css"]
 html_theme_options = {
     "description": "A client library for KATCP",
     "fixed_sidebar": True,
