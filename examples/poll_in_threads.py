@@ -5,7 +5,9 @@ each gets the answers to its own requests.
 """
 
 import argparse
+import queue
 import threading
+import time
 
 from katcp import BlockingClient, KatcpClientError
 
@@ -13,16 +15,25 @@ from katcp import BlockingClient, KatcpClientError
 PLAN = {"temperature": 0.1, "counter": 0.15, "mode": 0.4}
 
 
-def poll(client, name, period, stopped):
-    """Print a sensor again and again, until told to stop."""
+def poll(client, name, period, texts, stopped):
+    """Read a sensor again and again, until told to stop."""
     while not stopped.is_set():
         try:
             reading = client.ask("sensor-value", name, timeout=1).informs[0]
-            print(f"{name}: {reading.get_text(4)}", flush=True)
+            texts.put(f"{name}: {reading.get_text(4)}")
         except KatcpClientError as error:
             # One failure is no reason to give up: the client connects again by itself.
-            print(f"{name}: {error}", flush=True)
+            texts.put(f"{name}: {error}")
         stopped.wait(period)
+
+
+def print_until(end, texts):
+    """Print what the threads have to say. One thread prints, so that no line is cut."""
+    while time.monotonic() < end:
+        try:
+            print(texts.get(timeout=max(end - time.monotonic(), 0)), flush=True)
+        except queue.Empty:
+            return
 
 
 def main():
@@ -32,16 +43,17 @@ def main():
     parser.add_argument("--seconds", type=float, default=5)
     options = parser.parse_args()
 
+    texts = queue.Queue()
     stopped = threading.Event()
     with BlockingClient(options.host, options.port) as client:
         threads = [
-            threading.Thread(target=poll, args=(client, name, period, stopped))
+            threading.Thread(target=poll, args=(client, name, period, texts, stopped))
             for name, period in PLAN.items()
         ]
         for thread in threads:
             thread.start()
         try:
-            stopped.wait(options.seconds)
+            print_until(time.monotonic() + options.seconds, texts)
         finally:
             # Also after Ctrl-C: the threads have to end before the client does.
             stopped.set()

@@ -23,10 +23,12 @@ def main():
     parser.add_argument("host", nargs="?", default="localhost")
     parser.add_argument("port", nargs="?", type=int, default=7147)
     parser.add_argument("sensors", nargs="*", help="names of sensors; default: all")
+    parser.add_argument("--timeout", type=float, default=5, help="seconds")
     options = parser.parse_args()
 
-    # "with" connects, and stops the client at the end, whatever happens.
-    with BlockingClient(options.host, options.port) as client:
+    # "with" connects, and stops the client at the end, whatever happens. The timeout is
+    # that of the connection, and of each request.
+    with BlockingClient(options.host, options.port, timeout=options.timeout) as client:
         names = options.sensors
         if not names:
             names = [inform.get_text(0) for inform in client.ask("sensor-list").informs]

@@ -25,7 +25,7 @@ PRINTED = {
         ["--count", "3"],
         r"connected\ndisconnected\ncounter from \d+ to \d+\n",
     ),
-    "poll_in_threads.py": (["--seconds", "0.3"], r"((temperature|counter|mode): \S+\n){3,}"),
+    "poll_in_threads.py": (["--seconds", "1"], r"((temperature|counter|mode): \S+\n){3,}"),
     "ask_in_asyncio.py": ([], r"(?s)(?=.*label = simulated device\n)(.*counter is \d+ now\n){3}.*"),
     "check_memory.py": ([], r"256 words of bram written and read, 0 bad\n"),
 }
@@ -65,7 +65,7 @@ def test_every_program_is_run_and_listed():
 
 
 def test_a_script_says_why_there_is_no_connection(refused_address):
-    done = run_python(EXAMPLES / "read_sensors.py", *refused_address)
+    done = run_python(EXAMPLES / "read_sensors.py", *refused_address, "--timeout", "0.5")
     assert done.returncode == 1
     assert "read_sensors: " in done.stderr
     assert "Connection refused" in done.stderr
@@ -76,7 +76,7 @@ def test_devices_that_are_down_are_named(refused_address):
     down = "{}:{}".format(*refused_address)
     with SimulatedDevice() as first, SimulatedDevice(protocol="5.0-IM") as second:
         well = ["{}:{}".format(*device.address) for device in (first, second)]
-        done = run_python(EXAMPLES / "check_devices.py", well[0], down, well[1])
+        done = run_python(EXAMPLES / "check_devices.py", well[0], down, well[1], "--timeout", "1")
     lines = done.stdout.splitlines()
     assert lines[0] == f"{well[0]} ok, speaks 5.1-BIM"
     assert lines[1].startswith(f"{down} ")
