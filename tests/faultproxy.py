@@ -169,9 +169,11 @@ class FaultProxy:
         done.result(PATIENCE)
 
     async def _end(self) -> None:
-        tasks = [link.cancel() for link in self._links]
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert not self._links
+        # Who came as the door was shut is let in once more.
+        while self._links:
+            tasks = [link.cancel() for link in self._links]
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)
 
     def _set_way(self, name: str, way: Way) -> None:
         self._ways[name] = way

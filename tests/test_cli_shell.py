@@ -78,7 +78,7 @@ def test_connection_lost(run, device):
     assert errors.count("\n") == 1
 
 
-def test_everything_is_shown_in_its_order(run, device):
+def test_everything_is_shown_in_its_order(run, device, logs):
     def bye(request):
         request.inform("soon")
         request.reply("ok")
@@ -88,6 +88,8 @@ def test_everything_is_shown_in_its_order(run, device):
     code, output, _ = run("bye\necho\n")
     assert code == 3
     assert output.splitlines() == ["#bye soon", "!bye ok", "#disconnect bye"]
+    # The second request may meet a closed socket, which answers with a reset.
+    logs.records = [r for r in logs.records if "closed with error" not in r.getMessage()]
 
 
 def test_the_reader_of_the_output_goes_away(device):
