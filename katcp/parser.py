@@ -8,9 +8,9 @@ a whole chunk at once, whether there is anything special in its lines.
 
 `MessageParser` splits a plain line into its words with one `bytes.split`, and
 looks the head (``!sensor-value``) up in a table of heads seen before. That is
-all. What is special is looked for in other lines only: an argument with a
-backslash is unescaped with one `bytes.replace` for each kind of escape that it
-holds; a long one block by block, as it was escaped.
+all. What is special is looked for in other lines only: an argument with one
+kind of escape is unescaped with one `bytes.replace`, one with several kinds by
+a codec, in one step for all; a long one block by block, as it was escaped.
 
 The rules that are enforced here are those of protocol.md, sections 1 and 2:
 
@@ -53,8 +53,6 @@ _FIRST_PLAIN = b"!"
 _LONG_SIZE = 1000
 
 _WIRE_BLOCK_SIZE = 2 * BLOCK_SIZE
-# Whether a block holds escaped backslashes is mostly seen at its beginning.
-_SAMPLE_SIZE = 1024
 _UNESCAPES = {
     b"\\_": b" ",
     b"\\0": b"\0",
@@ -62,7 +60,15 @@ _UNESCAPES = {
     b"\\r": b"\r",
     b"\\e": b"\x1b",
     b"\\t": b"\t",
+    b"\\@": b"",
 }
+# Finds the escaped backslashes, and the backslashes that begin no escape.
+_find_odd_backslashes = re.compile(rb"\\(?:\\|(?![_0nret]))").findall
+# Python's own codec "unicode_escape" knows four of our escapes as they are, and
+# three more under other names. So letters, and what the escapes stand for, change
+# places with those names before, and back again afterwards. Nothing is mixed up:
+# the wire has no raw space, NUL or ESC, in whose places \b, \f and \v stand meanwhile.
+_TO_PYTHON_AND_BACK = bytes.maketrans(b"_b0fev \b\0\f\x1b\v", b"b_f0ve\b \f\0\v\x1b")
 
 # Heads without id ("!sensor-value") that were checked before, with their
 # meaning. A server may send any names: the table keeps short ones only and
@@ -301,50 +307,27 @@ def _blocks(argument: bytes) -> Iterator[bytes]:
 def _unescape_block(block: bytes) -> bytes:
     if block == ESCAPED_ZERO_BLOCK:
         return ZERO_BLOCK
-    if block.find(b"\\\\", 0, _SAMPLE_SIZE) < 0:
-        text = _unescape_kinds(block)
-        if text is not None:
+    start = block.find(b"\\")
+    plain = _UNESCAPES.get(escape := block[start : start + 2])
+    if plain is not None:
+        # Replaced wherever it stands, also in the second half of an escaped
+        # backslash. But then the first half stays.
+        text = block.replace(escape, plain)
+        if _BACKSLASH not in text:
             return text
-    elif block.find(b"\\0") < 0:
-        # No NUL comes out: meanwhile it stands for the escaped backslashes.
-        text = _unescape_kinds(block.replace(b"\\\\", b"\0"))
-        if text is not None:
-            return text.replace(b"\0", b"\\")
-    return _unescape_one_by_one(block)
+    if b"\\" in _find_odd_backslashes(block):
+        block = _without_empty_escapes(block)
+    python = block.translate(_TO_PYTHON_AND_BACK)
+    return python.decode("unicode_escape").encode("latin-1").translate(_TO_PYTHON_AND_BACK)
 
 
-def _unescape_kinds(block: bytes) -> Optional[bytes]:
-    r"""Unescape all but ``\\\\`` and ``\@``, or return None if the block holds others."""
-    text = block
-    position = text.find(b"\\")
-    while position >= 0:
-        # The kind of escape that comes first is replaced wherever it stands,
-        # also in the second half of an escaped backslash. But then the first
-        # half is never replaced: it is found here in the end, with a second
-        # half or a raw special byte behind it.
-        escape = text[position : position + 2]
-        plain = _UNESCAPES.get(escape)
-        if plain is None:
-            return None
-        text = text.replace(escape, plain)
-        position = text.find(b"\\", position)
-    return text
-
-
-def _unescape_one_by_one(block: bytes) -> bytes:
-    first, *pieces = block.split(b"\\")
-    result = [first]
-    rest = iter(pieces)
-    try:
-        for piece in rest:
-            if piece:
-                result.append(Message.ESCAPE_LOOKUP[piece[:1]] + piece[1:])
-            else:
-                # The split went through an escaped backslash.
-                result.append(b"\\" + next(rest))
-    except (KeyError, StopIteration):
-        raise _escape_error(block) from None
-    return b"".join(result)
+def _without_empty_escapes(block: bytes) -> bytes:
+    r"""Return the block without its ``\\@``, or raise if other escapes are unknown, too."""
+    # No raw NUL is there: meanwhile it stands for the escaped backslashes.
+    block = block.replace(b"\\\\", b"\0").replace(b"\\@", b"").replace(b"\0", b"\\\\")
+    if b"\\" in _find_odd_backslashes(block):
+        raise _escape_error(block)
+    return block
 
 
 def _check_head(base: bytes, head: bytes) -> tuple[int, str]:
