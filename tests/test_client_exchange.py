@@ -688,6 +688,8 @@ def test_a_reply_of_an_old_connection_ends_no_request_of_the_new_one(device_v4):
     answers.wait()
     thread.join(PATIENCE)
     device_v4.wait_for_connection(count + 1, PATIENCE)
+    # The old protocol is known until the client has seen the new connection.
+    assert client.wait_connected(PATIENCE)
     assert client.wait_protocol(PATIENCE)
     new = Recorder()
     client.callback_request(Message.request("hold", "new"), new, timeout=PATIENCE)
