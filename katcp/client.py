@@ -126,6 +126,7 @@ _MESSAGE_HOOKS = ("send_message", "handle_message", "handle_reply", "handle_info
 # After something else than the reply arrived, so many blocking requests are
 # made in the ordinary way: more may be on its way.
 _EXCHANGES_TO_SKIP = 50
+
 # What an entry of a dict takes beside its key and its value, in bytes.
 _EMPTY_VERSION_SIZE = 100
 
@@ -1813,7 +1814,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
                     self._log_unhandled(msg)
                     result = None
                 if result is not None and _is_awaitable(result):
-                    self._reading_pause = _let_run(self._log_unhandled_failure_of(result, msg))
+                    log = functools.partial(self._log_unhandled, msg)
+                    self._reading_pause = _let_run(self._log_failure_of(result, log))
                     return lines[position:]
             if clock() > turn_end:
                 return lines[position:]
@@ -1831,9 +1833,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def _is_overridden(self, name: str) -> bool:
         """Whether a subclass or the program has put a method of its own in place of ours."""
         return name in self.__dict__ or getattr(type(self), name) is not getattr(DeviceClient, name)
-
-    async def _log_unhandled_failure_of(self, awaitable: Any, msg: Message) -> Any:
-        return await self._log_failure_of(awaitable, lambda: self._log_unhandled(msg))
 
     def _call_handler(
         self,
@@ -1854,33 +1853,32 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             return None
         if result is None or not _is_awaitable(result):
             return result
-        return self._log_failure_of(result, lambda: self._log_handler_failure(kind, msg))
+        log = functools.partial(self._log_handler_failure, kind, msg)
+        return self._log_failure_of(result, log)
 
     def _call_inform_callbacks(self, msg: Message) -> None:
-        def log() -> None:
-            self._logger.error("Callback inform %s FAIL: %s", msg.name, self._traceback())
-
         for callback in self._inform_callbacks.matching(msg.name):
-            self._call_callback(callback, msg, log)
+            self._call_back(self._log_inform_failure, callback, (), msg)
 
     def _call_connection_callbacks(self, connected: bool) -> None:
-        def log() -> None:
-            self._logger.error("Callback connected=%s FAIL: %s", connected, self._traceback())
-
         for callback in self._connection_callbacks.all():
-            self._call_callback(callback, connected, log)
+            self._call_back(self._log_connection_failure, callback, (), connected)
 
-    def _call_callback(
-        self, callback: Callable[[Any], Any], argument: Any, log: Callable[[], None]
+    def _call_back(
+        self,
+        log: Callable[[Any], None],
+        callback: Callable[..., Any],
+        more: tuple[Any, ...],
+        news: Any,
     ) -> None:
-        """Call a callback; what it raises, now or later, is logged."""
+        """Call a callback with its news; what it raises, now or later, is logged."""
         try:
-            result = callback(argument)
+            result = callback(news, *more)
         except Exception:
-            log()
+            log(news)
             return
         if result is not None and _is_awaitable(result):
-            _let_run(self._log_failure_of(result, log))
+            _let_run(self._log_failure_of(result, functools.partial(log, news)))
 
     async def _log_failure_of(self, awaitable: Any, log: Callable[[], None]) -> Any:
         """Return the result of *awaitable*, or None after its exception was logged."""
@@ -2003,6 +2001,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def _log_handler_failure(self, kind: str, msg: Message) -> None:
         if self._device_log.admits(f"{kind} FAIL"):
             self._logger.error("%s %s FAIL: %s", kind, shorten(msg.name), self._traceback())
+
+    def _log_inform_failure(self, inform: Message) -> None:
+        if self._device_log.admits("Callback inform FAIL"):
+            self._logger.error("Callback inform %s FAIL: %s", inform.name, self._traceback())
+
+    def _log_connection_failure(self, connected: bool) -> None:
+        self._logger.error("Callback connected=%s FAIL: %s", connected, self._traceback())
 
     def _log_unhandled(self, msg: Message) -> None:
         if not self._device_log.admits("Unhandled exception in handle_message()"):
@@ -2221,12 +2226,10 @@ class AsyncClient(DeviceClient):
                 self._begin_request(*request)
             elif self._door_to_enter("callback_request") is None:
                 self._refuse_other_threads("callback_request")
-                self._callback_request(*request)
+                self._begin_request(*request)
             else:
                 self._check_before_posting(msg)
                 self._post("callback_request", self._posted_callback_request, *request)
-        except KatcpUsageError:
-            raise
         except KatcpClientError as error:
             self._answer_soon(on_reply, _made_up_reply(msg, error))
 
@@ -2575,19 +2578,6 @@ class AsyncClient(DeviceClient):
 
     # The beginning of a request.
 
-    def _callback_request(
-        self,
-        msg: Message,
-        on_reply: Optional[_ReplyCallback],
-        on_inform: Optional[_ReplyCallback],
-        timeout: Optional[float],
-        use_mid: Optional[bool],
-    ) -> None:
-        try:
-            self._begin_request(msg, on_reply, on_inform, timeout, use_mid)
-        except KatcpClientError as error:
-            self._answer_soon(on_reply, _made_up_reply(msg, error))
-
     def _answer_soon(self, on_reply: Optional[_ReplyCallback], reply: Message) -> None:
         """Let the loop call *on_reply*, or do it here if there is no loop any more; any thread.
 
@@ -2608,7 +2598,9 @@ class AsyncClient(DeviceClient):
     ) -> None:
         """Begin a request for another thread, which cannot be told of misuse any more."""
         try:
-            self._callback_request(msg, on_reply, *args)
+            self._begin_request(msg, on_reply, *args)
+        except KatcpClientError as error:
+            self._answer_soon(on_reply, _made_up_reply(msg, error))
         except Exception as error:
             if on_reply is not None:
                 on_reply(_made_up_reply(msg, KatcpClientError(str(error))))
@@ -2888,35 +2880,14 @@ class AsyncClient(DeviceClient):
         user_data: Any,
     ) -> _ReplyCallback:
         """Return a function that calls *callback* and logs what it raises; any thread."""
-        if not callable(callback):
-            raise KatcpTypeError(f"A callback must be callable, not {callback!r}.")
         more = () if user_data is None else tuple(user_data)
-        return functools.partial(self._call_back, log, callback, more)
-
-    def _call_back(
-        self,
-        log: Callable[[Message], None],
-        callback: Callable[..., Any],
-        more: tuple[Any, ...],
-        msg: Message,
-    ) -> None:
-        try:
-            result = callback(msg, *more)
-        except Exception:
-            log(msg)
-            return
-        if result is not None and _is_awaitable(result):
-            _let_run(self._log_failure_of(result, lambda: log(msg)))
+        return functools.partial(self._call_back, log, _check_callback(callback), more)
 
     def _log_reply_failure(self, reply: Message) -> None:
         failure = ""
         if reply.local_error is not None:
             failure = f"during failure {reply.local_error}, "
         self._logger.error("Callback reply %s%s FAIL: %s", failure, reply.name, self._traceback())
-
-    def _log_inform_failure(self, inform: Message) -> None:
-        if self._device_log.admits("Callback inform FAIL"):
-            self._logger.error("Callback inform %s FAIL: %s", inform.name, self._traceback())
 
     def _forget_interrupted(self, exchange: Exchange) -> Optional[Awaitable[None]]:
         """Let nothing wait for the reply to a request whose thread has given up."""
