@@ -26,6 +26,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import math
 import numbers
 import os
 import random
@@ -1795,7 +1796,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         handlers = self._handlers_by_type()
         is_debugging = self._logger.isEnabledFor(logging.DEBUG)
         is_closed = connection.until_closed.done
-        for position, line in enumerate(lines, 1):
+        for position, line in enumerate(lines):
+            if position and clock() > turn_end:
+                return lines[position:]
             if is_closed():
                 break
             try:
@@ -1816,9 +1819,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
                 if result is not None and _is_awaitable(result):
                     log = functools.partial(self._log_unhandled, msg)
                     self._reading_pause = _let_run(self._log_failure_of(result, log))
-                    return lines[position:]
-            if clock() > turn_end:
-                return lines[position:]
+                    return lines[position + 1 :]
         return None
 
     def _handlers_by_type(self) -> tuple[Callable[[Message], Any], ...]:
@@ -1826,13 +1827,12 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
         A hook that nobody has overridden is not called for each message.
         """
-        if self._is_overridden("handle_message"):
+        if (
+            type(self).handle_message is not DeviceClient.handle_message
+            or "handle_message" in self.__dict__
+        ):
             return (self.handle_message,) * 3
         return self.handle_request, self.handle_reply, self.handle_inform
-
-    def _is_overridden(self, name: str) -> bool:
-        """Whether a subclass or the program has put a method of its own in place of ours."""
-        return name in self.__dict__ or getattr(type(self), name) is not getattr(DeviceClient, name)
 
     def _call_handler(
         self,
@@ -2062,9 +2062,19 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
 
 class _ReplyFuture(asyncio.Future):  # type: ignore[type-arg]
-    """The future of a reply; a done callback would cost a turn of the loop."""
+    """The future of a reply and its informs; in the loop's thread."""
 
-    when_cancelled: Optional[Callable[[], None]] = None
+    __slots__ = ("informs", "when_cancelled")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.informs: list[Message] = []
+        # A done callback would cost a turn of the loop.
+        self.when_cancelled: Optional[Callable[[], None]] = None
+
+    def take_reply(self, reply: Message) -> None:
+        if not self.done():
+            self.set_result((reply, self.informs))
 
     def cancel(self, *args: Any, **kwargs: Any) -> bool:
         is_cancelled = super().cancel(*args, **kwargs)
@@ -2163,8 +2173,8 @@ class AsyncClient(DeviceClient):
         self._request_timeout = _check_timeout(timeout)
         # One timer for all pending requests, set to the earliest deadline.
         self._deadline_timer: Optional[asyncio.TimerHandle] = None
+        self._timer_deadline = math.inf
         self._exchanges_to_skip = 0
-        self._has_send_hook = type(self).send_message is not AsyncClient.send_message
         self._has_message_hooks = any(
             getattr(type(self), name) is not getattr(AsyncClient, name) for name in _MESSAGE_HOOKS
         )
@@ -2274,12 +2284,6 @@ class AsyncClient(DeviceClient):
         """
         _check_request(msg)
         future = self._new_future("future_request")
-        informs: list[Message] = []
-
-        def on_reply(reply: Message) -> None:
-            if not future.done():
-                future.set_result((reply, informs))
-
         try:
             if not self._is_at_work_here():
                 self._refuse_other_threads(
@@ -2287,10 +2291,10 @@ class AsyncClient(DeviceClient):
                     "Use blocking_request() or callback_request() in other threads.",
                 )
             request = self._begin_request(
-                msg, on_reply, informs.append, self._limit(timeout), use_mid
+                msg, future.take_reply, future.informs.append, self._limit(timeout), use_mid
             )
         except KatcpClientError as error:
-            on_reply(_made_up_reply(msg, error))
+            future.take_reply(_made_up_reply(msg, error))
             return future
         request.keeps_informs = True
         future.when_cancelled = functools.partial(self._forget, request)
@@ -2761,7 +2765,7 @@ class AsyncClient(DeviceClient):
         self._pending_requests.add(request)
         if exchange.unsent:
             connection.send_rest(exchange.unsent)
-        if request.deadline is not None:
+        if request.deadline is not None and request.deadline < self._timer_deadline:
             self._set_timer(request.deadline)
 
     def _begin_request(
@@ -2781,18 +2785,21 @@ class AsyncClient(DeviceClient):
             self._let_borrower_be_pending(connection)
         self._assign_mid(msg, use_mid)
         now = asyncio.get_running_loop().time()
-        deadline = None if timeout is None else now + max(timeout, 0)
+        deadline = None if timeout is None else now + (timeout if timeout > 0 else 0)
         request = PendingRequest(msg, on_reply, on_inform, now, deadline)
         self._pending_requests.add(request)
         try:
-            if self._has_send_hook or "send_message" in self.__dict__:
+            if (
+                type(self).send_message is not DeviceClient.send_message
+                or "send_message" in self.__dict__
+            ):
                 self.send_message(msg)
             else:
                 self._send(msg)
         except BaseException:
             self._pending_requests.end(request)
             raise
-        if deadline is not None:
+        if deadline is not None and deadline < self._timer_deadline:
             self._set_timer(deadline)
         return request
 
@@ -2859,7 +2866,7 @@ class AsyncClient(DeviceClient):
         if self._loop_door is None:
             raise KatcpUsageError(f"Call start() before {name}()")
         asyncio_loop = self._loop_door.ioloop.asyncio_loop  # type: ignore[attr-defined]
-        return _ReplyFuture(loop=asyncio_loop)
+        return _ReplyFuture(asyncio_loop)
 
     # The end of a request.
 
@@ -2924,18 +2931,21 @@ class AsyncClient(DeviceClient):
         self._pending_requests.add_unclaimed(msg)
 
     def _set_timer(self, deadline: float) -> None:
-        """Let the timer go off at *deadline*, if not before."""
-        timer = self._deadline_timer
-        if timer is not None:
-            if timer.when() <= deadline:
-                return
-            timer.cancel()
+        """Let the timer go off at *deadline*, which is earlier than it would."""
+        self._cancel_timer()
         loop = asyncio.get_running_loop()
         self._deadline_timer = loop.call_at(deadline, self._end_expired)
+        self._timer_deadline = deadline
+
+    def _cancel_timer(self) -> None:
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+        self._deadline_timer = None
+        self._timer_deadline = math.inf
 
     def _end_expired(self) -> None:
         """Let the requests end whose time is over."""
-        self._deadline_timer = None
+        self._cancel_timer()
         now = asyncio.get_running_loop().time()
         for request in self._pending_requests.take_expired(now):
             self._end_locally(request, _timed_out(request.name, now - request.started))
@@ -2944,9 +2954,7 @@ class AsyncClient(DeviceClient):
             self._set_timer(deadline)
 
     def _fail_pending(self, error: KatcpClientError) -> None:
-        if self._deadline_timer is not None:
-            self._deadline_timer.cancel()
-            self._deadline_timer = None
+        self._cancel_timer()
         # A thread that wakes must find what the callbacks did, as it always has.
         requests = sorted(self._pending_requests.take_all(), key=lambda r: r.wakes_thread)
         for request in requests:

@@ -272,6 +272,9 @@ class Connection:
         # somebody asked for one.
         self._joined: list[bytes] = []
         self._joined_size = 0
+        # Up to this size more is joined, without another look at the limits;
+        # 0: nothing waits to be joined.
+        self._size_to_join = 0
         self._joined_written: Optional[asyncio.Future[None]] = None
         # Whether something was sent since the last time that something was
         # read: then more may follow in the same turn of the loop.
@@ -449,6 +452,11 @@ class Connection:
         Raises `KatcpClientOverflow` if too much waits to be sent already, and
         `KatcpClientDisconnected` if the connection has ended.
         """
+        size = self._joined_size + len(data)
+        if size < self._size_to_join:
+            self._joined.append(data)
+            self._joined_size = size
+            return
         stream = self.stream
         if stream is None or self.until_closed.done() or stream.closed():
             raise KatcpClientDisconnected("the connection is closed")
@@ -678,6 +686,9 @@ class Connection:
         self._joined_size += len(data)
         if self._joined_size >= MAX_JOINED_SIZE:
             self._send_joined()
+        else:
+            limit = stream.max_write_buffer_size
+            self._size_to_join = MAX_JOINED_SIZE if limit is None else min(MAX_JOINED_SIZE, limit)
 
     def _end_turn(self) -> None:
         self._sent_since_read = False
@@ -690,7 +701,7 @@ class Connection:
         data = b"".join(self._joined) if len(self._joined) > 1 else self._joined[0]
         written, self._joined_written = self._joined_written, None
         self._joined = []
-        self._joined_size = 0
+        self._joined_size = self._size_to_join = 0
         if self.stream is not None and not self.stream.closed():
             self._send_now(self.stream, data)
         if written is not None:

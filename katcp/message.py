@@ -194,7 +194,7 @@ class Message:
             )
         self.mtype = mtype
         self.name = name
-        self.arguments = [] if arguments is None else [self.format_argument(a) for a in arguments]
+        self.arguments = [] if arguments is None else [*map(self.format_argument, arguments)]
         self.mid = None if mid is None else _format_mid(mid)
         self.local_error = None
         self._client_mid = None
@@ -216,7 +216,7 @@ class Message:
         -------
         Message
         """
-        return cls(cls.REQUEST, name, args, **_only_mid(kwargs))
+        return cls(cls.REQUEST, name, args, _only_mid(kwargs) if kwargs else None)
 
     @classmethod
     def reply(cls, name: str, *args: Any, **kwargs: Any) -> Message:
@@ -226,7 +226,7 @@ class Message:
         -------
         Message
         """
-        return cls(cls.REPLY, name, args, **_only_mid(kwargs))
+        return cls(cls.REPLY, name, args, _only_mid(kwargs) if kwargs else None)
 
     @classmethod
     def inform(cls, name: str, *args: Any, **kwargs: Any) -> Message:
@@ -236,7 +236,7 @@ class Message:
         -------
         Message
         """
-        return cls(cls.INFORM, name, args, **_only_mid(kwargs))
+        return cls(cls.INFORM, name, args, _only_mid(kwargs) if kwargs else None)
 
     @classmethod
     def reply_to_request(cls, req_msg: Message, *args: Any) -> Message:
@@ -473,7 +473,8 @@ class Message:
         except KeyError:
             head = _encode_head(self.mtype, self.name)
         mid = self.mid
-        if mid is not None:
+        # An id that a client gave is good.
+        if mid is not None and mid is not self._client_mid:
             mid = _format_mid(mid)
         if not arguments:
             return head if mid is None else b"%b[%b]" % (head, mid)
@@ -720,11 +721,12 @@ def _format_mid(mid: Union[int, str, bytes]) -> bytes:
     return text
 
 
-def _only_mid(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _only_mid(kwargs: dict[str, Any]) -> Any:
+    """Return the keyword argument ``mid``, or raise if there are others."""
     unknown = {key: value for key, value in kwargs.items() if key != "mid"}
     if unknown:
         raise TypeError(f"Invalid keyword argument(s): {unknown!r}")
-    return kwargs
+    return kwargs["mid"]
 
 
 def _format_number(number: Any) -> str:

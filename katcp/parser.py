@@ -129,16 +129,17 @@ class LineSplitter:
         plain = _holds_plain_lines(data)
         if _CARRIAGE_RETURN in data:
             data = data.replace(b"\r", b"\n")
-        if _LINE_FEED not in data:
+        lines = data.split(b"\n")
+        if len(lines) == 1:
             self._tail += data
             self._tail_is_plain = self._tail_is_plain and plain
             self.overflowed = max_size is not None and len(self._tail) >= max_size
             return []
-        lines = data.split(b"\n")
         if self._tail:
             self._tail += lines[0]
             lines[0] = bytes(self._tail)
-        self._tail = bytearray(lines.pop())
+            self._tail.clear()
+        self._tail += lines.pop()
         self.plain = self._tail_is_plain and plain and min(lines) >= _FIRST_PLAIN
         self._tail_is_plain = plain
         # No line can be too large unless all of it together is.

@@ -27,7 +27,7 @@ from __future__ import annotations
 import collections
 import enum
 import heapq
-from typing import Callable, Optional, Protocol
+from typing import Callable, Optional, Protocol, Union
 
 from .message import MAX_MID, Message, shorten
 
@@ -91,6 +91,11 @@ class PendingRequest:
         "wakes_thread",
     )
 
+    # Without id, in the queue of its name: how many abandoned requests were
+    # swept from the place before it, and how many replies such ones had taken.
+    late_before: int
+    late_replies: int
+
     def __init__(
         self,
         message: Message,
@@ -107,9 +112,6 @@ class PendingRequest:
         self.started = started
         self.deadline = deadline
         self.fate = Fate.PENDING
-        # How many abandoned requests were swept from the place before it.
-        self.late_before = 0
-        self.late_replies = 0
         self.keeps_informs = False
         self.informs_size = 0
         self.wakes_thread = False
@@ -204,9 +206,9 @@ class PendingRequests:
     def __init__(self, logger: _Logger) -> None:
         self._logger = logger
         self._last_mid = 0
-        # In the order in which they were sent.
-        self._pending: dict[PendingRequest, None] = {}
-        self._by_mid: dict[int, PendingRequest] = {}
+        # In the order in which they were sent; by their ids, those that have
+        # none by themselves.
+        self._pending: dict[Union[int, PendingRequest], PendingRequest] = {}
         self._by_name: dict[str, _NameQueue] = {}
         self._abandoned_mids: dict[int, None] = {}
         self._deadlines: list[tuple[float, int, PendingRequest]] = []
@@ -221,7 +223,7 @@ class PendingRequests:
 
     def is_mid_pending(self, mid: int) -> bool:
         """Return whether a pending request has this id."""
-        return mid in self._by_mid
+        return mid in self._pending
 
     def may_be_answered_late(self, mid: int) -> bool:
         """Return whether nobody waits for a request with this id, and it was not answered yet."""
@@ -231,16 +233,16 @@ class PendingRequests:
         """Return an id that no request uses: 1 to 2147483647, then 1 again."""
         while True:
             self._last_mid = self._last_mid % MAX_MID + 1
-            if self._last_mid not in self._by_mid and self._last_mid not in self._abandoned_mids:
+            if self._last_mid not in self._pending and self._last_mid not in self._abandoned_mids:
                 return self._last_mid
 
     def add(self, request: PendingRequest) -> None:
         """Let *request* be pending."""
-        self._pending[request] = None
         self._sent += 1
         if request.number is not None:
-            self._by_mid[request.number] = request
+            self._pending[request.number] = request
         else:
+            self._pending[request] = request
             self._by_name.setdefault(request.name, _NameQueue()).append(request)
         if request.deadline is not None:
             heapq.heappush(self._deadlines, (request.deadline, self._sent, request))
@@ -258,7 +260,7 @@ class PendingRequests:
         """Return the request that *reply* ends, which is not pending any more."""
         if reply.mid is not None:
             number = int(reply.mid)
-            request = self._by_mid.get(number)
+            request = self._pending.get(number)
             if request is None:
                 self._abandoned_mids.pop(number, None)
                 return None
@@ -316,18 +318,17 @@ class PendingRequests:
 
     def take_all(self) -> list[PendingRequest]:
         """Return all pending requests, in their order, and forget everything of them."""
-        requests = list(self._pending)
+        requests = list(self._pending.values())
         for request in requests:
             request.fate = Fate.ENDED
         self._pending.clear()
-        self._by_mid.clear()
         self._by_name.clear()
         self._abandoned_mids.clear()
         self._deadlines.clear()
         return requests
 
     def _match_mid(self, msg: Message) -> Optional[PendingRequest]:
-        request = self._by_mid.get(int(msg.mid or 0))
+        request = self._pending.get(int(msg.mid or 0))
         if request is not None and request.name != msg.name:
             self._logger.warning(
                 "Ignoring the id of %s: the pending request with this id is ?%s.",
@@ -355,10 +356,10 @@ class PendingRequests:
 
     def _remove(self, request: PendingRequest) -> None:
         """Take a request that is not pending any more out of the tables."""
-        self._pending.pop(request, None)
         if request.number is not None:
-            self._by_mid.pop(request.number, None)
+            del self._pending[request.number]
         else:
+            del self._pending[request]
             queue = self._by_name[request.name]
             queue.note_finished()
             self._tidy(request.name, queue)

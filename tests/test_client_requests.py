@@ -835,7 +835,7 @@ def test_finished_requests_leave_nothing_behind(device):
         client.blocking_request(Message.request("echo"))
     client.blocking_request(Message.request("silent"), timeout=0)
     pending = client._pending_requests
-    assert (len(pending), pending._by_mid, pending._by_name) == (0, {}, {})
+    assert (len(pending), pending._by_name) == (0, {})
     device.clear_received()
     gc.collect()
     assert sum(isinstance(obj, Message) for obj in gc.get_objects()) < 50

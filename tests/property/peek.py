@@ -34,7 +34,7 @@ class Peek:
 
     def pending(self) -> list[tuple[str, Optional[bytes], Optional[float]]]:
         """Return name, id and deadline of each pending request, in the order of sending."""
-        requests = self._client._pending_requests._pending
+        requests = self._client._pending_requests._pending.values()
         return [(request.name, request.mid, request.deadline) for request in requests]
 
     def leftovers(self) -> dict[str, Any]:
@@ -42,7 +42,6 @@ class Peek:
         client, pending = self._client, self._client._pending_requests
         held = {
             "pending": pending._pending,
-            "ids": pending._by_mid,
             "names": pending._by_name,
             "ids of abandoned requests": pending._abandoned_mids,
             "deadlines": pending._deadlines,
