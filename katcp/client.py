@@ -82,6 +82,7 @@ from .threadsafe import (
     LoopGone,
     TurnSelector,
     Waiter,
+    is_main_thread,
     make_threadsafe,
     make_threadsafe_blocking,
     may_act_in_turn,
@@ -127,6 +128,9 @@ _MESSAGE_HOOKS = ("send_message", "handle_message", "handle_reply", "handle_info
 # After something else than the reply arrived, so many blocking requests are
 # made in the ordinary way: more may be on its way.
 _EXCHANGES_TO_SKIP = 50
+
+# How long a thread waits for the turn of a loop that waits, in seconds.
+_TURN_PATIENCE = 0.01
 
 # What an entry of a dict takes beside its key and its value, in bytes.
 _EMPTY_VERSION_SIZE = 100
@@ -257,8 +261,27 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     #: TLS handshake if there is one.
     CONNECT_TIMEOUT: float = 10.0
 
+    auto_reconnect_delay: float = 0.5
+    auto_reconnect_max_delay: float = 5.0
+    last_connect_time: Optional[float] = None
+    ioloop_thread_id: Optional[int] = None
+
     # How long `with` waits until the client is ready, in seconds.
     _request_timeout: Optional[float] = 5.0
+
+    # What stands here, and above, is an attribute of the class until it changes:
+    # an object with more than 30 attributes takes a kilobyte more.
+    _message_parser = MessageParser()
+    _threadsafe = False
+    _loop_door: Optional[LoopDoor] = None
+    _device_connection: Optional[Connection] = None
+    _versions_overflowed = False
+    # What reading has to wait for, as a handler wants.
+    _reading_pause: Optional[asyncio.Future[Any]] = None
+    _reconnect_attempt = 0
+    _connect_failures = 0
+    _connect_failure_reason: Optional[str] = None
+    _disconnect_inform: Optional[Message] = None
 
     _inform_handlers: ClassVar[dict[str, Callable[..., Any]]]
     _reply_handlers: ClassVar[dict[str, Callable[..., Any]]]
@@ -282,35 +305,20 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             self.MAX_WRITE_BUFFER_SIZE = max_write_buffer_size
         self.versions = ObjectDict()
         self._versions_size = 0
-        self._versions_overflowed = False
-        self.last_connect_time: Optional[float] = None
-        self.auto_reconnect_delay = 0.5
-        self.auto_reconnect_max_delay = 5.0
-        self.ioloop_thread_id: Optional[int] = None
         self._bindaddr = (_check_host(host), _check_port(port))
         self._device_ssl_context = check_ssl_options(ssl_options)
         self._tb_limit = tb_limit
         self._logger = _default_logger if logger is None else logger
         self._device_log = DeviceLog(self._logger, lambda: self.MAX_LOG_RATE)
         self._auto_reconnect = auto_reconnect
-        self._threadsafe = False
         self._forks_at_start = _forks
         self._ioloop_manager = IOLoopManager()
-        self._loop_door: Optional[LoopDoor] = None
         self._start_lock = threading.Lock()
         self._lifecycle = Lifecycle()
         self._state_events = {name: AsyncEvent() for name in [*sorted(EVENT_NAMES), "protocol"]}
         self._stop_wanted = AsyncEvent()
         self._stop_waiters: list[Waiter] = []
         self._server_protocol = ServerProtocol()
-        self._message_parser = MessageParser()
-        self._device_connection: Optional[Connection] = None
-        # What reading has to wait for, as a handler wants.
-        self._reading_pause: Optional[asyncio.Future[Any]] = None
-        self._reconnect_attempt = 0
-        self._connect_failures = 0
-        self._connect_failure_reason: Optional[str] = None
-        self._disconnect_inform: Optional[Message] = None
         self._pending_requests = PendingRequests(self._device_log)
         self._inform_callbacks = CallbackTable()
         self._connection_callbacks = CallbackTable()
@@ -1557,7 +1565,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._enter(State.STARTING)
         door.post(self._begin_run, door)
 
-    def _begin_run(self, door: LoopDoor) -> Awaitable[None]:
+    def _begin_run(self, door: LoopDoor) -> None:
         """Be running, and let the main coroutine go on.
 
         Not all in a coroutine, which would begin a turn later: what a program
@@ -1566,7 +1574,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         door.remember_thread()
         self.ioloop_thread_id = door.thread_id
         self._enter(State.CONNECTING)
-        return self._install()
+        _let_run(self._install())
 
     async def _install(self) -> None:
         """The main coroutine: from start to stop."""
@@ -1645,8 +1653,10 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._server_protocol.reset()
         self.versions = ObjectDict()
         self._versions_size = 0
-        self._versions_overflowed = False
-        self._disconnect_inform = None
+        if self._versions_overflowed:
+            self._versions_overflowed = False
+        if self._disconnect_inform is not None:
+            self._disconnect_inform = None
         self._forget_protocol_event()
         self._enter(State.CONNECTED)
         try:
@@ -2147,6 +2157,11 @@ class AsyncClient(DeviceClient):
     #: connection stays. `callback_request` keeps no informs and has no limit.
     MAX_INFORMS_SIZE: int = 256 * 1024 * 1024
 
+    # One timer for all pending requests, set to the earliest deadline.
+    _deadline_timer: Optional[asyncio.TimerHandle] = None
+    _timer_deadline = math.inf
+    _exchanges_to_skip = 0
+
     def __init__(
         self,
         host: Union[str, bytes, None],
@@ -2171,13 +2186,6 @@ class AsyncClient(DeviceClient):
             ssl_options=ssl_options,
         )
         self._request_timeout = _check_timeout(timeout)
-        # One timer for all pending requests, set to the earliest deadline.
-        self._deadline_timer: Optional[asyncio.TimerHandle] = None
-        self._timer_deadline = math.inf
-        self._exchanges_to_skip = 0
-        self._has_message_hooks = any(
-            getattr(type(self), name) is not getattr(AsyncClient, name) for name in _MESSAGE_HOOKS
-        )
 
     def callback_request(
         self,
@@ -2640,30 +2648,49 @@ class AsyncClient(DeviceClient):
             or not selector.can_mute
             or self._forks_at_start != _forks
             # The loop is at work; or this is its own thread.
-            or selector.turn.locked()
+            or not selector.is_waiting
             or not may_act_in_turn()
         ):
             return False
         try:
-            with selector.turn:
-                reader = self._begin_exchange(door, selector, exchange, use_mid)
+            reader = self._take_turn_to_begin(door, selector, exchange, use_mid)
             if reader is not None:
                 exchange.read_reply(reader)
         finally:
             if exchange.connection is not None:
                 self._give_back(door, selector, exchange.connection, exchange)
-        return exchange.was_sent
+        return exchange.was_sent or exchange.pending is not None
 
-    def _begin_exchange(
+    def _take_turn_to_begin(
+        self, door: LoopDoor, selector: TurnSelector, *args: Any
+    ) -> Optional[socket.SocketType]:
+        """Call `_begin_in_turn` in the loop's turn, unless that is not to be had; any thread."""
+        reader = None
+        if is_main_thread():
+            if not selector.turn.locked():
+                # Nothing but this statement, with no return in it, gives it
+                # back whenever Ctrl-C comes.
+                with selector.turn:
+                    reader = self._begin_in_turn(door, selector, *args)
+        # Other threads have it for moments. If the loop is faster, it may take long.
+        elif selector.turn.acquire(timeout=_TURN_PATIENCE):
+            try:
+                reader = self._begin_in_turn(door, selector, *args)
+            finally:
+                selector.turn.release()
+        return reader
+
+    def _begin_in_turn(
         self,
         door: LoopDoor,
         selector: TurnSelector,
         exchange: Exchange,
         use_mid: Optional[bool],
     ) -> Optional[socket.SocketType]:
-        """Borrow the reading and send the request, if nothing else is going on.
+        """Send the request, if no program has to be called for it.
 
-        In the loop's turn, in the caller's thread. Returns where to read the reply.
+        In the loop's turn, in the caller's thread. Returns where to read the
+        reply. None: the loop does that, or the request was not sent.
         """
         connection, msg = self._device_connection, exchange.request
         if (
@@ -2671,9 +2698,11 @@ class AsyncClient(DeviceClient):
             or self._lifecycle.state is not State.CONNECTED
             # The client may have been started again, with another loop.
             or self._loop_door is not door
-            or not self._may_read_in_turn()
+            or self._logger.isEnabledFor(logging.DEBUG)
+            or self._has_message_hooks()
         ):
             return None
+        may_read = self._may_read_in_turn()
         try:
             self._assign_mid(msg, use_mid)
         except KatcpClientError:
@@ -2681,23 +2710,32 @@ class AsyncClient(DeviceClient):
         data = bytes(msg) + b"\n"
         if len(data) > MAX_SIZE:
             return None
-        exchange.connection = connection
-        sockets = connection.lend_reading(exchange, selector, len(data))
-        return sockets[1] if sockets is not None and exchange.send(sockets[0], data) else None
+        if may_read and connection.borrower is None:
+            exchange.connection = connection
+            sockets = connection.lend_reading(exchange, selector, len(data))
+            return sockets[1] if sockets is not None and exchange.send(sockets[0], data) else None
+        if connection.borrower is not None:
+            # Several threads ask. For some time to come, let the loop read for all.
+            self._exchanges_to_skip = _EXCHANGES_TO_SKIP
+            self._let_borrower_be_pending(connection)
+        # In the main thread a signal handler may raise between two steps.
+        if not is_main_thread() and connection.send_in_turn(data):
+            self._let_be_pending(exchange)
+        return None
+
+    def _has_message_hooks(self) -> bool:
+        """Whether the program has put something between requests and replies; any thread."""
+        return not self.__dict__.keys().isdisjoint(_MESSAGE_HOOKS) or any(
+            getattr(type(self), name) is not getattr(AsyncClient, name) for name in _MESSAGE_HOOKS
+        )
 
     def _may_read_in_turn(self) -> bool:
         """Whether nobody but the thread that asks has an interest in what arrives next."""
         if self._exchanges_to_skip:
             self._exchanges_to_skip -= 1
             return False
-        return (
-            self._pending_requests.is_idle()
-            # The first word of the device after failures is worth a warning.
-            and not self._connect_failures
-            and not self._logger.isEnabledFor(logging.DEBUG)
-            and not self._has_message_hooks
-            and self.__dict__.keys().isdisjoint(_MESSAGE_HOOKS)
-        )
+        # The first word of the device after failures is worth a warning.
+        return self._pending_requests.is_idle() and not self._connect_failures
 
     def _give_back(
         self,
@@ -2753,20 +2791,23 @@ class AsyncClient(DeviceClient):
         exchange = connection.borrower
         if exchange is None or exchange.pending is not None or not exchange.was_sent:
             return
-        on_reply, on_inform = exchange.callbacks()
-        request = PendingRequest(
-            exchange.request, on_reply, on_inform, exchange.started, exchange.deadline
-        )
-        request.wakes_thread = request.keeps_informs = True
         if connection.is_closed:
-            self._end_locally(request, self._why_ended(connection))
+            exchange.callbacks()[0](_made_up_reply(exchange.request, self._why_ended(connection)))
             return
-        exchange.pending = request
-        self._pending_requests.add(request)
+        self._let_be_pending(exchange)
         if exchange.unsent:
             connection.send_rest(exchange.unsent)
-        if request.deadline is not None and request.deadline < self._timer_deadline:
-            self._set_timer(request.deadline)
+
+    def _let_be_pending(self, exchange: Exchange) -> None:
+        """Let the request of a thread that waits be pending; in the loop's turn."""
+        on_reply, on_inform = exchange.callbacks()
+        deadline = exchange.deadline
+        request = PendingRequest(exchange.request, on_reply, on_inform, exchange.started, deadline)
+        request.wakes_thread = request.keeps_informs = True
+        exchange.pending = request
+        self._pending_requests.add(request)
+        if deadline is not None and deadline < self._timer_deadline and self._loop_door is not None:
+            self._loop_door.post(self._update_timer)
 
     def _begin_request(
         self,
@@ -2949,8 +2990,12 @@ class AsyncClient(DeviceClient):
         now = asyncio.get_running_loop().time()
         for request in self._pending_requests.take_expired(now):
             self._end_locally(request, _timed_out(request.name, now - request.started))
+        self._update_timer()
+
+    def _update_timer(self) -> None:
+        """Let the timer go off at the earliest deadline."""
         deadline = self._pending_requests.next_deadline()
-        if deadline is not None:
+        if deadline is not None and deadline < self._timer_deadline:
             self._set_timer(deadline)
 
     def _fail_pending(self, error: KatcpClientError) -> None:

@@ -13,7 +13,7 @@ end of the connection is reported, also when a write noticed the end first.
 
 Who may read: the loop's thread, unless the reading is lent to a thread that
 waits for its reply (`katcp.exchange`); then that thread alone. A loan begins
-and ends in the loop's turn. Writing is never lent.
+and ends in the loop's turn. Writing is never lent: who sends has the turn.
 
 Writing
 -------
@@ -440,6 +440,23 @@ class Connection:
         """Return the lines of what the borrower has read."""
         self._has_received = True
         return self._splitter.feed(data)
+
+    def send_in_turn(self, data: bytes) -> bool:
+        """Send *data* at once; return whether that is possible; in the loop's turn."""
+        stream = self.stream
+        if stream is None or stream.closed() or self._joined or stream.writing():
+            return False
+        self._update_write_limit(stream)
+        if not self._has_room(stream, len(data)):
+            return False
+        rest = stream.write_at_once(data)
+        if rest:
+            # What is sent next has to wait behind it.
+            self._joined.append(rest)
+            self._joined_size = len(rest)
+            self._sent_since_read = True
+            self._loop.call_soon_threadsafe(self._end_turn)
+        return True
 
     def send_rest(self, data: bytes) -> None:
         """Send what the borrower could not."""

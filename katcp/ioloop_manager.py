@@ -49,7 +49,8 @@ class IOLoopManager:
         self._selector: Optional[TurnSelector] = None  # of a loop that was made here
         self._door: Optional[LoopDoor] = None
         self._thread: Optional[threading.Thread] = None
-        self._ended = threading.Event()
+        # Set by start(): a client on a shared loop needs none.
+        self._ended: Optional[threading.Event] = None
         self._lock = threading.RLock()
 
     @property
@@ -213,7 +214,7 @@ class IOLoopManager:
         """
         if not self._managed:
             return
-        if self._thread is None:
+        if self._thread is None or self._ended is None:
             raise KatcpUsageError("Cannot join if not started")
         if threading.current_thread() is not self._thread and self._thread.is_alive():
             # Not by Thread.join(): where Ctrl-C interrupts that, Python before

@@ -138,6 +138,8 @@ class TurnSelector(selectors.DefaultSelector):
     turn : threading.Lock
         Held by whoever owns the state of the loop: by the loop's thread, from
         the beginning to the end, except while it waits in `select`.
+    is_waiting : bool
+        Whether the loop's thread waits, and its turn is free but for moments.
     can_mute : bool
         Whether `mute` works: others than epoll cannot wait for nothing.
     """
@@ -146,17 +148,20 @@ class TurnSelector(selectors.DefaultSelector):
         super().__init__()
         self.turn = threading.Lock()
         self.turn.acquire()
+        self.is_waiting = False
         # The same epoll once more. `modify` leaves a socket half registered if a
         # signal handler raises in the middle; and its bookkeeping is not needed.
         self._epoll = select.epoll.fromfd(os.dup(self.fileno())) if _HAS_EPOLL else None
         self.can_mute = _HAS_EPOLL
 
     def select(self, timeout: Optional[float] = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.is_waiting = True
         self.turn.release()
         try:
             return super().select(timeout)
         finally:
             self.turn.acquire()
+            self.is_waiting = False
 
     def close(self) -> None:
         super().close()
@@ -179,6 +184,11 @@ class TurnSelector(selectors.DefaultSelector):
         self._epoll.modify(fd, select.EPOLLIN)
 
 
+def is_main_thread() -> bool:
+    """Return whether the calling thread is the one in which signal handlers run."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
 def may_act_in_turn() -> bool:
     """Return whether the calling thread may take the turn of a loop.
 
@@ -187,7 +197,7 @@ def may_act_in_turn() -> bool:
     main thread. (Before Python 3.10 a handler that raises may do so before
     the turn is given back.)
     """
-    if threading.get_ident() != threading.main_thread().ident:
+    if not is_main_thread():
         return True
     try:
         return _HAS_SAFE_WITH and _HARMLESS_HANDLERS.issuperset(map(getsignal, _SIGNALS))
