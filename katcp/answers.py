@@ -1,9 +1,17 @@
-"""What a device answered: the reply of a request that succeeded, and its informs."""
+"""What a request ends with: the device's answer, or a reply that the client makes up."""
 
 from __future__ import annotations
 
-from .errors import KatcpReplyError
+from typing import Union
+
+from .errors import (
+    KatcpClientError,
+    KatcpClientStopped,
+    KatcpClientTimeout,
+    KatcpReplyError,
+)
 from .message import Message
+from .pending import PendingRequest
 
 
 class Answer(tuple[list[bytes], list[Message]]):
@@ -78,3 +86,18 @@ def _reason(reply: Message) -> str:
     if texts and code in (Message.FAIL, Message.INVALID):
         return texts[0].decode("utf-8", "backslashreplace")
     return str(reply.copy())
+
+
+def made_up_reply(request: Union[Message, PendingRequest], error: KatcpClientError) -> Message:
+    """Return the reply that tells why there is none of the device."""
+    reply = Message.reply(request.name, Message.FAIL, str(error), mid=request.mid)
+    reply.local_error = error
+    return reply
+
+
+def stopped_first() -> KatcpClientStopped:
+    return KatcpClientStopped("Client stopped before reply was received")
+
+
+def timed_out(name: str, seconds: float) -> KatcpClientTimeout:
+    return KatcpClientTimeout(f"Request {name} timed out after {seconds:f} seconds.")

@@ -24,7 +24,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
 import logging
 import math
 import numbers
@@ -46,7 +45,16 @@ from tornado.iostream import IOStream
 from tornado.util import ObjectDict
 from tornado.util import TimeoutError as TornadoTimeoutError
 
-from .answers import Answer, answer_of
+from .answers import Answer, answer_of, made_up_reply, stopped_first, timed_out
+from .awaitables import is_awaitable, let_run, let_run_if_awaitable
+from .checks import (
+    check_callback,
+    check_host,
+    check_inform_name,
+    check_port,
+    check_request,
+    check_timeout,
+)
 from .connection import Connection, ConnectionEnded, ConnectionFailed
 from .device_log import DeviceLog
 from .errors import (
@@ -150,10 +158,6 @@ def _count_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_count_fork)
-
-# Awaitables of handlers that nobody waits for: the loop itself holds no
-# reference that would keep them alive.
-_background: set[asyncio.Future[Any]] = set()
 
 
 class DeviceClient(newobject, metaclass=DeviceMetaclass):
@@ -305,7 +309,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             self.MAX_WRITE_BUFFER_SIZE = max_write_buffer_size
         self.versions = ObjectDict()
         self._versions_size = 0
-        self._bindaddr = (_check_host(host), _check_port(port))
+        self._bindaddr = (check_host(host), check_port(port))
         self._device_ssl_context = check_ssl_options(ssl_options)
         self._tb_limit = tb_limit
         self._logger = _default_logger if logger is None else logger
@@ -881,8 +885,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         -----
         May be called at any time and from any thread.
         """
-        _check_inform_name(name)
-        self._inform_callbacks.add(name, _check_callback(callback))
+        check_inform_name(name)
+        self._inform_callbacks.add(name, check_callback(callback))
 
     def remove_inform_callback(
         self, name: Optional[str], callback: Callable[[Message], Any]
@@ -928,7 +932,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         -----
         May be called at any time and from any thread.
         """
-        self._connection_callbacks.add(None, _check_callback(callback))
+        self._connection_callbacks.add(None, check_callback(callback))
 
     def remove_connection_callback(self, callback: Callable[[bool], Any]) -> None:
         """Undo one `add_connection_callback`.
@@ -996,10 +1000,10 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ...     for update in updates:
         ...         print(update.get_text(2), update.get_float(4))
         """
-        _check_inform_name(name)
+        check_inform_name(name)
         if maxsize is not None and (not isinstance(maxsize, numbers.Integral) or maxsize < 1):
             raise KatcpTypeError(f"maxsize must be a number from 1 on, or None, not {maxsize!r}.")
-        return InformStream(self, name, maxsize, _check_timeout(timeout))
+        return InformStream(self, name, maxsize, check_timeout(timeout))
 
     # Sending.
 
@@ -1052,7 +1056,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             As for `send_message`.
         """
         self._refuse_other_threads("send_request")
-        _check_request(msg)
+        check_request(msg)
         if msg.mid is not None:
             self._check_mid(msg)
         self.send_message(msg)
@@ -1094,7 +1098,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             As for `send_message`.
         """
         self._refuse_other_threads("request")
-        _check_request(msg)
+        check_request(msg)
         self._assign_mid(msg, use_mid)
         self.send_message(msg)
         self._note_unclaimed(msg)
@@ -1271,7 +1275,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         if msg.name not in self._request_handlers:
             return self._call_handler("Request", {}, self.unhandled_request, msg)
         reply = self._call_handler("Request", self._request_handlers, None, msg)
-        if _is_awaitable(reply):
+        if is_awaitable(reply):
             return self._send_handler_reply_later(msg, reply)
         self._send_handler_reply(msg, reply)
         return None
@@ -1574,7 +1578,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         door.remember_thread()
         self.ioloop_thread_id = door.thread_id
         self._enter(State.CONNECTING)
-        _let_run(self._install())
+        let_run(self._install())
 
     async def _install(self) -> None:
         """The main coroutine: from start to stop."""
@@ -1685,7 +1689,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def _why_ended(self, connection: Connection) -> KatcpClientError:
         """Return what the requests that were pending are told."""
         if self._stop_wanted.is_set():
-            return _stopped_first()
+            return stopped_first()
         reason = "Connection closed before reply was received"
         if isinstance(connection.error, (KatcpClientOverflow, TlsFailure)):
             reason = f"{reason}: {connection.error}"
@@ -1745,7 +1749,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             self._enter(State.STOPPING)
         if self._device_connection is not None:
             self._device_connection.close()
-        self._fail_pending(_stopped_first())
+        self._fail_pending(stopped_first())
         self._device_connection = None
         self._logger.info("Client connect loop for %r finished.", self._bindaddr)
         self._forget_protocol_event()
@@ -1826,9 +1830,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
                 except Exception:
                     self._log_unhandled(msg)
                     result = None
-                if result is not None and _is_awaitable(result):
+                if result is not None and is_awaitable(result):
                     log = functools.partial(self._log_unhandled, msg)
-                    self._reading_pause = _let_run(self._log_failure_of(result, log))
+                    self._reading_pause = let_run(self._log_failure_of(result, log))
                     return lines[position + 1 :]
         return None
 
@@ -1861,7 +1865,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         except Exception:
             self._log_handler_failure(kind, msg)
             return None
-        if result is None or not _is_awaitable(result):
+        if result is None or not is_awaitable(result):
             return result
         log = functools.partial(self._log_handler_failure, kind, msg)
         return self._log_failure_of(result, log)
@@ -1887,8 +1891,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         except Exception:
             log(news)
             return
-        if result is not None and _is_awaitable(result):
-            _let_run(self._log_failure_of(result, functools.partial(log, news)))
+        if result is not None and is_awaitable(result):
+            let_run(self._log_failure_of(result, functools.partial(log, news)))
 
     async def _log_failure_of(self, awaitable: Any, log: Callable[[], None]) -> Any:
         """Return the result of *awaitable*, or None after its exception was logged."""
@@ -2185,7 +2189,7 @@ class AsyncClient(DeviceClient):
             max_write_buffer_size=max_write_buffer_size,
             ssl_options=ssl_options,
         )
-        self._request_timeout = _check_timeout(timeout)
+        self._request_timeout = check_timeout(timeout)
 
     def callback_request(
         self,
@@ -2232,7 +2236,7 @@ class AsyncClient(DeviceClient):
         The callbacks are called in the ioloop, never before this method has
         returned. May be called from any thread after `enable_thread_safety`.
         """
-        _check_request(msg)
+        check_request(msg)
         on_reply = on_inform = None
         if reply_cb is not None:
             on_reply = self._callback_caller(self._log_reply_failure, reply_cb, user_data)
@@ -2249,7 +2253,7 @@ class AsyncClient(DeviceClient):
                 self._check_before_posting(msg)
                 self._post("callback_request", self._posted_callback_request, *request)
         except KatcpClientError as error:
-            self._answer_soon(on_reply, _made_up_reply(msg, error))
+            self._answer_soon(on_reply, made_up_reply(msg, error))
 
     def future_request(
         self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
@@ -2290,7 +2294,7 @@ class AsyncClient(DeviceClient):
         Must be called in the ioloop. A future that is cancelled forgets the
         request.
         """
-        _check_request(msg)
+        check_request(msg)
         future = self._new_future("future_request")
         try:
             if not self._is_at_work_here():
@@ -2302,7 +2306,7 @@ class AsyncClient(DeviceClient):
                 msg, future.take_reply, future.informs.append, self._limit(timeout), use_mid
             )
         except KatcpClientError as error:
-            future.take_reply(_made_up_reply(msg, error))
+            future.take_reply(made_up_reply(msg, error))
             return future
         request.keeps_informs = True
         future.when_cancelled = functools.partial(self._forget, request)
@@ -2350,7 +2354,7 @@ class AsyncClient(DeviceClient):
         ...     for inform in informs:
         ...         print(inform.arguments[0].decode())
         """
-        _check_request(msg)
+        check_request(msg)
         limit = self._limit(timeout)
         began = time.monotonic()
         exchange = Exchange(msg, began, None if limit is None else began + max(limit, 0))
@@ -2370,9 +2374,9 @@ class AsyncClient(DeviceClient):
         except KatcpUsageError:
             raise
         except KatcpClientDisconnected as error:
-            return _made_up_reply(msg, error), []
+            return made_up_reply(msg, error), []
         except LoopGone:
-            return _made_up_reply(msg, _stopped_first()), []
+            return made_up_reply(msg, stopped_first()), []
         except BaseException:
             # Ctrl-C, or what another signal handler raises.
             if door is not None:
@@ -2381,7 +2385,7 @@ class AsyncClient(DeviceClient):
             raise
         finally:
             waiter.give_up()
-        return _made_up_reply(msg, _timed_out(msg.name, time.monotonic() - began)), []
+        return made_up_reply(msg, timed_out(msg.name, time.monotonic() - began)), []
 
     def concurrent_request(
         self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
@@ -2430,7 +2434,7 @@ class AsyncClient(DeviceClient):
         >>> for future in concurrent.futures.as_completed(futures):
         ...     reply, informs = future.result()
         """
-        _check_request(msg)
+        check_request(msg)
         return self._concurrent_request("concurrent_request", msg, timeout, use_mid)
 
     async def async_request(
@@ -2468,7 +2472,7 @@ class AsyncClient(DeviceClient):
         May be awaited in any asyncio loop: the client's own, or another one in
         another thread. Cancelling it forgets the request.
         """
-        _check_request(msg)
+        check_request(msg)
         future = self._concurrent_request("async_request", msg, timeout, use_mid)
         return await asyncio.wrap_future(future)
 
@@ -2567,7 +2571,7 @@ class AsyncClient(DeviceClient):
                     self._fail_for_its_informs(request)
             return
         # As in the old client, reading does not pause for these handlers.
-        _let_run_if_awaitable(super().handle_inform(msg))
+        let_run_if_awaitable(super().handle_inform(msg))
 
     def handle_reply(self, msg: Message) -> Any:
         """Handle a reply message related to the current request.
@@ -2586,7 +2590,7 @@ class AsyncClient(DeviceClient):
             if on_reply is not None:
                 on_reply(msg)
                 return
-        _let_run_if_awaitable(super().handle_reply(msg))
+        let_run_if_awaitable(super().handle_reply(msg))
 
     # The beginning of a request.
 
@@ -2612,10 +2616,10 @@ class AsyncClient(DeviceClient):
         try:
             self._begin_request(msg, on_reply, *args)
         except KatcpClientError as error:
-            self._answer_soon(on_reply, _made_up_reply(msg, error))
+            self._answer_soon(on_reply, made_up_reply(msg, error))
         except Exception as error:
             if on_reply is not None:
-                on_reply(_made_up_reply(msg, KatcpClientError(str(error))))
+                on_reply(made_up_reply(msg, KatcpClientError(str(error))))
             raise
 
     def _blocking_request(
@@ -2631,7 +2635,7 @@ class AsyncClient(DeviceClient):
             request.wakes_thread = request.keeps_informs = True
             exchange.pending = request
         except KatcpClientError as error:
-            on_reply(_made_up_reply(exchange.request, error))
+            on_reply(made_up_reply(exchange.request, error))
         except Exception as error:
             waiter.set_error(error)
 
@@ -2792,7 +2796,7 @@ class AsyncClient(DeviceClient):
         if exchange is None or exchange.pending is not None or not exchange.was_sent:
             return
         if connection.is_closed:
-            exchange.callbacks()[0](_made_up_reply(exchange.request, self._why_ended(connection)))
+            exchange.callbacks()[0](made_up_reply(exchange.request, self._why_ended(connection)))
             return
         self._let_be_pending(exchange)
         if exchange.unsent:
@@ -2820,7 +2824,7 @@ class AsyncClient(DeviceClient):
         """Send *msg* and let it be pending, or raise and let nothing be pending."""
         if self._lifecycle.state is State.STOPPED and not self._has_ended_by_itself():
             # Another thread began it when the client still ran.
-            raise _stopped_first()
+            raise stopped_first()
         connection = self._device_connection
         if connection is not None and connection.borrower is not None:
             self._let_borrower_be_pending(connection)
@@ -2861,7 +2865,7 @@ class AsyncClient(DeviceClient):
                 self._check_before_posting(msg)
                 self._post(name, self._begin_concurrent_request, *request)
         except KatcpClientDisconnected as error:
-            future.set_result((_made_up_reply(msg, error), []))
+            future.set_result((made_up_reply(msg, error), []))
         return future
 
     def _begin_concurrent_request(
@@ -2887,14 +2891,14 @@ class AsyncClient(DeviceClient):
             request.wakes_thread = request.keeps_informs = True
             begun.append(request)
         except KatcpClientError as error:
-            on_reply(_made_up_reply(msg, error))
+            on_reply(made_up_reply(msg, error))
         except Exception as error:
             with contextlib.suppress(InvalidStateError):
                 future.set_exception(error)
 
     def _limit(self, timeout: Optional[float]) -> Optional[float]:
         """Return the timeout of a request in seconds, None for no limit; any thread."""
-        return self._request_timeout if timeout is None else _check_timeout(timeout)
+        return self._request_timeout if timeout is None else check_timeout(timeout)
 
     def _check_before_posting(self, msg: Message) -> None:
         """Raise in the caller what could only be logged in the loop; any thread."""
@@ -2929,7 +2933,7 @@ class AsyncClient(DeviceClient):
     ) -> _ReplyCallback:
         """Return a function that calls *callback* and logs what it raises; any thread."""
         more = () if user_data is None else tuple(user_data)
-        return functools.partial(self._call_back, log, _check_callback(callback), more)
+        return functools.partial(self._call_back, log, check_callback(callback), more)
 
     def _log_reply_failure(self, reply: Message) -> None:
         failure = ""
@@ -2989,7 +2993,7 @@ class AsyncClient(DeviceClient):
         self._cancel_timer()
         now = asyncio.get_running_loop().time()
         for request in self._pending_requests.take_expired(now):
-            self._end_locally(request, _timed_out(request.name, now - request.started))
+            self._end_locally(request, timed_out(request.name, now - request.started))
         self._update_timer()
 
     def _update_timer(self) -> None:
@@ -3011,7 +3015,7 @@ class AsyncClient(DeviceClient):
         if on_reply is None:
             self._logger.debug("Request %s, whose reply nobody awaits: %s", request.name, error)
             return
-        on_reply(_made_up_reply(request, error))
+        on_reply(made_up_reply(request, error))
 
 
 class CallbackClient(AsyncClient):
@@ -3153,88 +3157,6 @@ def address_to_string(addr_tuple: tuple[Any, ...]) -> str:
     str
     """
     return ":".join(str(part) for part in addr_tuple[:2])
-
-
-def _check_host(host: Union[str, bytes, None]) -> str:
-    """Return a host as text; any thread."""
-    if isinstance(host, bytes):
-        host = host.decode("ascii", "backslashreplace")
-    if host is not None and not isinstance(host, str):
-        raise KatcpTypeError(f"A host must be a str, not {host!r}.")
-    return host or "0.0.0.0"
-
-
-def _check_port(port: Union[int, str]) -> int:
-    """Return a port as a number; any thread."""
-    try:
-        number = int(port)
-    except (TypeError, ValueError):
-        raise KatcpTypeError(f"A port must be a number, not {port!r}.") from None
-    if not 0 <= number <= 65535:
-        raise KatcpTypeError(f"A port must be from 0 to 65535, not {port!r}.")
-    return number
-
-
-def _check_timeout(timeout: Optional[float]) -> Optional[float]:
-    """Return a timeout, or raise if it is no number; any thread."""
-    # The usual types first: to look them up in numbers.Real takes long.
-    if timeout is not None and not isinstance(timeout, (float, int, numbers.Real)):
-        raise KatcpTypeError(f"A timeout must be a number of seconds, not {timeout!r}.")
-    return timeout
-
-
-def _check_callback(callback: Any) -> Callable[..., Any]:
-    """Return a callback, or raise if it cannot be called; any thread."""
-    if not callable(callback):
-        raise KatcpTypeError(f"A callback must be callable, not {callback!r}.")
-    return callback  # type: ignore[no-any-return]
-
-
-def _check_inform_name(name: Optional[str]) -> None:
-    """Raise unless informs can have this name; None stands for all; any thread."""
-    if name is not None:
-        Message.inform(name)
-
-
-def _check_request(msg: Any) -> None:
-    """Raise unless *msg* is a request message; any thread."""
-    if not isinstance(msg, Message):
-        raise KatcpTypeError(f"A request must be a Message, not {type(msg).__name__}.")
-    if msg.mtype != Message.REQUEST:
-        kind = "an inform" if msg.mtype == Message.INFORM else "a reply"
-        raise KatcpTypeError(f"The message {msg.name!r} is not a request but {kind}.")
-
-
-def _made_up_reply(request: Union[Message, PendingRequest], error: KatcpClientError) -> Message:
-    """Return the reply that tells why there is none of the device; any thread."""
-    reply = Message.reply(request.name, Message.FAIL, str(error), mid=request.mid)
-    reply.local_error = error
-    return reply
-
-
-def _stopped_first() -> KatcpClientStopped:
-    return KatcpClientStopped("Client stopped before reply was received")
-
-
-def _timed_out(name: str, seconds: float) -> KatcpClientTimeout:
-    return KatcpClientTimeout(f"Request {name} timed out after {seconds:f} seconds.")
-
-
-def _is_awaitable(result: Any) -> bool:
-    return inspect.isawaitable(result) or isinstance(result, ConcurrentFuture)
-
-
-def _let_run(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
-    """Let an awaitable go on, whether or not somebody waits for it."""
-    task = asyncio.ensure_future(awaitable)
-    _background.add(task)
-    task.add_done_callback(_background.discard)
-    return task
-
-
-def _let_run_if_awaitable(result: Any) -> None:
-    if result is not None and _is_awaitable(result):
-        _let_run(result)
 
 
 def _version_size(role: str, texts: tuple[str, ...]) -> int:

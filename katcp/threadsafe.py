@@ -36,6 +36,7 @@ from typing import Any, Callable, Optional, TypeVar, cast
 from tornado.ioloop import IOLoop
 from tornado.log import app_log
 
+from .awaitables import let_run
 from .errors import KatcpUsageError
 
 # How often a waiting thread looks whether the loop is still there. Only a loop
@@ -43,10 +44,6 @@ from .errors import KatcpUsageError
 LOOP_CHECK_INTERVAL = 0.25
 
 DEFAULT_CALL_TIMEOUT = 5.0
-
-# Posted coroutines that have not ended: the loop itself holds no reference
-# that would keep them alive.
-_posted: set[asyncio.Future[Any]] = set()
 
 _HAS_EPOLL = selectors.DefaultSelector.__name__ == "EpollSelector"
 
@@ -455,15 +452,12 @@ def _run_posted(call: Callable[[], Any]) -> None:
     try:
         result = call()
         if inspect.isawaitable(result):
-            task = asyncio.ensure_future(result)
-            _posted.add(task)
-            task.add_done_callback(functools.partial(_end_posted, call))
+            let_run(result).add_done_callback(functools.partial(_end_posted, call))
     except Exception:
         app_log.exception("Exception in callback %r", call)
 
 
 def _end_posted(call: Callable[[], Any], future: asyncio.Future[Any]) -> None:
-    _posted.discard(future)
     if not future.cancelled() and future.exception() is not None:
         app_log.error("Exception in callback %r", call, exc_info=future.exception())
 

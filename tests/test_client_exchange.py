@@ -84,7 +84,7 @@ def rest(client):
     door = client._loop_door
     while True:
         with door.selector.turn:
-            if not door.ioloop.asyncio_loop._ready:
+            if not door.ioloop.asyncio_loop._ready and not door.selector._epoll.poll(0):
                 return
 
 

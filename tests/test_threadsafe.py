@@ -332,7 +332,7 @@ def test_a_posted_coroutine_is_kept_alive_and_then_forgotten(door):
         await let_go[0]
 
     def is_kept():
-        return tasks[0] in katcp.threadsafe._posted
+        return tasks[0] in katcp.awaitables._background
 
     door.post(lonely)
     assert begun.wait(TIMEOUT)
