@@ -38,6 +38,10 @@ EXIT_CODES = (
     "3 not connected or connection lost, 4 no reply in time, 130 Ctrl-C"
 )
 
+# What the user is told of a connection that is lost, and made again by itself.
+CONNECTION_LOST = "the connection is lost; trying to connect again"
+CONNECTED_AGAIN = "connected again"
+
 # Seconds to wait for a connection, and for each reply.
 DEFAULT_TIMEOUT = 5.0
 

@@ -6,6 +6,8 @@ import argparse
 from typing import Any
 
 from .cli_common import (
+    CONNECTED_AGAIN,
+    CONNECTION_LOST,
     GREETING_PATIENCE,
     INTERRUPTED,
     NOT_CONNECTED,
@@ -76,7 +78,7 @@ class _Log:
         if isinstance(event, Message):
             self._show(event)
         elif not event:
-            tell("the connection is lost; trying to connect again")
+            tell(CONNECTION_LOST)
         else:
             self._on_connected()
 
@@ -85,7 +87,7 @@ class _Log:
         if self._connections == 1:
             self._agree_on_level()
             return
-        tell("connected again")
+        tell(CONNECTED_AGAIN)
         try:
             self._client.wait_protocol(GREETING_PATIENCE)
             self._agree_on_level()

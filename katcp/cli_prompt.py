@@ -33,7 +33,15 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from tornado.util import TimeoutError as TornadoTimeoutError
 
 from .cli_asking import Answer, Asking, ShellClient, parse_line, text_of
-from .cli_common import GREETING_PATIENCE, OK, connected, paint, printable, reason_of
+from .cli_common import (
+    CONNECTION_LOST,
+    GREETING_PATIENCE,
+    OK,
+    connected,
+    paint,
+    printable,
+    reason_of,
+)
 from .cli_loglines import LEVELS
 from .cli_words import BadWords, escape_bytes
 from .message import Message
@@ -102,7 +110,7 @@ class TerminalClient(ShellClient):
             assert self.ioloop is not None
             self.ioloop.add_callback(self._learn, "Connected again to")
         else:
-            print(paint("The connection is lost; trying to connect again.", "red"), flush=True)
+            print(paint(f"{CONNECTION_LOST.capitalize()}.", "red"), flush=True)
         self._shell.redraw()
 
     def inform_interface_changed(self, msg: Message) -> Any:

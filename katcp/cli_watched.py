@@ -17,7 +17,7 @@ import sys
 from types import TracebackType
 from typing import Any, Iterable, Mapping, Optional
 
-from .cli_common import paint, printable, tell
+from .cli_common import CONNECTED_AGAIN, CONNECTION_LOST, paint, printable, tell
 from .cli_readings import (
     NUMBER_TYPES,
     STATUS_COLOURS,
@@ -99,9 +99,7 @@ class Output:
 
     def on_connection(self, connected: bool) -> None:
         """Tell that the connection was lost or made again."""
-        self.tell(
-            "connected again" if connected else "the connection is lost; trying to connect again"
-        )
+        self.tell(CONNECTED_AGAIN if connected else CONNECTION_LOST)
 
     def refresh(self) -> None:
         """Let be seen what was shown."""
