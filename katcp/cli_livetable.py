@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from types import TracebackType
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Iterator, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -73,12 +72,7 @@ class LiveTable(Output):
         self._live.start(refresh=True)
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Give the screen back, and leave the last table on it."""
         self._live.stop()
         self._console.print(self._table(self._sensors))

@@ -14,7 +14,6 @@ import json
 import math
 import re
 import sys
-from types import TracebackType
 from typing import Any, Iterable, Mapping, Optional
 
 from .cli_common import CONNECTED_AGAIN, CONNECTION_LOST, paint, printable, tell
@@ -82,12 +81,7 @@ class Output:
     def __enter__(self) -> Any:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """End."""
 
     def show(self, sensor: WatchedSensor, reading: Reading) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import subprocess
-from types import TracebackType
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import pytest
 
@@ -102,12 +101,7 @@ class Peer:
     def __enter__(self) -> Peer:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.end()
 
     @property
