@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import re
 import socket
 import threading
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Iterator, Optional
 
 import katcp
 from katcp import Message
@@ -61,6 +63,72 @@ class TestDevice(SimulatedDevice):
     def next_held(self) -> DeviceRequest:
         """Return the next ``?hold``."""
         return self.held.get(timeout=PATIENCE)
+
+
+class RawClient:
+    """A blocking client that sends and receives lines as bytes."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.socket = socket.create_connection(address, timeout=PATIENCE)
+        self._data = b""
+
+    def __enter__(self) -> RawClient:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.socket.close()
+
+    @property
+    def address(self) -> bytes:
+        """Where it is, as devices tell it."""
+        return "{}:{}".format(*self.socket.getsockname()).encode()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self.socket.sendall(data)
+
+    def line(self) -> bytes:
+        """Return the next line, without its end; b"" at the end of the stream."""
+        while b"\n" not in self._data:
+            more = self.socket.recv(65536)
+            if not more:
+                assert self._data == b""
+                return b""
+            self._data += more
+        line, _, self._data = self._data.partition(b"\n")
+        return line
+
+    def until(self, start: bytes) -> list[bytes]:
+        """Return the lines up to the first that begins with *start*, which is the last."""
+        lines = [self.line()]
+        while not lines[-1].startswith(start):
+            assert lines[-1] != b"", (start, lines)
+            lines.append(self.line())
+        return lines
+
+    def ask(self, line: bytes) -> list[bytes]:
+        """Send a request, skip what came before, and return its informs and its reply."""
+        self.send(line + b"\n")
+        head = re.match(rb"\?([a-zA-Z0-9-]+(\[\d+\])?)", line)
+        assert head is not None
+        answers = self.until(b"!" + head[1])
+        return [answer for answer in answers if answer[1:].split(b" ")[0] == head[1]]
+
+    def rest(self) -> bytes:
+        """Return everything up to the end of the stream."""
+        return self._data + b"".join(iter(lambda: self.socket.recv(65536), b""))
+
+
+@contextlib.contextmanager
+def simulated(**options: Any) -> Iterator[tuple[SimulatedDevice, RawClient]]:
+    """A device, and a raw client that is connected to it."""
+    with SimulatedDevice(**options) as device, RawClient(device.address) as client:
+        yield device, client
+
+
+def is_v5(device: SimulatedDevice) -> bool:
+    """Return whether a device speaks version 5 or newer."""
+    return device.protocol.major >= 5
 
 
 class Recorder:

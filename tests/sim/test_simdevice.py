@@ -1,15 +1,10 @@
 """The simulated device, over real sockets and with a client that knows only bytes."""
 
 import asyncio
-import contextlib
 import logging
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from tornado.ioloop import IOLoop
@@ -20,92 +15,8 @@ from katcp.message import Message
 from katcp.simdevice import SimulatedDevice, main
 from katcp.simsensor import Sensor
 
-TIMEOUT = 5.0
-
-
-class RawClient:
-    """A blocking client that sends and receives lines as bytes."""
-
-    def __init__(self, address):
-        self.socket = socket.create_connection(address, timeout=TIMEOUT)
-        self.data = b""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.socket.close()
-
-    @property
-    def address(self):
-        return b"%s:%d" % (self.socket.getsockname()[0].encode(), self.socket.getsockname()[1])
-
-    def send(self, data):
-        self.socket.sendall(data)
-
-    def line(self):
-        """Return the next line, without its end; b"" at the end of the stream."""
-        while b"\n" not in self.data:
-            more = self.socket.recv(65536)
-            if not more:
-                assert self.data == b""
-                return b""
-            self.data += more
-        line, _, self.data = self.data.partition(b"\n")
-        return line
-
-    def until(self, start):
-        """Return the lines up to the first that begins with *start*, which is the last."""
-        lines = [self.line()]
-        while not lines[-1].startswith(start):
-            assert lines[-1] != b"", (start, lines)
-            lines.append(self.line())
-        return lines
-
-    def ask(self, line):
-        """Send a request, skip what came before, and return its informs and its reply."""
-        self.send(line + b"\n")
-        name = re.match(rb"\?([a-zA-Z0-9-]+(\[\d+\])?)", line)[1]
-        return [answer for answer in self.until(b"!" + name) if answer[1:].split(b" ")[0] == name]
-
-    def rest(self):
-        """Return everything up to the end of the stream."""
-        data = self.data
-        while True:
-            more = self.socket.recv(65536)
-            if not more:
-                return data
-            data += more
-
-
-@contextlib.contextmanager
-def simulated(**options):
-    """A device, and a client that is connected to it."""
-    with SimulatedDevice(**options) as device, RawClient(device.address) as client:
-        yield device, client
-
-
-@pytest.fixture(params=["4", "5.0-IM", "5.1-MIBT"])
-def any_device(request):
-    with SimulatedDevice(protocol=request.param) as device:
-        yield device
-
-
-@pytest.fixture
-def device():
-    with SimulatedDevice(protocol="5.1-MIBT") as device:
-        yield device
-
-
-@pytest.fixture
-def client(device):
-    with RawClient(device.address) as client:
-        client.until(b"#version-connect katcp-device")
-        yield client
-
-
-def is_v5(device):
-    return device.protocol.major >= 5
+from ..kit import PATIENCE, RawClient, is_v5, simulated
+from ..process import PythonProcess
 
 
 def test_what_other_rooms_hold_is_found_here():
@@ -216,8 +127,8 @@ def test_received_and_waiting(device, client):
 
 def test_what_was_asked_is_asserted(device, client):
     client.send(b"?foo[7] 1 a\\_b\n?foo[8] 2\n?bar\n")
-    first, second = device.assert_asked("foo", count=2, timeout=TIMEOUT)
-    device.assert_asked("bar", timeout=TIMEOUT)
+    first, second = device.assert_asked("foo", count=2, timeout=PATIENCE)
+    device.assert_asked("bar", timeout=PATIENCE)
     assert (first.mid, second.mid) == (b"7", b"8")
     assert device.assert_asked("foo", 1, "a b") == [first]
     assert device.assert_asked("foo") == [first, second]
@@ -404,51 +315,37 @@ def test_handlers_may_stop_the_device(device, client):
 # ---- as a process ----
 
 
-class Process:
-    """The device as a process of its own."""
+class Process(PythonProcess):
+    """The device as a process of its own; it listens when the block begins."""
 
     def __init__(self, *arguments):
-        root = Path(__file__).resolve().parent.parent
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "katcp.simdevice", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(root)},
-        )
+        super().__init__("-m", "katcp.simdevice", *arguments)
 
     def __enter__(self):
-        self.line = self.process.stdout.readline().decode()
-        host, _, port = self.line.split()[-1].rpartition(":")
+        self.greeting = self.line()
+        host, _, port = self.greeting.split()[-1].rpartition(":")
         self.address = host, int(port)
         return self
-
-    def __exit__(self, *exception):
-        self.process.kill()
-        self.process.communicate()
-
-    def end(self):
-        """Return the exit status and what was printed since the address."""
-        return self.process.wait(10), self.process.stdout.read()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_as_a_process(number):
     arguments = ["--protocol", "5.1-MIBT", "--name", "dev", "--fault", "no-reply:foo"]
     with Process(*arguments) as process, RawClient(process.address) as client:
-        assert re.fullmatch(r"dev listens on 127\.0\.0\.1:\d+\n", process.line)
+        assert re.fullmatch(r"dev listens on 127\.0\.0\.1:\d+\n", process.greeting)
         assert client.line() == b"#version-connect katcp-protocol 5.1-BIMT"
         client.send(b"?foo\n?watchdog\n")
         assert client.until(b"!")[-1] == b"!watchdog ok"
-        process.process.send_signal(number)
+        process.send_signal(number)
         assert client.rest() == b"#disconnect The\\_device\\_is\\_stopping.\n"
-        assert process.end() == (0, b"")
+        assert process.end() == (0, "", "")
 
 
 def test_a_process_ends_after_halt():
     with Process("--protocol", "4") as process, RawClient(process.address) as client:
         client.send(b"?halt\n")
         assert b"!halt ok\n" in client.rest()
-        assert process.end() == (0, b"")
+        assert process.end() == (0, "", "")
 
 
 def test_the_command_line_refuses_what_makes_no_sense(capsys, device):

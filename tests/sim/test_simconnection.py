@@ -8,30 +8,10 @@ import pytest
 
 from katcp.message import Message
 from katcp.protocol import ProtocolFlags
-from katcp.simdevice import MAX_LINE_SIZE, SimulatedDevice
+from katcp.simdevice import MAX_LINE_SIZE
 from katcp.simsensor import Sensor
 
-from .test_simdevice import TIMEOUT, RawClient, is_v5, simulated
-
-
-@pytest.fixture(params=["4", "5.0-IM", "5.1-MIBT"])
-def any_device(request):
-    with SimulatedDevice(protocol=request.param) as device:
-        yield device
-
-
-@pytest.fixture
-def device():
-    with SimulatedDevice(protocol="5.1-MIBT") as device:
-        yield device
-
-
-@pytest.fixture
-def client(device):
-    with RawClient(device.address) as client:
-        client.until(b"#version-connect katcp-device")
-        yield client
-
+from ..kit import PATIENCE, RawClient, is_v5, simulated
 
 # ---- the greeting and the log ----
 
@@ -187,7 +167,7 @@ def test_pausing_the_reader():
             client.send(b"?foo " + b"x" * 1_000_000)
         assert not device.received_requests("foo")
         device.resume_reading()
-        client.socket.settimeout(TIMEOUT)
+        client.socket.settimeout(PATIENCE)
         client.send(b"\n?bar\n")
         device.wait_for_request("bar")
 

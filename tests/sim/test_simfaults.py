@@ -11,7 +11,7 @@ from katcp.simdevice import SimulatedDevice
 from katcp.simfaults import _KINDS, Fault, list_faults
 from katcp.simsensor import Sensor
 
-from .test_simdevice import RawClient, simulated
+from ..kit import RawClient, simulated
 
 HELP = b"Tell\\_that\\_the\\_device\\_is\\_alive\\_(?watchdog)."
 INFORM = b"#help[5] watchdog " + HELP

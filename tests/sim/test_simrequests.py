@@ -10,27 +10,7 @@ from katcp.errors import FailReply
 from katcp.message import Message
 from katcp.simdevice import LOG_LEVELS, ClientConnection, DeviceRequest, SimulatedDevice
 
-from .test_simdevice import RawClient, is_v5, simulated
-
-
-@pytest.fixture(params=["4", "5.0-IM", "5.1-MIBT"])
-def any_device(request):
-    with SimulatedDevice(protocol=request.param) as device:
-        yield device
-
-
-@pytest.fixture
-def device():
-    with SimulatedDevice(protocol="5.1-MIBT") as device:
-        yield device
-
-
-@pytest.fixture
-def client(device):
-    with RawClient(device.address) as client:
-        client.until(b"#version-connect katcp-device")
-        yield client
-
+from ..kit import RawClient, is_v5, simulated
 
 # ---- the standard requests ----
 
