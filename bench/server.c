@@ -8,7 +8,7 @@
  *     ?echo ...       !echo ok
  *     ?informs N      N informs of this request, then !informs ok N
  *     ?flood N        !flood ok, then N sensor-status informs of 60 bytes that nobody asked for
- *     ?fetch KIND     !fetch ok <1 MiB>; KIND: plain, escaped-16, escaped-2 or zeros
+ *     ?fetch KIND     !fetch ok <1 MiB>; KIND: see `payloads`
  *     ?swallow ...    !swallow ok, however large the argument
  *     ?silent         nothing, ever
  *
@@ -59,16 +59,29 @@ struct connection {
     bool waits_for_room;     /* the kernel's buffer is full */
 };
 
+/* 1 MiB, escaped; the same bytes as bench/workers/lines.py makes. */
 struct prepared {
     const char *kind;
+    size_t special_every;    /* every so many bytes one has to be escaped; 0: none */
+    const char *escapes;     /* what then follows the backslash, in turn */
     char *bytes;
     size_t size;
 };
 
+#define ALL_ESCAPES "\\_0nret"
+
 static int poller;
 static const char *greeting = GREETING_V5;
 static char *flood_block;
-static struct prepared payloads[] = {{"plain"}, {"escaped-16"}, {"escaped-2"}, {"zeros"}};
+static struct prepared payloads[] = {
+    {.kind = "plain"},
+    {.kind = "escaped-16", .special_every = 16, .escapes = ALL_ESCAPES},
+    {.kind = "escaped-2", .special_every = 2, .escapes = ALL_ESCAPES},
+    {.kind = "spaces-16", .special_every = 16, .escapes = "_"},
+    {.kind = "spaces-2", .special_every = 2, .escapes = "_"},
+    {.kind = "zeros", .special_every = 1, .escapes = "0"},
+};
+#define PAYLOADS (sizeof payloads / sizeof *payloads)
 
 static void *must(void *memory) {
     if (memory == NULL) {
@@ -78,21 +91,15 @@ static void *must(void *memory) {
     return memory;
 }
 
-/* Payloads: the same bytes as bench/workers/lines.py makes. */
-
 static char plain_byte(size_t i) { return "abcdefghijklmnopqrstuvwxyz0123456789"[i % 36]; }
 
-static const char *escape(size_t i) {
-    static const char *const escapes[] = {"\\\\", "\\_", "\\0", "\\n", "\\r", "\\e", "\\t"};
-    return escapes[i % 7];
-}
-
-static void prepare(struct prepared *payload, size_t special_every, bool zeros) {
+static void prepare(struct prepared *payload) {
+    size_t every = payload->special_every, kinds = every ? strlen(payload->escapes) : 0;
     char *to = payload->bytes = must(malloc(2 * MEBIBYTE + 1));
     for (size_t i = 0; i < MEBIBYTE; i++) {
-        if (special_every && i % special_every == special_every - 1) {
-            memcpy(to, zeros ? "\\0" : escape(i / special_every), 2);
-            to += 2;
+        if (every && i % every == every - 1) {
+            *to++ = '\\';
+            *to++ = payload->escapes[i / every % kinds];
         } else {
             *to++ = plain_byte(i);
         }
@@ -102,10 +109,8 @@ static void prepare(struct prepared *payload, size_t special_every, bool zeros) 
 }
 
 static void prepare_all(void) {
-    prepare(&payloads[0], 0, false);
-    prepare(&payloads[1], 16, false);
-    prepare(&payloads[2], 2, false);
-    prepare(&payloads[3], 1, true);
+    for (size_t i = 0; i < PAYLOADS; i++)
+        prepare(&payloads[i]);
     size_t size = sizeof FLOOD_LINE - 1;
     flood_block = must(malloc(size * BLOCK_LINES));
     for (size_t i = 0; i < BLOCK_LINES; i++)
@@ -196,7 +201,7 @@ static void send_informs(struct connection *c, const char *id, int id_size, size
 }
 
 static void send_payload(struct connection *c, const char *kind, size_t kind_size) {
-    for (size_t i = 0; i < sizeof payloads / sizeof *payloads; i++)
+    for (size_t i = 0; i < PAYLOADS; i++)
         if (strlen(payloads[i].kind) == kind_size && !memcmp(payloads[i].kind, kind, kind_size))
             enqueue(c, payloads[i].bytes, payloads[i].size, payloads[i].size);
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "workers"))
 
-from lines import PAYLOAD_KINDS, escape, make_named_payload
+from lines import PAYLOAD_KINDS, escape, make_payload
 
 CHUNK = 262144
 BLOCK_LINES = 1024
@@ -25,7 +25,7 @@ GREETINGS = {
     "v4": b"#version bench-1\n#build-state bench-1\n",
 }
 FLOOD_LINE = b"#sensor-status 1500000000.000000 1 bench.x nominal 1234.567\n"
-PAYLOADS = {kind.encode(): escape(make_named_payload(kind)) + b"\n" for kind in PAYLOAD_KINDS}
+PAYLOADS = {kind.encode(): escape(make_payload(kind)) + b"\n" for kind in PAYLOAD_KINDS}
 
 
 class Client:

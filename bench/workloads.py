@@ -124,6 +124,8 @@ WORKLOADS = [
     *_payload("plain", "plain", (12, 15, 2.5, 3.5), (35, 45, 1, 1.3)),
     *_payload("escaped-16", "with 1/16 escaped", (12, 18, 0.6, 1), (13, 20, 0.4, 1)),
     *_payload("escaped-2", "with 1/2 escaped", (25, 40, 0.15, 1), (9, 15, 0.25, 1)),
+    *_payload("spaces-16", "with 1/16 spaces", (12, 18, 0.6, 1), (13, 20, 0.4, 1)),
+    *_payload("spaces-2", "with 1/2 spaces", (25, 40, 0.15, 1), (9, 15, 0.25, 1)),
     *_payload("zeros", "of zeros", (50, 200, 1, 1.5), (50, 200, 1, 1.5)),
     Workload("gains", "4100 numbers: parse, copy, serialise", Target(4, 10), Target(1.2, 2)),
     *_codec("status", "a sensor-status line", (10, 14, 4, 5), (3, 4.5, 2, 3)),
@@ -131,6 +133,7 @@ WORKLOADS = [
     *_codec("escapes", "short line of escapes", (3.5, 5, 0.85, 1.1), (2.9, 4, 0.75, 1)),
     *_codec("plain-mib", "1 MiB plain", (100, 170, 10, 14), (35, 45, 6.5, 8)),
     *_codec("escaped-mib", "1 MiB with 1/16 escaped", (11, 16, 0.6, 1), (24, 30, 0.9, 1.1)),
+    *_codec("spaces-mib", "1 MiB with 1/16 spaces", (11, 16, 0.6, 1), (24, 30, 0.9, 1.1)),
     Workload("clients-100", "100 clients asking", Target(4.5, 6.5), Target(1.15, 1.6), step=100),
     Workload("clients-1000", "1000 clients asking", Target(4.5, 6.5), Target(1.15, 1.6), step=1000),
     Workload(

@@ -7,7 +7,7 @@ import importlib.metadata
 import aiokatcp
 import asyncio_workloads
 from aiokatcp import Message
-from lines import PAYLOAD_KINDS, make_named_payload
+from lines import PAYLOAD_KINDS, make_payload
 from worker import (
     collect_lateness,
     measure_codec,
@@ -158,7 +158,7 @@ def make_workloads():
         together = in_loop(functools.partial(ask_together, window))
         workloads[f"future-{window}"] = workloads[f"callback-{window}"] = together
     for kind in PAYLOAD_KINDS:
-        payload = make_named_payload(kind)
+        payload = make_payload(kind)
         workloads["send-" + kind] = in_loop(functools.partial(send_payload, payload))
         play = functools.partial(fetch_payload, kind, len(payload))
         workloads["fetch-" + kind] = in_loop(play)

@@ -4,7 +4,7 @@ import asyncio
 import functools
 
 import asyncio_workloads
-from lines import PAYLOAD_KINDS, escape, make_named_payload
+from lines import PAYLOAD_KINDS, escape, make_payload
 from worker import parse_options, serve
 
 
@@ -95,7 +95,7 @@ for window in 100, 1000:
     together = in_loop(exchange(ECHO, window))
     workloads[f"future-{window}"] = workloads[f"callback-{window}"] = together
 for kind in PAYLOAD_KINDS:
-    send = b"?swallow[1] %s\n" % escape(make_named_payload(kind))
+    send = b"?swallow[1] %s\n" % escape(make_payload(kind))
     workloads["send-" + kind] = in_loop(exchange(send))
     workloads["fetch-" + kind] = in_loop(exchange(b"?fetch[1] %s\n" % kind.encode()))
 

@@ -2,7 +2,7 @@
 
 import socket
 
-from lines import PAYLOAD_KINDS, escape, make_named_payload
+from lines import PAYLOAD_KINDS, escape, make_payload
 from worker import parse_options, serve
 
 CHUNK = 262144
@@ -60,7 +60,7 @@ workloads = {
     "informs": burst(b"?informs[1] %d\n"),
 }
 for kind in PAYLOAD_KINDS:
-    send = b"?swallow[1] %s\n" % escape(make_named_payload(kind))
+    send = b"?swallow[1] %s\n" % escape(make_payload(kind))
     workloads["send-" + kind] = exchange(send)
     workloads["fetch-" + kind] = exchange(b"?fetch[1] %s\n" % kind.encode())
 

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import threading
 
-from lines import PAYLOAD_KINDS, make_named_payload
+from lines import PAYLOAD_KINDS, make_payload
 from tornado import gen
 from tornado.concurrent import Future
 from tornado.ioloop import IOLoop
@@ -321,7 +321,7 @@ def make_workloads():
         together = functools.partial(ask_callback_together, window)
         workloads[f"callback-{window}"] = in_loop(together)
     for kind in PAYLOAD_KINDS:
-        payload = make_named_payload(kind)
+        payload = make_payload(kind)
         workloads["send-" + kind] = in_loop(functools.partial(send_payload, payload))
         play = functools.partial(fetch_payload, kind, len(payload))
         workloads["fetch-" + kind] = in_loop(play)

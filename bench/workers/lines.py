@@ -23,24 +23,28 @@ def escape(argument):
     return argument or b"\\@"
 
 
-def make_payload(special_every):
-    """Return 1 MiB in which every so many bytes one has to be escaped; 0: none."""
+# Payloads, as the server calls them: every so many bytes one that has to be escaped, in turn
+# one of these.
+_PAYLOADS = {
+    "plain": (0, b""),
+    "escaped-16": (16, _SPECIALS),
+    "escaped-2": (2, _SPECIALS),
+    "spaces-16": (16, b" "),
+    "spaces-2": (2, b" "),
+    "zeros": (1, b"\0"),
+}
+PAYLOAD_KINDS = tuple(_PAYLOADS)
+
+
+def make_payload(kind):
+    """Return the 1 MiB that the server calls *kind*."""
+    special_every, specials = _PAYLOADS[kind]
     payload = bytearray(_PLAIN * (MEBIBYTE // len(_PLAIN) + 1))[:MEBIBYTE]
     if special_every:
         places = MEBIBYTE // special_every
-        specials = _SPECIALS * (places // len(_SPECIALS) + 1)
-        payload[special_every - 1 :: special_every] = specials[:places]
+        payload[special_every - 1 :: special_every] = (specials * places)[:places]
     return bytes(payload)
 
-
-def make_named_payload(kind):
-    """Return the payload that the server calls *kind*."""
-    if kind == "zeros":
-        return bytes(MEBIBYTE)
-    return make_payload({"plain": 0, "escaped-16": 16, "escaped-2": 2}[kind])
-
-
-PAYLOAD_KINDS = ("plain", "escaped-16", "escaped-2", "zeros")
 
 # One line with 4100 numbers, as a gain table has.
 GAINS = b"?gain[17] m000h " + b" ".join(b"%.7f" % (1 + i / 4099) for i in range(4100))
@@ -78,6 +82,7 @@ SAMPLES = {
     "status": _sample(_status),
     "short": _sample(_short),
     "escapes": _sample(_escaped),
-    "plain-mib": _sample(lambda i: ("reply", "fetch", 1, [b"ok", make_payload(0)]), 1),
-    "escaped-mib": _sample(lambda i: ("reply", "fetch", 1, [b"ok", make_payload(16)]), 1),
+    "plain-mib": _sample(lambda i: ("reply", "fetch", 1, [b"ok", make_payload("plain")]), 1),
+    "escaped-mib": _sample(lambda i: ("reply", "fetch", 1, [b"ok", make_payload("escaped-16")]), 1),
+    "spaces-mib": _sample(lambda i: ("reply", "fetch", 1, [b"ok", make_payload("spaces-16")]), 1),
 }
