@@ -7,11 +7,11 @@ import importlib.metadata
 import aiokatcp
 import asyncio_workloads
 from aiokatcp import Message
-from lines import PAYLOAD_KINDS, make_payload
 from worker import (
     collect_lateness,
     measure_codec,
     measure_imports,
+    measure_payloads,
     parse_options,
     serve,
 )
@@ -98,17 +98,23 @@ async def receive_informs(clients, operations):
     assert len(informs) == operations
 
 
-async def send_payload(payload, clients, operations):
-    [client] = clients
-    for _ in range(operations):
-        await client.request("swallow", payload)
+def send_payload(payload):
+    async def play(clients, operations):
+        [client] = clients
+        for _ in range(operations):
+            await client.request("swallow", payload)
+
+    return in_loop(play)
 
 
-async def fetch_payload(kind, size, clients, operations):
-    [client] = clients
-    for _ in range(operations):
-        [argument], _ = await client.request("fetch", kind)
-        assert len(argument) == size
+def fetch_payload(kind, size):
+    async def play(clients, operations):
+        [client] = clients
+        for _ in range(operations):
+            [argument], _ = await client.request("fetch", kind)
+            assert len(argument) == size
+
+    return in_loop(play)
 
 
 def timer(port, part):
@@ -137,6 +143,7 @@ def make_workloads():
     workloads = measure_codec(Message.parse, bytes, make_message, copy_message, b"\n")
     workloads.update(
         {
+            **measure_payloads(send_payload, fetch_payload),
             # It has one kind of request: what others do in three ways is one here.
             "blocking": in_loop(ask),
             "future": in_loop(ask),
@@ -157,11 +164,6 @@ def make_workloads():
     for window in 100, 1000:
         together = in_loop(functools.partial(ask_together, window))
         workloads[f"future-{window}"] = workloads[f"callback-{window}"] = together
-    for kind in PAYLOAD_KINDS:
-        payload = make_payload(kind)
-        workloads["send-" + kind] = in_loop(functools.partial(send_payload, payload))
-        play = functools.partial(fetch_payload, kind, len(payload))
-        workloads["fetch-" + kind] = in_loop(play)
     return workloads
 
 

@@ -4,8 +4,8 @@ import asyncio
 import functools
 
 import asyncio_workloads
-from lines import PAYLOAD_KINDS, escape, make_payload
-from worker import parse_options, serve
+from lines import escape
+from worker import measure_payloads, parse_options, serve
 
 
 class Lines(asyncio.Protocol):
@@ -90,14 +90,14 @@ workloads = {
     "informs": in_loop(burst(b"?informs[1] %d\n")),
     "connect-1000": asyncio_workloads.connecting(connect, disconnect),
     "memory": asyncio_workloads.memory(connect, disconnect),
+    **measure_payloads(
+        lambda payload: in_loop(exchange(b"?swallow[1] %s\n" % escape(payload))),
+        lambda kind, size: in_loop(exchange(b"?fetch[1] %s\n" % kind.encode())),
+    ),
 }
 for window in 100, 1000:
     together = in_loop(exchange(ECHO, window))
     workloads[f"future-{window}"] = workloads[f"callback-{window}"] = together
-for kind in PAYLOAD_KINDS:
-    send = b"?swallow[1] %s\n" % escape(make_payload(kind))
-    workloads["send-" + kind] = in_loop(exchange(send))
-    workloads["fetch-" + kind] = in_loop(exchange(b"?fetch[1] %s\n" % kind.encode()))
 
 options = parse_options()
 serve(workloads, options.port, {})

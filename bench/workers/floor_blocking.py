@@ -2,8 +2,8 @@
 
 import socket
 
-from lines import PAYLOAD_KINDS, escape, make_payload
-from worker import parse_options, serve
+from lines import escape
+from worker import measure_payloads, parse_options, serve
 
 CHUNK = 262144
 
@@ -58,11 +58,11 @@ workloads = {
     "blocking": exchange(b"?echo[1] 1\n"),
     "flood": burst(b"?flood[1] %d\n"),
     "informs": burst(b"?informs[1] %d\n"),
+    **measure_payloads(
+        lambda payload: exchange(b"?swallow[1] %s\n" % escape(payload)),
+        lambda kind, size: exchange(b"?fetch[1] %s\n" % kind.encode()),
+    ),
 }
-for kind in PAYLOAD_KINDS:
-    send = b"?swallow[1] %s\n" % escape(make_payload(kind))
-    workloads["send-" + kind] = exchange(send)
-    workloads["fetch-" + kind] = exchange(b"?fetch[1] %s\n" % kind.encode())
 
 options = parse_options()
 serve(workloads, options.port, {})

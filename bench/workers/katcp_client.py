@@ -7,11 +7,10 @@ import contextlib
 import functools
 import threading
 
-from lines import PAYLOAD_KINDS, make_payload
 from tornado import gen
 from tornado.concurrent import Future
 from tornado.ioloop import IOLoop
-from worker import collect_lateness, measure_codec, resident_bytes
+from worker import collect_lateness, measure_codec, measure_payloads, resident_bytes
 
 import katcp
 from katcp import Message
@@ -224,18 +223,24 @@ async def receive_informs(clients, operations):
     assert len(informs) == operations
 
 
-async def send_payload(payload, clients, operations):
-    [client] = clients
-    for _ in range(operations):
-        reply, _ = await client.future_request(Message.request("swallow", payload))
-        assert reply.reply_ok()
+def send_payload(payload):
+    async def play(clients, operations):
+        [client] = clients
+        for _ in range(operations):
+            reply, _ = await client.future_request(Message.request("swallow", payload))
+            assert reply.reply_ok()
+
+    return in_loop(play)
 
 
-async def fetch_payload(kind, size, clients, operations):
-    [client] = clients
-    for _ in range(operations):
-        reply, _ = await client.future_request(Message.request("fetch", kind))
-        assert len(reply.arguments[1]) == size
+def fetch_payload(kind, size):
+    async def play(clients, operations):
+        [client] = clients
+        for _ in range(operations):
+            reply, _ = await client.future_request(Message.request("fetch", kind))
+            assert len(reply.arguments[1]) == size
+
+    return in_loop(play)
 
 
 def connecting(port):
@@ -299,6 +304,7 @@ def make_workloads():
     workloads = measure_codec(parser.parse, bytes, make_message, Message.copy)
     workloads.update(
         {
+            **measure_payloads(send_payload, fetch_payload),
             "blocking": blocking,
             "threads-8": functools.partial(threads, client_count=1, thread_count=8),
             "managed-100": functools.partial(threads, client_count=100, thread_count=100),
@@ -320,9 +326,4 @@ def make_workloads():
         workloads[f"future-{window}"] = in_loop(together)
         together = functools.partial(ask_callback_together, window)
         workloads[f"callback-{window}"] = in_loop(together)
-    for kind in PAYLOAD_KINDS:
-        payload = make_payload(kind)
-        workloads["send-" + kind] = in_loop(functools.partial(send_payload, payload))
-        play = functools.partial(fetch_payload, kind, len(payload))
-        workloads["fetch-" + kind] = in_loop(play)
     return workloads

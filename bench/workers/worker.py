@@ -138,6 +138,24 @@ def measure_imports(module, *paths):
     return workload
 
 
+def measure_payloads(send, fetch):
+    """Return the workloads with 1 MiB.
+
+    Parameters
+    ----------
+    send, fetch : callable
+        Make a workload of a payload, and of the kind and the size of one.
+    """
+    from lines import PAYLOAD_KINDS, make_payload
+
+    workloads = {}
+    for kind in PAYLOAD_KINDS:
+        payload = make_payload(kind)
+        workloads["send-" + kind] = send(payload)
+        workloads["fetch-" + kind] = fetch(kind, len(payload))
+    return workloads
+
+
 def measure_codec(parse, serialise, make, copy, line_end=b""):
     """Return the workloads that need no connection.
 
