@@ -151,6 +151,7 @@ WORKLOADS = [
         Target(2, 3),
         Target(20, 40),
         operations=1000,
+        quick_operations=300,
         unit="bytes",
         fresh=True,
     ),
