@@ -2,13 +2,16 @@ r"""A strict decoder of the wire format, written from protocol.md, section 2, al
 
 What the library reads and what real servers said is held against it, so it
 shares nothing with katcp: it knows the rules of the grammar, each under the
-name that it has there, and walks through a line one byte at a time. No two
+name that it has there, and walks through a line from left to right. No two
 rules that may follow each other begin with the same byte, so there is never a
-choice to make: the next byte says which rule comes.
+choice to make: the next byte says which rule comes. Runs of bytes that one rule
+allows are taken at once, for some servers say lines of megabytes.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from typing import Container, NamedTuple, Optional
 
 # stream   = *( line eol )
@@ -48,9 +51,9 @@ ESCAPE = {
     ord("@"): b"",
 }
 
-# How each byte of an argument is written.
-WRITTEN = {byte: bytes([byte]) for byte in range(256)}
-WRITTEN.update({value[0]: b"\\%c" % letter for letter, value in ESCAPE.items() if value})
+# How the bytes of an argument are written that are not plain.
+WRITTEN = {value: b"\\%c" % letter for letter, value in ESCAPE.items() if value}
+_WRITTEN_RE = re.compile(b"[%s]" % re.escape(b"".join(WRITTEN)))
 
 
 class Line(NamedTuple):
@@ -87,12 +90,8 @@ def decode(line: bytes) -> Line | BadLine:
 
 def split(data: bytes) -> tuple[list[bytes], bytes]:
     """Return the lines of a stream that are not blank, and the bytes after the last line end."""
-    lines, start = [], 0
-    for position, byte in enumerate(data):
-        if byte in EOL:
-            lines.append(data[start:position])
-            start = position + 1
-    return [line for line in lines if not is_blank(line)], data[start:]
+    *lines, rest = re.split(b"[%s]" % EOL, data)
+    return [line for line in lines if not is_blank(line)], rest
 
 
 def decode_stream(data: bytes) -> list[Line | BadLine]:
@@ -111,7 +110,12 @@ def encode(line: Line) -> bytes:
 
 def escape(argument: bytes) -> bytes:
     """Return *argument* as it is written."""
-    return b"".join(WRITTEN[byte] for byte in argument) or rb"\@"
+    return _WRITTEN_RE.sub(lambda found: WRITTEN[found[0]], argument) or rb"\@"
+
+
+@functools.cache
+def _all_of(allowed: frozenset[int]) -> re.Pattern[bytes]:
+    return re.compile(b"[%s]*" % re.escape(bytes(allowed)))
 
 
 class _Walk:
@@ -130,13 +134,11 @@ class _Walk:
         self.position += 1
         return self.line[self.position - 1 : self.position]
 
-    def take_all(self, allowed: Container[int]) -> bytes:
-        line, start = self.line, self.position
-        end = start
-        while end < len(line) and line[end] in allowed:
-            end += 1
-        self.position = end
-        return line[start:end]
+    def take_all(self, allowed: frozenset[int]) -> bytes:
+        found = _all_of(allowed).match(self.line, self.position)
+        assert found is not None
+        self.position = found.end()
+        return found[0]
 
     def message(self) -> Line:
         symbol = self.take_one(TYPE)
