@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import sys
 from typing import Any, Callable, Iterator, Optional
 
@@ -43,6 +44,8 @@ class Terminal:
             encoding=encoding,
             timeout=PATIENCE,
         )
+        # It need not be left time to end: `end` and `close` wait until it has.
+        self._child.ptyproc.delayafterclose = 0
 
     def expect(self, pattern: str) -> str:
         """Wait until *pattern* is written; return what was written up to its end."""
@@ -61,12 +64,15 @@ class Terminal:
         """Wait for the end; return the exit code and what was written until then."""
         self._child.expect(pexpect.EOF)
         output = str(self._child.before)
+        self._child.wait()
         self._child.close()
         return int(self._child.exitstatus), output
 
     def close(self) -> None:
         """Make sure that nothing is left."""
-        self._child.close(force=True)
+        self._child.kill(signal.SIGKILL)
+        self._child.wait()
+        self._child.close()
 
 
 def plain(text: str) -> str:
