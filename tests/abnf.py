@@ -51,9 +51,12 @@ ESCAPE = {
     ord("@"): b"",
 }
 
-# How the bytes of an argument are written that are not plain.
-WRITTEN = {value: b"\\%c" % letter for letter, value in ESCAPE.items() if value}
-_WRITTEN_RE = re.compile(b"[%s]" % re.escape(b"".join(WRITTEN)))
+# The same as tables: how each escape is read, and how each byte is written that is not plain.
+READ = {b"\\%c" % letter: value for letter, value in ESCAPE.items()}
+WRITTEN = {value: escape for escape, value in READ.items() if value}
+_READ_RE = re.compile(rb"(\\[%s])" % re.escape(bytes(ESCAPE)))
+_WRITTEN_RE = re.compile(b"([%s])" % re.escape(b"".join(WRITTEN)))
+_ARGUMENT_RE = re.compile(b"(?:[%s]+|%s)+" % (re.escape(bytes(PLAIN)), _READ_RE.pattern))
 
 
 class Line(NamedTuple):
@@ -110,7 +113,14 @@ def encode(line: Line) -> bytes:
 
 def escape(argument: bytes) -> bytes:
     """Return *argument* as it is written."""
-    return _WRITTEN_RE.sub(lambda found: WRITTEN[found[0]], argument) or rb"\@"
+    return _replace(_WRITTEN_RE, WRITTEN, argument) or rb"\@"
+
+
+def _replace(found: re.Pattern[bytes], table: dict[bytes, bytes], data: bytes) -> bytes:
+    """Return *data* with all that is found replaced by what the table says."""
+    pieces = found.split(data)
+    pieces[1::2] = [table[piece] for piece in pieces[1::2]]
+    return b"".join(pieces)
 
 
 @functools.cache
@@ -168,13 +178,8 @@ class _Walk:
         return arguments
 
     def argument(self) -> bytes:
-        pieces = [self.plain_or_escape()]
-        while self.next_is(PLAIN) or self.next_is(b"\\"):
-            pieces.append(self.plain_or_escape())
-        return b"".join(pieces)
-
-    def plain_or_escape(self) -> bytes:
-        if not self.next_is(b"\\"):
-            return self.take_one(PLAIN) + self.take_all(PLAIN)
-        self.take_one(b"\\")
-        return ESCAPE[self.take_one(ESCAPE)[0]]
+        found = _ARGUMENT_RE.match(self.line, self.position)
+        if found is None:
+            raise _NotInGrammar
+        self.position = found.end()
+        return _replace(_READ_RE, READ, found[0])
