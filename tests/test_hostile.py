@@ -189,7 +189,7 @@ def ask_blocking(client: Any, asked: Message) -> Any:
 class FewInforms(BlockingClient):
     """A client with a small limit; it notes when twice as much came after a request failed."""
 
-    MAX_INFORMS_SIZE = 2 * MEGABYTE
+    MAX_INFORMS_SIZE = MEGABYTE
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -223,7 +223,7 @@ def test_too_many_informs_end_the_request_and_nothing_else(any_server, logs, ask
         assert memory.peak < 2 * client.MAX_INFORMS_SIZE + MARGIN
     assert 0 <= kept - client.MAX_INFORMS_SIZE < size
     text = (
-        "The informs of request flood would take more memory than MAX_INFORMS_SIZE (2097152 bytes)"
+        "The informs of request flood would take more memory than MAX_INFORMS_SIZE (1048576 bytes)"
     )
     assert reply.arguments == [b"fail", text.encode()]
     assert isinstance(reply.local_error, KatcpClientOverflow)
