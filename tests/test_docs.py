@@ -6,6 +6,7 @@ Sphinx is not needed here: the pages themselves are built by the tox environment
 
 import ast
 import doctest
+import functools
 import importlib
 import inspect
 import json
@@ -264,6 +265,7 @@ def test_differences_have_names_and_reasons():
         assert fields == ["Before", "Now", "Why", "Test"], name
 
 
+@functools.cache
 def functions_of_tests():
     """Return the tests of this suite, as ``tests/test_x.py::test_name``."""
     tests = DOCS.parent / "tests"
