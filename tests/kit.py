@@ -186,6 +186,21 @@ def in_loop(client: Any, function: Callable[..., Any], *args: Any, **kwargs: Any
     return client._loop_door.call(function, *args, timeout=PATIENCE, **kwargs)
 
 
+def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """Start *function* in a thread; return it and the list for its result or exception."""
+    outcome = []
+
+    def run() -> None:
+        try:
+            outcome.append(function())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, outcome
+
+
 def closed_port() -> int:
     """Return a port on which nobody listens."""
     with socket.socket() as sock:

@@ -24,6 +24,8 @@ from katcp.events import (
 )
 from katcp.ioloop_manager import IOLoopManager, with_relative_timeout
 
+from .kit import in_thread
+
 # A limit that is exceeded only by a test that fails.
 TIMEOUT = 5.0
 
@@ -71,21 +73,6 @@ async def raises_timeout(awaitable):
     """Check that *awaitable* fails as the old client's did."""
     with pytest.raises(tornado.gen.TimeoutError, match=r"^Timeout$"):
         await awaitable
-
-
-def run_in_thread(function):
-    """Return a started thread and the list that its result or exception goes to."""
-    outcome = []
-
-    def run():
-        try:
-            outcome.append(function())
-        except Exception as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread, outcome
 
 
 # AsyncEvent
@@ -308,7 +295,7 @@ def test_waiters_of_a_closed_loop_are_left_alone():
 
 def test_wait_with_ioloop_returns_true_when_the_event_is_set(managed_loop):
     event = AsyncEvent(managed_loop)
-    thread, outcome = run_in_thread(lambda: event.wait_with_ioloop(managed_loop))
+    thread, outcome = in_thread(lambda: event.wait_with_ioloop(managed_loop))
     managed_loop.add_callback(event.set)
     thread.join(TIMEOUT)
     assert outcome == [True]

@@ -32,6 +32,8 @@ from katcp.threadsafe import (
     run_in_daemon_thread,
 )
 
+from .kit import in_thread
+
 # A limit that is exceeded only by a test that fails.
 TIMEOUT = 5.0
 
@@ -92,21 +94,6 @@ async def cancel_the_others():
         task.cancel()
     if others:
         await asyncio.wait(others)
-
-
-def in_thread(function):
-    """Start *function* in a thread; return it and the list for its result or exception."""
-    outcome = []
-
-    def run():
-        try:
-            outcome.append(function())
-        except Exception as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread, outcome
 
 
 def outcome_of(function):
