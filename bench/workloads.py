@@ -111,7 +111,7 @@ WORKLOADS = [
         Target(20, 35),
         Target(9, 15),
         operations=30_000,
-        quick_operations=10_000,
+        quick_operations=5_000,
     ),
     Workload(
         "informs",
@@ -119,7 +119,7 @@ WORKLOADS = [
         Target(15, 25),
         Target(2.2, 3.5),
         operations=100_000,
-        quick_operations=10_000,
+        quick_operations=5_000,
     ),
     *_payload("plain", "plain", (12, 15, 2.5, 3.5), (35, 45, 1, 1.3)),
     *_payload("escaped-16", "with 1/16 escaped", (12, 18, 0.6, 1), (13, 20, 0.4, 1)),
