@@ -1564,6 +1564,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             event.ioloop = door.ioloop
         self._forks_at_start = _forks
         self._stop_wanted.clear()
+        self._connect_failures = 0
+        self._connect_failure_reason = None
         self._forget_protocol_event()
         self._loop_door = door
         self._enter(State.STARTING)

@@ -705,6 +705,23 @@ def test_failing_to_connect_is_logged_once_per_reason(logs):
         client.stop()
 
 
+def test_failures_of_the_last_run_do_not_count(logs):
+    port = closed_port()
+    client = BlockingClient("127.0.0.1", port)
+    client.auto_reconnect_delay = client.auto_reconnect_max_delay = 0.001
+    for _ in range(2):
+        client.start()
+        logs.expect("Failed to connect")
+        while in_loop(client, lambda: client._connect_failures) < 7:
+            pass
+        client.stop()
+    with TestDevice(port=port):
+        client.start()
+        assert client.wait_protocol(PATIENCE)
+        client.stop()
+    assert not logs.matching("Reconnected to")
+
+
 def test_an_unknown_host_is_a_reason_like_any_other(logs):
     client = BlockingClient("nosuchhost.invalid", 7147)
     client.auto_reconnect_delay = 1000
