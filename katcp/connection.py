@@ -3,6 +3,12 @@
 A reconnect makes a new object, so a late callback of the old one cannot touch
 it. Everything here runs in the loop's thread.
 
+Opening
+-------
+All is done in the caller's coroutine, and it waits only for what takes time:
+for the look-up of a name, for a device that is not on this machine, for the
+handshake of TLS. Nothing is read before `read_lines` is called.
+
 Reading
 -------
 The stream is read in chunks, and a `LineSplitter` cuts them into lines. They
@@ -70,8 +76,27 @@ MAX_LOAN_SIZE = 65536
 # seconds between two such questions, and how many may go unanswered.
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 
+# What the kernel says when it goes on connecting.
+_IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK)
+
 # What the kernel says of a write to a peer that has gone.
 _PEER_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ESHUTDOWN)
+
+
+def _known_options(options: tuple[tuple[str, int], ...]) -> list[tuple[int, int, int]]:
+    """Return those options of TCP that this system has, as `setsockopt` takes them."""
+    return [
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in options
+        if hasattr(socket, name)
+    ]
+
+
+_SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *_known_options(KEEPALIVE),
+]
 
 
 class ConnectionFailed(Exception):
@@ -299,24 +324,15 @@ class Connection:
         *timeout* is in seconds, for each address, with the TLS handshake.
         Raises `ConnectionFailed`, also when `close` is called meanwhile.
         """
-        dialing = asyncio.ensure_future(self._dial(timeout))
         try:
-            await self.until_done_or_closed(dialing)
+            stream = await self._dial(timeout)
         except asyncio.CancelledError:
             self.close()
             raise
-        finally:
-            if self.is_closed:
-                dialing.cancel()
-                dialing.add_done_callback(_close_unwanted)
-        if self.is_closed:
-            raise ConnectionFailed("closed while connecting")
-        stream = dialing.result()
-        if stream.closed():
-            raise ConnectionFailed(str(stream.error or "the peer closed the connection at once"))
         self.local_address = stream.socket.getsockname()
         self._fd = stream.socket.fileno()
-        self._set_options(stream)
+        self._update_msg_limit(stream)
+        self._update_write_limit(stream)
         self.stream = stream
 
     async def read_lines(self) -> list[bytes]:
@@ -544,19 +560,21 @@ class Connection:
 
     async def _dial(self, timeout: float) -> _PatientStream:
         """Return a connected stream."""
-        try:
-            addresses = await self._resolve()
-        except (OSError, ValueError) as error:
-            # ValueError: not a name or a port at all, like "a..b".
-            raise ConnectionFailed(str(error)) from None
         failures = []
-        for family, address in addresses:
+        for family, address in await self._resolve():
+            self._refuse_closed()
             try:
                 return await self._connect(family, address, timeout)
-            except (ConnectionFailed, OSError, OverflowError) as error:
+            except (OSError, OverflowError) as error:
                 # OverflowError: a port number above 65535.
                 failures.append((address, str(error)))
+        self._refuse_closed()
         raise ConnectionFailed(self._why_not(failures))
+
+    def _refuse_closed(self) -> None:
+        """Raise if `close` was called."""
+        if self.is_closed:
+            raise ConnectionFailed("closed while connecting")
 
     def _why_not(self, failures: list[tuple[Any, str]]) -> str:
         """Return the reason, given those of all addresses."""
@@ -570,77 +588,112 @@ class Connection:
     async def _resolve(self) -> list[tuple[int, Any]]:
         """Return the addresses of the host, without blocking the loop."""
         host = self.host or "0.0.0.0"  # the old client's meaning of no host
-        port = int(self.port)
-        if tornado.netutil.is_valid_ip(host):
-            # Such a look-up asks nobody, so it needs no thread.
-            return _look_up(host, port)
+        try:
+            port = int(self.port)
+            family = _family_of(host)
+            if family is not None:
+                return [(family, (host, port))]
+            return await self._ask_for_addresses(host, port)
+        except (OSError, ValueError) as error:
+            # ValueError: not a name or a port at all, like "a..b".
+            raise ConnectionFailed(str(error)) from None
+
+    async def _ask_for_addresses(self, host: str, port: int) -> list[tuple[int, Any]]:
+        """Return the addresses of a name; none, if `close` is called first."""
+        looking_up = self._begin_look_up(host, port)
+        try:
+            await self.until_done_or_closed(looking_up)
+            return list(looking_up.result()) if looking_up.done() else []
+        finally:
+            looking_up.cancel()
+
+    def _begin_look_up(self, host: str, port: int) -> asyncio.Future[Any]:
+        """Return a future of the addresses of a name."""
         resolver = tornado.netutil.Resolver
-        if resolver.configured_class() is resolver.configurable_default():
-            # tornado's own would take a thread of a pool, which keeps the
-            # interpreter from exiting as long as a name server is silent.
-            return list(await run_in_daemon_thread(_look_up, host, port))
-        return list(await resolver().resolve(host, port))
+        if resolver.configured_class() is not resolver.configurable_default():
+            found: asyncio.Future[Any] = asyncio.ensure_future(resolver().resolve(host, port))
+            return found
+        # tornado's own would take a thread of a pool, which keeps the
+        # interpreter from exiting as long as a name server is silent.
+        return run_in_daemon_thread(_look_up, host, port)
 
     async def _connect(self, family: int, address: Any, timeout: float) -> _PatientStream:
-        if self._ssl_context is None:
-            return await self._connect_plainly(family, address, timeout)
-        return await self._connect_encrypted(self._ssl_context, family, address, timeout)
-
-    async def _connect_plainly(self, family: int, address: Any, timeout: float) -> _PatientStream:
-        stream = _PatientStream(
-            socket.socket(family, socket.SOCK_STREAM),
-            max_buffer_size=self._max_msg_size(),
-            max_write_buffer_size=self._max_write_buffer_size(),
-        )
-        try:
-            connecting = asyncio.ensure_future(stream.connect(address))
-            done, _ = await asyncio.wait([connecting], timeout=timeout)
-            if not done:
-                raise ConnectionFailed(f"no answer within {timeout} seconds")
-            connecting.result()
-        except StreamClosedError as error:
-            raise ConnectionFailed(str(error.real_error or error)) from None
-        except BaseException:
-            stream.close()
-            raise
-        return stream
-
-    async def _connect_encrypted(
-        self, context: ssl.SSLContext, family: int, address: Any, timeout: float
-    ) -> _PatientStream:
+        """Return a stream that is connected to *address*, or raise `OSError`."""
         deadline = self._loop.time() + timeout
-        within = f"within {timeout} seconds"
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            await tls.connect(sock, address, deadline, f"no answer {within}")
-            sock = tls.wrap(sock, context, self.host or "")
-            await tls.shake_hands(sock, deadline, f"no end of the TLS handshake {within}")
+            for option in _SOCKET_OPTIONS:
+                sock.setsockopt(*option)
+            await self._connect_socket(sock, address, deadline, timeout)
+            if self._ssl_context is None:
+                return _PatientStream(sock, **self._limits())
+            sock = tls.wrap(sock, self._ssl_context, self.host or "")
+            too_late = f"no end of the TLS handshake within {timeout} seconds"
+            await tls.shake_hands(sock, functools.partial(self._until_ready, deadline, too_late))
         except BaseException:
             sock.close()
             raise
-        stream = _PatientTlsStream(
-            sock,
-            ssl_options=context,
-            max_buffer_size=self._max_msg_size(),
-            max_write_buffer_size=self._max_write_buffer_size(),
-        )
+        stream = _PatientTlsStream(sock, ssl_options=self._ssl_context, **self._limits())
         try:
             # It finds out in the next turn that there is no handshake to make.
             await stream.wait_for_handshake()
+            self._refuse_closed()
         except BaseException:
             stream.close()
             raise
         return stream
 
-    def _set_options(self, stream: IOStream) -> None:
-        stream.set_nodelay(True)
-        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in KEEPALIVE:
-            if hasattr(socket, name):
-                stream.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        self._update_msg_limit(stream)
-        self._update_write_limit(stream)
+    def _limits(self) -> dict[str, int]:
+        """Return the limits of the client, as a stream takes them."""
+        return {
+            "max_buffer_size": self._max_msg_size(),
+            "max_write_buffer_size": self._max_write_buffer_size(),
+        }
+
+    async def _connect_socket(
+        self, sock: socket.socket, address: Any, deadline: float, timeout: float
+    ) -> None:
+        """Connect, or raise `OSError`."""
+        error = sock.connect_ex(address)
+        if error in _IN_PROGRESS:
+            # On the same machine, it is connected already.
+            if not _is_connected(sock):
+                too_late = f"no answer within {timeout} seconds"
+                await self._until_ready(deadline, too_late, sock, IOLoop.WRITE)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    async def _until_ready(
+        self, deadline: float, too_late: str, sock: socket.socket, event: int
+    ) -> None:
+        """Wait until *sock* can be read or written.
+
+        Raises `TimeoutError` after *deadline*, and `ConnectionFailed` when
+        `close` is called.
+        """
+        ready = self._loop.create_future()
+
+        def on_ready(*_: object) -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        def on_late() -> None:
+            if not ready.done():
+                ready.set_exception(TimeoutError(too_late))
+
+        timer = self._loop.call_at(deadline, on_late)
+        ioloop = IOLoop.current()
+        ioloop.add_handler(sock, on_ready, event)
+        self.until_closed.add_done_callback(on_ready)
+        try:
+            await ready
+        finally:
+            timer.cancel()
+            ioloop.remove_handler(sock)
+            self.until_closed.remove_done_callback(on_ready)
+        self._refuse_closed()
 
     def _update_msg_limit(self, stream: IOStream) -> None:
         """Let the stream know the client's limit if it has changed."""
@@ -735,6 +788,15 @@ class Connection:
         )
 
 
+def _family_of(host: str) -> Optional[int]:
+    """Return the family of an address, or None: it is a name, or has a scope."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            socket.inet_pton(family, host)
+            return family
+    return None
+
+
 def _look_up(host: str, port: int) -> list[tuple[int, Any]]:
     """Return the addresses of a host; blocks if a name server has to be asked."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -747,10 +809,13 @@ def _address_text(address: tuple[Any, ...]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _close_unwanted(dialing: asyncio.Future[_PatientStream]) -> None:
-    """Close what was connected too late."""
-    if not dialing.cancelled() and dialing.exception() is None:
-        dialing.result().close()
+def _is_connected(sock: socket.socket) -> bool:
+    """Return whether a socket has another end."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _copy_outcome(written: asyncio.Future[None], sent: asyncio.Future[None]) -> None:

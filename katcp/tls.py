@@ -1,19 +1,17 @@
-"""TLS: connecting, the handshake, the stream, and what went wrong in plain words.
+"""TLS: the handshake, the stream, and what went wrong in plain words.
 
 Certificates are checked by OpenSSL alone, during the handshake, as the
-program's `ssl.SSLContext` says. Both steps stand here, not in tornado's
-streams: a stream without TLS would read what a peer without TLS says at once,
-and one with TLS would log a warning of its own at each attempt to reconnect.
+program's `ssl.SSLContext` says. The handshake stands here, and not in
+tornado's stream, which would log a warning of its own at each attempt to
+reconnect.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import os
 import socket
 import ssl
-from typing import Any, Optional, Union
+from typing import Any, Awaitable, Callable, Optional, Union
 
 from tornado.ioloop import IOLoop
 from tornado.iostream import SSLIOStream
@@ -95,16 +93,6 @@ def check_ssl_options(ssl_options: Any) -> Optional[ssl.SSLContext]:
     return ssl_options
 
 
-async def connect(sock: socket.socket, address: Any, deadline: float, too_late: str) -> None:
-    """Connect, or raise `OSError`."""
-    error = sock.connect_ex(address)
-    if error in (errno.EINPROGRESS, errno.EWOULDBLOCK):
-        await _until_ready(sock, IOLoop.WRITE, deadline, too_late)
-        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if error:
-        raise OSError(error, os.strerror(error))
-
-
 def wrap(sock: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
     """Return a socket that takes the place of *sock*; the handshake is still to come."""
     # The scope of an IPv6 address, as in "fe80::1%eth0", is in no certificate.
@@ -117,8 +105,13 @@ def wrap(sock: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSock
         raise TlsFailure(f"no certificate can be for the host {host!r}: {error}") from error
 
 
-async def shake_hands(sock: ssl.SSLSocket, deadline: float, too_late: str) -> None:
-    """Agree on TLS with the other end, or raise `OSError`."""
+async def shake_hands(
+    sock: ssl.SSLSocket, until_ready: Callable[[ssl.SSLSocket, int], Awaitable[None]]
+) -> None:
+    """Agree on TLS with the other end, or raise `OSError`.
+
+    *until_ready* waits until the socket can be read or written.
+    """
     while True:
         try:
             sock.do_handshake()
@@ -131,7 +124,7 @@ async def shake_hands(sock: ssl.SSLSocket, deadline: float, too_late: str) -> No
             raise TlsFailure(reason_of(error)) from error
         except OSError as error:
             raise TlsFailure(f"the TLS handshake failed: {error}") from error
-        await _until_ready(sock, event, deadline, too_late)
+        await until_ready(sock, event)
 
 
 def reason_of(error: ssl.SSLError) -> str:
@@ -142,23 +135,3 @@ def reason_of(error: ssl.SSLError) -> str:
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return f"the device ended the connection in the TLS handshake ({error})"
     return f"{_REASONS.get(error.reason or '', 'TLS failed')} ({error.reason or error})"
-
-
-async def _until_ready(sock: socket.socket, event: int, deadline: float, too_late: str) -> None:
-    """Wait until *sock* can be read or written, at most until *deadline*."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def on_ready(_: Any, events: int) -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    ioloop = IOLoop.current()
-    ioloop.add_handler(sock, on_ready, event)
-    try:
-        # No task of its own: it must not outlive a client that is stopped.
-        await asyncio.wait([ready], timeout=max(deadline - loop.time(), 0))
-    finally:
-        ioloop.remove_handler(sock)
-    if not ready.done():
-        raise TimeoutError(too_late)
