@@ -141,14 +141,29 @@ class _PatientStream(IOStream):
         more.
     """
 
-    write_error: Optional[OSError] = None
-    on_data: Optional[Callable[[bytes], bool]] = None
-    has_stopped_reading = False
-    is_lent = False
+    # With more than 30 attributes in its dictionary, an object takes a
+    # kilobyte more; tornado's stream has nearly so many.
+    __slots__ = (
+        "_read_error",
+        "_wants_no_more",
+        "chunk_size",
+        "has_stopped_reading",
+        "is_lent",
+        "on_data",
+        "write_error",
+    )
+
     is_encrypted = False
-    chunk_size = CHUNK_SIZE
-    _wants_no_more = False
-    _read_error: Optional[OSError] = None
+
+    def __init__(self, sock: socket.socket, **options: Any) -> None:
+        self.write_error: Optional[OSError] = None
+        self.on_data: Optional[Callable[[bytes], bool]] = None
+        self.has_stopped_reading = False
+        self.is_lent = False
+        self.chunk_size = CHUNK_SIZE
+        self._wants_no_more = False
+        self._read_error: Optional[OSError] = None
+        super().__init__(sock, **options)
 
     def _handle_events(self, fd: Any, events: int) -> None:
         # A shorter way from the loop to `on_data`, past the stream's buffer. A
