@@ -12,7 +12,7 @@ A message's way in::
 
 and out::
 
-    request -> _assign_mid -> (pending, timer) -> send_message -> Connection.write
+    request -> _assign_mid -> (pending, timer) -> send_message -> Connection.send
 
 Everything private here runs in the loop's thread, unless its docstring says
 "any thread". Programs subclass these clients and use short names for methods

@@ -520,19 +520,12 @@ class Connection:
             self._sent_since_read = True
             self._send_now(stream, data)
 
-    def write(self, data: bytes) -> Awaitable[None]:
-        """Send *data*; return a future that resolves when the kernel has it.
-
-        The future fails with `tornado.iostream.StreamClosedError` if the
-        connection is closed first; messages that are joined share one.
-
-        Raises what `send` raises.
-        """
-        self.send(data)
-        return self.until_sent()
-
     def until_sent(self) -> asyncio.Future[None]:
-        """Return a future that resolves when the kernel has all that was sent so far."""
+        """Return a future that resolves when the kernel has all that was sent so far.
+
+        It fails with `tornado.iostream.StreamClosedError` if the connection is
+        closed first. For messages that are joined it is the same.
+        """
         if self._joined:
             if self._joined_written is None or self._joined_written.cancelled():
                 self._joined_written = self._loop.create_future()

@@ -139,6 +139,12 @@ async def opened_and_read(peer):
     return connection
 
 
+def write(connection, data):
+    """Send *data*; return a future that resolves when the kernel has it."""
+    connection.send(data)
+    return connection.until_sent()
+
+
 async def lines_to_end(connection):
     """Return all lines and the cause of the end."""
     lines = []
@@ -800,7 +806,7 @@ async def filled(connection):
     """Write until the kernel takes no more; return how much was written."""
     size = 0
     while not connection.stream.writing():
-        connection.write(b"x" * 60000)
+        write(connection, b"x" * 60000)
         size += 60000
         await turns(2)
     return size
@@ -809,7 +815,7 @@ async def filled(connection):
 def test_what_is_written_arrives_and_the_future_resolves(run, peer):
     async def main():
         connection = await opened(peer)
-        assert await connection.write(b"?help\n") is None
+        assert await write(connection, b"?help\n") is None
         assert peer.receive(6) == b"?help\n"
         connection.close()
 
@@ -820,7 +826,7 @@ def test_the_first_after_something_was_read_is_sent_at_once(run, peer):
     async def main():
         connection = await opened(peer)
         for turn in (b"1", b"2", b"3"):
-            connection.write(b"?first-of-turn-" + turn)
+            write(connection, b"?first-of-turn-" + turn)
             assert peer.receive(16) == b"?first-of-turn-" + turn
             peer.send(b"#go\n")
             assert await read_lines(connection, 1) == [b"#go"]
@@ -832,10 +838,10 @@ def test_the_first_after_something_was_read_is_sent_at_once(run, peer):
 def test_the_first_of_a_later_turn_is_sent_at_once(run, peer):
     async def main():
         connection = await opened(peer)
-        connection.write(b"?one")
-        connection.write(b"?two")
+        write(connection, b"?one")
+        write(connection, b"?two")
         await turns(1)
-        connection.write(b"?three")
+        write(connection, b"?three")
         assert peer.receive(14) == b"?one?two?three"
         connection.close()
 
@@ -846,7 +852,7 @@ def test_the_rest_of_a_turn_is_joined_in_order_into_one_send(run, peer):
     async def main():
         connection = await opened(peer)
         sends = Sends(connection)
-        futures = [connection.write(b"?request[%d]\n" % number) for number in range(10, 100)]
+        futures = [write(connection, b"?request[%d]\n" % number) for number in range(10, 100)]
         assert sends.sizes == [13]
         assert peer.receive(13) == b"?request[10]\n"
         assert peer.nothing_to_receive()
@@ -857,7 +863,7 @@ def test_the_rest_of_a_turn_is_joined_in_order_into_one_send(run, peer):
         assert peer.receive(89 * 13) == b"".join(b"?request[%d]\n" % n for n in range(11, 100))
         assert [future.result() for future in futures] == [None] * 90
         # A new turn begins anew.
-        connection.write(b"?more\n")
+        write(connection, b"?more\n")
         assert sends.sizes == [13, 89 * 13, 6]
         connection.close()
 
@@ -870,7 +876,7 @@ def test_a_turn_with_very_much_is_sent_in_pieces(run, peer):
         sends = Sends(connection)
         piece = MAX_JOINED_SIZE // 4
         for letter in b"abcdefg":
-            connection.write(bytes([letter]) * piece)
+            write(connection, bytes([letter]) * piece)
         assert sends.sizes[:2] == [piece, 4 * piece]
         await turns(2)
         expected = b"".join(bytes([letter]) * piece for letter in b"abcdefg")
@@ -891,7 +897,7 @@ def test_order_is_kept_when_the_kernel_takes_no_more(run, peer):
             if number % 700 == 0:
                 await turns(2)
             data = b"?request[%d] %s\n" % (number, b"x" * (number % 500))
-            futures.append(connection.write(data))
+            futures.append(write(connection, data))
             expected += data
         assert connection.stream.writing()
         receiving = asyncio.get_running_loop().run_in_executor(None, peer.receive, len(expected))
@@ -1028,11 +1034,11 @@ def test_writing_to_what_is_not_open_raises(run, peer):
     async def main():
         connection = Limits().connection(*peer.address)
         with pytest.raises(KatcpClientDisconnected, match="the connection is closed"):
-            connection.write(b"?help\n")
+            write(connection, b"?help\n")
         connection = await opened(peer)
         connection.close()
         with pytest.raises(KatcpClientDisconnected, match="the connection is closed"):
-            connection.write(b"?help\n")
+            write(connection, b"?help\n")
 
     run(main)
 
@@ -1042,7 +1048,7 @@ def test_writing_to_a_stream_that_a_program_closed_raises(run, peer):
         connection = await opened(peer)
         connection.stream.close()
         with pytest.raises(KatcpClientDisconnected, match="the connection is closed"):
-            connection.write(b"?help\n")
+            write(connection, b"?help\n")
         connection.close()
 
     run(main)
@@ -1051,14 +1057,14 @@ def test_writing_to_a_stream_that_a_program_closed_raises(run, peer):
 def assert_overflows(connection, size, limit):
     message = rf"^more than MAX_WRITE_BUFFER_SIZE \({limit} bytes\) would wait to be sent$"
     with pytest.raises(KatcpClientOverflow, match=message):
-        connection.write(b"x" * size)
+        write(connection, b"x" * size)
 
 
 def test_one_message_above_the_limit_overflows(run, peer):
     async def main():
         connection = await opened(peer, Limits(write=100))
         assert_overflows(connection, 101, 100)
-        connection.write(b"x" * 100)
+        write(connection, b"x" * 100)
         await turns(2)
         connection.close()
         assert peer.receive_to_end() == b"x" * 100
@@ -1069,10 +1075,10 @@ def test_one_message_above_the_limit_overflows(run, peer):
 def test_the_joined_messages_overflow_exactly_at_the_limit(run, peer):
     async def main():
         connection = await opened(peer, Limits(write=100))
-        connection.write(b"a" * 100)  # sent at once
-        connection.write(b"b" * 60)
+        write(connection, b"a" * 100)  # sent at once
+        write(connection, b"b" * 60)
         assert_overflows(connection, 41, 100)
-        connection.write(b"c" * 40)
+        write(connection, b"c" * 40)
         assert_overflows(connection, 1, 100)
         await turns(2)
         # What was accepted is sent, what was refused is not.
@@ -1091,8 +1097,8 @@ def test_what_the_kernel_does_not_take_overflows_exactly_at_the_limit(run, peer)
         limit = waiting + 1000
         connection.stream.max_write_buffer_size = limit
         assert_overflows(connection, 1001, limit)
-        connection.write(b"x" * 400)
-        connection.write(b"x" * 600)
+        write(connection, b"x" * 400)
+        write(connection, b"x" * 600)
         assert_overflows(connection, 1, limit)
         connection.close()
 
@@ -1105,7 +1111,7 @@ def test_the_clients_write_limit_may_change_while_the_connection_is_open(run, pe
         connection = await opened(peer, limits)
         assert connection.stream.max_write_buffer_size == 100
         limits.write = 200
-        connection.write(b"x" * 200)
+        write(connection, b"x" * 200)
         await turns(2)
         limits.write = 50
         assert_overflows(connection, 51, 50)
@@ -1119,15 +1125,15 @@ def test_the_streams_write_limit_may_change_while_the_connection_is_open(run, pe
         limits = Limits(write=100)
         connection = await opened(peer, limits)
         connection.stream.max_write_buffer_size = 200
-        connection.write(b"x" * 200)
+        write(connection, b"x" * 200)
         await turns(2)
         connection.stream.max_write_buffer_size = 50
-        connection.write(b"x" * 50)
+        write(connection, b"x" * 50)
         assert_overflows(connection, 51, 50)
         await turns(2)
         connection.stream.max_write_buffer_size = None  # no limit
-        connection.write(b"x")
-        connection.write(b"x" * 1000)
+        write(connection, b"x")
+        write(connection, b"x" * 1000)
         await turns(2)
         connection.close()
         assert len(peer.receive_to_end()) == 1251
@@ -1138,13 +1144,13 @@ def test_the_streams_write_limit_may_change_while_the_connection_is_open(run, pe
 def test_a_limit_that_shrinks_in_the_turn_does_not_lose_what_was_accepted(run, peer):
     async def main():
         connection = await opened(peer)
-        futures = [connection.write(b"x" * 100) for _ in range(3)]
+        futures = [write(connection, b"x" * 100) for _ in range(3)]
         connection.stream.max_write_buffer_size = 50
         await asyncio.wait(futures)
         assert connection.stream.max_write_buffer_size == 50
         assert peer.receive(300) == b"x" * 300
         # The next turn is sent as ever.
-        futures = [connection.write(b"y") for _ in range(2)]
+        futures = [write(connection, b"y") for _ in range(2)]
         await asyncio.wait(futures)
         assert peer.receive(2) == b"yy"
         connection.close()
@@ -1158,7 +1164,7 @@ def test_a_limit_that_shrinks_in_the_turn_does_not_lose_what_was_accepted(run, p
 def test_close_sends_what_was_joined_in_this_turn(run, peer):
     async def main():
         connection = await opened(peer)
-        futures = [connection.write(b"?request[%d]\n" % number) for number in range(10)]
+        futures = [write(connection, b"?request[%d]\n" % number) for number in range(10)]
         connection.close()
         assert peer.receive_to_end() == b"".join(b"?request[%d]\n" % n for n in range(10))
         await asyncio.wait(futures)
@@ -1173,8 +1179,8 @@ def test_close_drops_what_the_kernel_does_not_take_and_fails_its_futures(run, pe
     async def main():
         connection = await opened(peer)
         connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10000)
-        connection.write(b"first\n")
-        joined = [connection.write(b"x" * 30000) for _ in range(MEGABYTE * 3 // 30000)]
+        write(connection, b"first\n")
+        joined = [write(connection, b"x" * 30000) for _ in range(MEGABYTE * 3 // 30000)]
         connection.close()
         await asyncio.wait(joined)
         with pytest.raises(StreamClosedError):
@@ -1193,7 +1199,7 @@ def test_joined_messages_fail_with_their_common_send(run, peer, logs):
         def write_to_fd(data):
             raise OSError(errno.EHOSTUNREACH, "No route to host")
 
-        first, *joined = [connection.write(b"?request\n") for _ in range(3)]
+        first, *joined = [write(connection, b"?request\n") for _ in range(3)]
         connection.stream.write_at_once = lambda data: data  # it left all to the stream
         connection.stream.write_to_fd = write_to_fd
         await asyncio.wait(joined)
@@ -1212,11 +1218,11 @@ def test_messages_whose_future_was_cancelled_are_sent_all_the_same(run, peer):
     async def main():
         connection = await opened(peer)
         for number in range(3):
-            connection.write(b"?request[%d]\n" % number).cancel()
-        assert await connection.write(b"?request[3]\n") is None
+            write(connection, b"?request[%d]\n" % number).cancel()
+        assert await write(connection, b"?request[3]\n") is None
         assert peer.receive(48) == b"".join(b"?request[%d]\n" % n for n in range(4))
-        connection.write(b"?first\n")
-        connection.write(b"?second\n").cancel()
+        write(connection, b"?first\n")
+        write(connection, b"?second\n").cancel()
         await turns(2)
         assert peer.receive(15) == b"?first\n?second\n"
         connection.close()
@@ -1227,7 +1233,7 @@ def test_messages_whose_future_was_cancelled_are_sent_all_the_same(run, peer):
 def test_joined_messages_that_nobody_sends_any_more_fail(run, peer):
     async def main():
         connection = await opened(peer)
-        first, *joined = [connection.write(b"?request\n") for _ in range(3)]
+        first, *joined = [write(connection, b"?request\n") for _ in range(3)]
         connection.stream.close()
         connection.close()
         assert first.result() is None
@@ -1242,7 +1248,7 @@ def test_a_failed_write_that_nobody_looks_at_is_not_logged(run, peer, logs):
     async def main():
         connection = await opened(peer)
         for _ in range(3):
-            connection.write(b"?request\n")
+            write(connection, b"?request\n")
         connection.stream.close()
         connection.close()
 
@@ -1258,7 +1264,7 @@ def test_a_write_to_a_peer_that_has_gone_does_not_lose_what_it_said_before(run, 
         peer.send(b"\n".join(lines) + b"\n")
         peer.socket.close()
         for _ in range(5):
-            await connection.write(b"?are-you-there\n")
+            await write(connection, b"?are-you-there\n")
         read, cause = await lines_to_end(connection)
         assert read == lines
         assert cause is None or isinstance(cause, (BrokenPipeError, ConnectionResetError))
@@ -1273,8 +1279,8 @@ def test_a_reset_that_a_write_finds_first_is_the_cause_too(run, peer):
         while not connection.stream._read_buffer_size:
             await asyncio.sleep(0)
         peer.reset()
-        await connection.write(b"?are-you-there\n")
-        await connection.write(b"?are-you-there\n")
+        await write(connection, b"?are-you-there\n")
+        await write(connection, b"?are-you-there\n")
         lines, cause = await lines_to_end(connection)
         assert lines == [b"#last words"]
         assert isinstance(cause, ConnectionResetError)
@@ -1285,7 +1291,7 @@ def test_a_reset_that_a_write_finds_first_is_the_cause_too(run, peer):
 def test_close_may_be_called_again_and_leaves_nothing(run, peer):
     async def main():
         connection = await opened(peer)
-        connection.write(b"?help\n")
+        write(connection, b"?help\n")
         for _ in range(3):
             connection.close()
         assert connection.is_closed
@@ -1367,7 +1373,7 @@ def test_until_done_or_closed_returns_when_the_peer_has_gone(run, peer):
 def test_nothing_is_logged_in_a_quiet_life(run, peer, logs):
     async def main():
         connection = await opened(peer)
-        connection.write(b"?help\n")
+        write(connection, b"?help\n")
         peer.socket.close()
         await lines_to_end(connection)
 
