@@ -7,15 +7,16 @@ Opening
 -------
 All is done in the caller's coroutine, and it waits only for what takes time:
 for the look-up of a name, for a device that is not on this machine, for the
-handshake of TLS. Nothing is read before `read_lines` is called.
+handshake of TLS.
 
 Reading
 -------
 The stream is read in chunks, and a `LineSplitter` cuts them into lines. They
 are given to `on_lines` as soon as they are there, without a future or a
 coroutine in between. When it wants no more for now, reading stops, and
-`read_lines` returns what it left. What has arrived is delivered before the
-end of the connection is reported, also when a write noticed the end first.
+`read_lines` returns what it left. While nobody reads, the kernel keeps what
+comes, and the end is not found. What has arrived is delivered before the end
+of the connection is reported, also when a write noticed the end first.
 
 Who may read: the loop's thread, unless the reading is lent to a thread that
 waits for its reply (`katcp.exchange`); then that thread alone. A loan begins
@@ -166,6 +167,11 @@ class _PatientStream(IOStream):
         super().__init__(sock, **options)
 
     def _handle_events(self, fd: Any, events: int) -> None:
+        if events == IOLoop.READ and not self.reading() and not self.closed():
+            # Nobody reads: what has come, and the end, are left to the next read.
+            self._state = IOLoop.ERROR | (IOLoop.WRITE if self.writing() else 0)
+            self.io_loop.update_handler(fd, self._state)
+            return
         # A shorter way from the loop to `on_data`, past the stream's buffer. A
         # tornado that does not call this any more goes through read_from_fd.
         if events != IOLoop.READ or self.on_data is None or self.is_lent or self.is_encrypted:
@@ -666,9 +672,10 @@ class Connection:
         error = sock.connect_ex(address)
         if error in _IN_PROGRESS:
             # On the same machine, it is connected already.
-            if not _is_connected(sock):
-                too_late = f"no answer within {timeout} seconds"
-                await self._until_ready(deadline, too_late, sock, IOLoop.WRITE)
+            if _is_connected(sock):
+                return
+            too_late = f"no answer within {timeout} seconds"
+            await self._until_ready(deadline, too_late, sock, IOLoop.WRITE)
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise OSError(error, os.strerror(error))

@@ -129,16 +129,6 @@ async def opened(peer, limits=None):
     return connection
 
 
-async def opened_and_read(peer):
-    """Return a connection whose reader had to wait once."""
-    connection = await opened(peer)
-    reading = asyncio.ensure_future(connection.read_lines())
-    await turns()
-    peer.send(b"#hello\n")
-    assert await reading == [b"#hello"]
-    return connection
-
-
 def write(connection, data):
     """Send *data*; return a future that resolves when the kernel has it."""
     connection.send(data)
@@ -771,13 +761,10 @@ def test_the_clients_limit_wins_over_the_streams_when_it_changes(run, peer):
     run(main)
 
 
-def test_a_limit_below_what_is_in_the_buffer_already_ends_the_connection(run, peer):
+def test_a_limit_below_what_has_arrived_already_ends_the_connection(run, peer):
     async def main():
-        connection = await opened_and_read(peer)
+        connection = await opened(peer)
         peer.send(b"x" * 5000 + b"\n")
-        # Read by the stream while nobody asks.
-        while not connection.stream._read_buffer_size:
-            await asyncio.sleep(0)
         connection.stream.max_buffer_size = 100
         lines, cause = await lines_to_end(connection)
         assert lines == []
@@ -974,6 +961,23 @@ def test_reading_stops_when_lines_are_left_and_goes_on_with_the_next_call(run, p
         connection.close()
         with pytest.raises(ConnectionEnded):
             await reading
+
+    run(main)
+
+
+def test_the_end_is_not_found_before_the_lines_that_are_left_were_handled(run, peer):
+    async def main():
+        connection = await opened(peer)
+        Lines(connection, last=b"#one")
+        reading = asyncio.ensure_future(connection.read_lines())
+        await turns()
+        peer.send(b"#one\n?two\n")
+        peer.socket.shutdown(socket.SHUT_WR)
+        assert await reading == [b"?two"]
+        await turns()
+        connection.send(b"!two ok\n")
+        assert peer.receive(8) == b"!two ok\n"
+        assert await lines_to_end(connection) == ([], None)
 
     run(main)
 
@@ -1274,10 +1278,8 @@ def test_a_write_to_a_peer_that_has_gone_does_not_lose_what_it_said_before(run, 
 
 def test_a_reset_that_a_write_finds_first_is_the_cause_too(run, peer):
     async def main():
-        connection = await opened_and_read(peer)
+        connection = await opened(peer)
         peer.send(b"#last words\n")
-        while not connection.stream._read_buffer_size:
-            await asyncio.sleep(0)
         peer.reset()
         await write(connection, b"?are-you-there\n")
         await write(connection, b"?are-you-there\n")
