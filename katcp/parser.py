@@ -48,6 +48,8 @@ _NOT_PLAIN = b"\\\0\r\x1b\t\v\f"
 _MARK_NOT_PLAIN = bytes.maketrans(_NOT_PLAIN, b"." * len(_NOT_PLAIN))
 # No plain line is less than this: none is empty or begins with a space.
 _FIRST_PLAIN = b"!"
+# Smaller pieces of a line take more memory than they hold.
+_SMALL_SIZE = 1024
 # From this size on it pays to split off the first words and to look whether
 # there are more.
 _LONG_SIZE = 1000
@@ -99,14 +101,17 @@ class LineSplitter:
     def __init__(self) -> None:
         self.overflowed = False
         self.plain = True
-        self._tail = bytearray()
-        # Whether the pieces that the tail came from were plain.
+        # The line that is not ended yet, in the pieces that came: they are
+        # joined once. Only small ones are put together before.
+        self._pieces: list[bytes] = []
+        self._pieces_size = 0
+        # Whether what the pieces came from was plain.
         self._tail_is_plain = True
 
     @property
     def pending(self) -> bytes:
         """The bytes of the line that is not ended yet."""
-        return bytes(self._tail)
+        return b"".join(self._pieces)
 
     def feed(self, data: bytes, max_size: Optional[int] = None) -> list[bytes]:
         """Take in *data* and return the lines it completes.
@@ -131,15 +136,21 @@ class LineSplitter:
             data = data.replace(b"\r", b"\n")
         lines = data.split(b"\n")
         if len(lines) == 1:
-            self._tail += data
+            self._pieces_size += len(data)
+            if self._pieces and len(self._pieces[-1]) < _SMALL_SIZE:
+                data = self._pieces.pop() + data
+            self._pieces.append(data)
             self._tail_is_plain = self._tail_is_plain and plain
-            self.overflowed = max_size is not None and len(self._tail) >= max_size
+            self.overflowed = max_size is not None and self._pieces_size >= max_size
             return []
-        if self._tail:
-            self._tail += lines[0]
-            lines[0] = bytes(self._tail)
-            self._tail.clear()
-        self._tail += lines.pop()
+        if self._pieces:
+            self._pieces.append(lines[0])
+            lines[0] = b"".join(self._pieces)
+            self._pieces.clear()
+        tail = lines.pop()
+        if tail:
+            self._pieces.append(tail)
+        self._pieces_size = len(tail)
         self.plain = self._tail_is_plain and plain and min(lines) >= _FIRST_PLAIN
         self._tail_is_plain = plain
         # No line can be too large unless all of it together is.
@@ -153,7 +164,7 @@ class LineSplitter:
             if len(line) >= max_size:
                 self.overflowed = True
                 return lines[:position]
-        self.overflowed = len(self._tail) >= max_size
+        self.overflowed = self._pieces_size >= max_size
         return lines
 
 
