@@ -1168,13 +1168,17 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             raise self._not_connected()
         if connection.borrower is not None:
             self._let_borrower_be_pending(connection)
-        data = bytes(msg) + b"\n"
+        pieces = msg._line_in_pieces()
         if self._logger.isEnabledFor(logging.DEBUG):
+            line = b"".join(pieces)
             self._logger.debug(
-                "Sending to %s: %s", self.bind_address_string, shorten(repr(data[:2000]))
+                "Sending to %s: %s", self.bind_address_string, shorten(repr(line[:2000]))
             )
         try:
-            connection.send(data)
+            if len(pieces) == 1:
+                connection.send(pieces[0])
+            else:
+                connection.send_pieces(pieces)
         except KatcpClientOverflow as error:
             connection.close(error)
             reason = f"Could not send to device {self.bind_address_string}: {error}"

@@ -69,6 +69,9 @@ CHECK_INTERVAL = 0.25
 # How much is joined before it is sent.
 MAX_JOINED_SIZE = 65536
 
+# How many pieces every system sends in one call.
+MAX_PIECES = 1024
+
 # The most that is read by whom the reading is lent to: who does not know how
 # long a line may be.
 MAX_LOAN_SIZE = 65536
@@ -140,6 +143,8 @@ class _PatientStream(IOStream):
     has_stopped_reading : bool
         Whether `read_bytes` resolved, with nothing, because `on_data` wanted no
         more.
+    takes_pieces : bool
+        Whether data can be sent in pieces, without joining them.
     """
 
     # With more than 30 attributes in its dictionary, an object takes a
@@ -155,6 +160,7 @@ class _PatientStream(IOStream):
     )
 
     is_encrypted = False
+    takes_pieces = hasattr(socket.socket, "sendmsg")
 
     def __init__(self, sock: socket.socket, **options: Any) -> None:
         self.write_error: Optional[OSError] = None
@@ -225,6 +231,16 @@ class _PatientStream(IOStream):
             return b"" if self._tells_of_the_end(error) else data
         return b"" if size == len(data) else data[size:]
 
+    def write_pieces_at_once(self, pieces: list[bytes]) -> bytes:
+        """Do the same with data in pieces."""
+        if not self.takes_pieces:
+            return self.write_at_once(b"".join(pieces))
+        try:
+            size = self.socket.sendmsg(pieces[:MAX_PIECES])
+        except OSError as error:
+            return b"" if self._tells_of_the_end(error) else b"".join(pieces)
+        return b"" if size == sum(map(len, pieces)) else b"".join(pieces)[size:]
+
     def write_to_fd(self, data: memoryview) -> int:
         try:
             return super().write_to_fd(data)
@@ -247,6 +263,7 @@ class _PatientTlsStream(_PatientStream, TlsStream):
     """The same with TLS: what is patient stands before what encrypts."""
 
     is_encrypted = True
+    takes_pieces = False
 
     def holds_more(self) -> bool:
         # The rest of a record that was decrypted as a whole.
@@ -511,10 +528,7 @@ class Connection:
             self._joined.append(data)
             self._joined_size = size
             return
-        stream = self.stream
-        if stream is None or self.until_closed.done() or stream.closed():
-            raise KatcpClientDisconnected("the connection is closed")
-        self._update_write_limit(stream)
+        stream = self._open_stream()
         if stream.writing():
             self._send_joined()
             self._leave_to_stream(stream, data)
@@ -525,6 +539,21 @@ class Connection:
                 raise self._overflow(stream)
             self._sent_since_read = True
             self._send_now(stream, data)
+
+    def send_pieces(self, pieces: list[bytes]) -> None:
+        """Send large data, which is not copied if the kernel takes all of it; now.
+
+        Raises what `send` raises.
+        """
+        stream = self._open_stream()
+        if not self._has_room(stream, self._joined_size + sum(map(len, pieces))):
+            raise self._overflow(stream)
+        self._send_joined()
+        self._sent_since_read = True
+        if stream.writing():
+            self._leave_to_stream(stream, b"".join(pieces))
+        else:
+            self._leave_rest(stream, stream.write_pieces_at_once(pieces))
 
     def until_sent(self) -> asyncio.Future[None]:
         """Return a future that resolves when the kernel has all that was sent so far.
@@ -744,9 +773,20 @@ class Connection:
         self._left_lines = left or []
         return False
 
+    def _open_stream(self) -> _PatientStream:
+        """Return the stream to send to, or raise."""
+        stream = self.stream
+        if stream is None or self.until_closed.done() or stream.closed():
+            raise KatcpClientDisconnected("the connection is closed")
+        self._update_write_limit(stream)
+        return stream
+
     def _send_now(self, stream: _PatientStream, data: bytes) -> None:
         """Send what was accepted; what the kernel does not take, the stream keeps."""
-        rest = data if stream.writing() else stream.write_at_once(data)
+        self._leave_rest(stream, data if stream.writing() else stream.write_at_once(data))
+
+    def _leave_rest(self, stream: _PatientStream, rest: bytes) -> None:
+        """Let the stream keep what the kernel did not take of what was accepted."""
         if rest:
             self._unmute()
             limit, stream.max_write_buffer_size = stream.max_write_buffer_size, None

@@ -495,6 +495,23 @@ class Message:
             head = b"%b[%b]" % (head, mid)
         return b" ".join([head, *map(escape_argument, map(bytes, arguments))])
 
+    def _line_in_pieces(self) -> list[bytes]:
+        """Return the line to send, with its terminator; a large one in pieces."""
+        # Large arguments are mostly the last. A class of a program may write its
+        # messages in its own way.
+        last = self.arguments[-1] if self.arguments else b""
+        if type(last) is not bytes or len(last) <= BLOCK_SIZE or type(self) is not Message:
+            return [bytes(self) + b"\n"]
+        pieces = [bytes(_make_message(self.mtype, self.name, [], self.mid))]
+        try:
+            for argument in self.arguments:
+                data = argument if type(argument) is bytes else memoryview(argument).tobytes()
+                pieces += (b" ", *_escaped_pieces(data))
+        except TypeError:
+            raise self._argument_error() from None
+        pieces.append(b"\n")
+        return pieces
+
     def _argument_error(self) -> KatcpTypeError:
         """Return the error that names the argument which is not bytes."""
         position, argument = next(
@@ -587,14 +604,19 @@ def escape_argument(argument: bytes) -> bytes:
         if argument.translate(_MARK_SPECIALS) == argument:
             return argument
         return _escape_kind_by_kind(argument)
+    return b"".join(_escaped_pieces(argument))
+
+
+def _escaped_pieces(argument: bytes) -> list[bytes]:
+    """Return what stands for *argument* on the wire: a long one in pieces."""
+    if len(argument) <= _SAMPLE_SIZE:
+        return [escape_argument(argument)]
     if not any(special in argument for special in _SPECIALS):
-        return argument
-    return b"".join(
-        [
-            _escape_block(argument[start : start + BLOCK_SIZE])
-            for start in range(0, len(argument), BLOCK_SIZE)
-        ]
-    )
+        return [argument]
+    return [
+        _escape_block(argument[start : start + BLOCK_SIZE])
+        for start in range(0, len(argument), BLOCK_SIZE)
+    ]
 
 
 def _escape_block(block: bytes) -> bytes:

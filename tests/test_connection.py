@@ -24,6 +24,7 @@ from katcp.connection import (
     KEEPALIVE,
     MAX_JOINED_SIZE,
     MAX_LOAN_SIZE,
+    MAX_PIECES,
     Connection,
     ConnectionEnded,
     ConnectionFailed,
@@ -896,6 +897,63 @@ def test_order_is_kept_when_the_kernel_takes_no_more(run, peer):
     run(main)
 
 
+PIECES = [b"?large ", *[bytes([letter]) * 30000 for letter in b"abcdefgh"], b"\n"]
+
+
+def test_pieces_are_sent_as_they_are_behind_what_was_joined(run, peer):
+    async def main():
+        connection = await opened(peer)
+        for data in (b"?first\n", b"?second\n"):
+            connection.send(data)
+        connection.send_pieces(PIECES)
+        connection.send(b"?last\n")
+        expected = b"?first\n?second\n" + b"".join(PIECES) + b"?last\n"
+        receiving = asyncio.get_running_loop().run_in_executor(None, peer.receive, len(expected))
+        assert await receiving == expected
+        connection.close()
+
+    run(main)
+
+
+def test_more_pieces_than_the_kernel_takes_at_a_time_all_arrive(run, peer):
+    async def main():
+        connection = await opened(peer)
+        pieces = [b"%d " % number for number in range(10 * MAX_PIECES)]
+        connection.send_pieces(pieces)
+        expected = b"".join(pieces)
+        receiving = asyncio.get_running_loop().run_in_executor(None, peer.receive, len(expected))
+        assert await receiving == expected
+        connection.close()
+
+    run(main)
+
+
+def test_pieces_keep_the_order_when_the_kernel_takes_no_more(run, peer):
+    async def main():
+        connection = await opened(peer)
+        connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10000)
+        for _ in range(12):
+            connection.send_pieces(PIECES)
+        assert connection.stream.writing()
+        expected = b"".join(PIECES) * 12
+        receiving = asyncio.get_running_loop().run_in_executor(None, peer.receive, len(expected))
+        assert await receiving == expected
+        connection.close()
+
+    run(main)
+
+
+def test_a_system_that_sends_no_pieces_gets_them_joined(run, peer, monkeypatch):
+    async def main():
+        connection = await opened(peer)
+        connection.send_pieces(PIECES)
+        assert peer.receive(len(b"".join(PIECES))) == b"".join(PIECES)
+        connection.close()
+
+    monkeypatch.setattr("katcp.connection._PatientStream.takes_pieces", False)
+    run(main)
+
+
 class Lines:
     """An `on_lines` that notes what it gets, and leaves what follows *last*."""
 
@@ -1092,6 +1150,20 @@ def test_the_joined_messages_overflow_exactly_at_the_limit(run, peer):
     run(main)
 
 
+def test_pieces_overflow_exactly_at_the_limit_with_what_was_joined(run, peer):
+    async def main():
+        connection = await opened(peer, Limits(write=100))
+        write(connection, b"a" * 100)  # sent at once
+        write(connection, b"b" * 60)
+        with pytest.raises(KatcpClientOverflow):
+            connection.send_pieces([b"x" * 20, b"x" * 21])
+        connection.send_pieces([b"c" * 20, b"d" * 20])
+        connection.close()
+        assert peer.receive_to_end() == b"a" * 100 + b"b" * 60 + b"c" * 20 + b"d" * 20
+
+    run(main)
+
+
 def test_what_the_kernel_does_not_take_overflows_exactly_at_the_limit(run, peer):
     async def main():
         connection = await opened(peer)
@@ -1104,6 +1176,8 @@ def test_what_the_kernel_does_not_take_overflows_exactly_at_the_limit(run, peer)
         write(connection, b"x" * 400)
         write(connection, b"x" * 600)
         assert_overflows(connection, 1, limit)
+        with pytest.raises(KatcpClientOverflow):
+            connection.send_pieces([b"x"])
         connection.close()
 
     run(main)
@@ -1269,6 +1343,7 @@ def test_a_write_to_a_peer_that_has_gone_does_not_lose_what_it_said_before(run, 
         peer.socket.close()
         for _ in range(5):
             await write(connection, b"?are-you-there\n")
+            connection.send_pieces(PIECES)
         read, cause = await lines_to_end(connection)
         assert read == lines
         assert cause is None or isinstance(cause, (BrokenPipeError, ConnectionResetError))

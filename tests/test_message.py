@@ -404,6 +404,23 @@ def test_a_long_argument_is_written_as_the_reference_writes_it():
         assert escape_argument(argument) == abnf.escape(argument), name
 
 
+def test_the_line_to_send_is_the_same_in_pieces():
+    for name, argument in (("empty", b""), ("short", b"a b"), *long_arguments()):
+        for mid in (None, 7):
+            msg = Message.request("foo", b"first", b"", argument, mid=mid)
+            pieces = msg._line_in_pieces()
+            assert b"".join(pieces) == bytes(msg) + b"\n", name
+            assert (len(pieces) > 1) is (len(argument) > BLOCK_SIZE), name
+
+
+@pytest.mark.parametrize("argument", ["text", "", 5, 0, None, [b"a"]], ids=repr)
+def test_an_argument_that_is_not_bytes_is_named_when_the_line_is_large(argument):
+    msg = Message.request("foo", "first", bytes(BLOCK_SIZE + 1))
+    msg.arguments[0] = argument
+    with pytest.raises(KatcpTypeError, match=r"^Argument 1 of 'foo' is of type .*, not bytes: "):
+        msg._line_in_pieces()
+
+
 @pytest.mark.parametrize("argument", ["text", "", 5, 0, None, [b"a"]], ids=repr)
 def test_an_argument_that_is_not_bytes_is_named(argument):
     for first in (b"a", b"a b", b""):
