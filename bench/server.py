@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -20,8 +21,9 @@ def make_command(folder: Path) -> list[str]:
     compiler = shutil.which("cc")
     if compiler is None:
         return [sys.executable, str(FALLBACK)]
-    program = folder / "server"
-    if not program.exists() or program.stat().st_mtime < SOURCE.stat().st_mtime:
+    # Several checkouts may share the folder.
+    program = folder / f"server-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}"
+    if not program.exists():
         subprocess.run([compiler, "-O2", "-o", str(program), str(SOURCE)], check=True)
     return [str(program)]
 
