@@ -134,8 +134,7 @@ class LineSplitter:
         plain = _holds_plain_lines(data)
         if _CARRIAGE_RETURN in data:
             data = data.replace(b"\r", b"\n")
-        lines = data.split(b"\n")
-        if len(lines) == 1:
+        if _LINE_FEED not in data:
             self._pieces_size += len(data)
             if self._pieces and len(self._pieces[-1]) < _SMALL_SIZE:
                 data = self._pieces.pop() + data
@@ -143,6 +142,7 @@ class LineSplitter:
             self._tail_is_plain = self._tail_is_plain and plain
             self.overflowed = max_size is not None and self._pieces_size >= max_size
             return []
+        lines = data.split(b"\n")
         if self._pieces:
             self._pieces.append(lines[0])
             lines[0] = b"".join(self._pieces)
