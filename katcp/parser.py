@@ -23,6 +23,7 @@ The rules that are enforced here are those of protocol.md, sections 1 and 2:
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Any, ClassVar, Iterator, Optional
 
@@ -55,6 +56,9 @@ _SMALL_SIZE = 1024
 _LONG_SIZE = 1000
 
 _WIRE_BLOCK_SIZE = 2 * BLOCK_SIZE
+# Stands between arguments that are unescaped together: a byte that text in UTF-8,
+# and so most lines, never hold.
+_SEPARATOR = b"\xff"
 _UNESCAPES = {
     b"\\_": b" ",
     b"\\0": b"\0",
@@ -65,12 +69,15 @@ _UNESCAPES = {
     b"\\@": b"",
 }
 # Finds the escaped backslashes, and the backslashes that begin no escape.
-_find_odd_backslashes = re.compile(rb"\\(?:\\|(?![_0nret]))").findall
-# Python's own codec "unicode_escape" knows four of our escapes as they are, and
-# three more under other names. So letters, and what the escapes stand for, change
-# places with those names before, and back again afterwards. Nothing is mixed up:
-# the wire has no raw space, NUL or ESC, in whose places \b, \f and \v stand meanwhile.
-_TO_PYTHON_AND_BACK = bytes.maketrans(b"_b0fev \b\0\f\x1b\v", b"b_f0ve\b \f\0\v\x1b")
+_find_odd_backslashes = re.compile(rb"\\(?:\\|(?![_0nret@]))").findall
+# Python has escapes, too, and a codec for them: \a, \b, \f, \v, \r, \t and \\, and a
+# line feed behind a backslash, which stands for nothing. So letters, and what the
+# escapes stand for, change places with those before, and back again afterwards.
+# Nothing is mixed up: the wire has no raw space, NUL, ESC or line feed.
+_OURS = b"_b0fevna \b\0\f\x1b\v\n\a@"
+_PYTHONS = b"b_f0vean\b \f\0\v\x1b\a@\n"
+_TO_PYTHON = bytes.maketrans(_OURS, _PYTHONS)
+_FROM_PYTHON = bytes.maketrans(_PYTHONS, _OURS)
 
 # Heads without id ("!sensor-value") that were checked before, with their
 # meaning. A server may send any names: the table keeps short ones only and
@@ -222,10 +229,7 @@ class MessageParser:
         if not words[0]:
             raise _head_error(line)
         message = _parse_words([word for word in words if word])
-        message.arguments = [
-            unescape_argument(argument) if _BACKSLASH in argument else argument
-            for argument in message.arguments
-        ]
+        message.arguments = _unescape_all(message.arguments)
         return message
 
     def parse_plain(self, line: bytes) -> Message:
@@ -282,6 +286,21 @@ def _parse_words(words: list[bytes]) -> Message:
     return _make_message(mtype, name, words, mid)
 
 
+def _unescape_all(arguments: list[bytes]) -> list[bytes]:
+    """Return what the arguments of a line stand for."""
+    # Those of a short line together, if something can stand between them.
+    together = _SEPARATOR.join(arguments)
+    if len(together) <= _LONG_SIZE and together.count(_SEPARATOR) == len(arguments) - 1:
+        try:
+            return _unescape_block(together).split(_SEPARATOR)
+        except KatcpSyntaxError:
+            pass  # the argument for itself tells what is wrong
+    return [
+        unescape_argument(argument) if _BACKSLASH in argument else argument
+        for argument in arguments
+    ]
+
+
 def unescape_argument(argument: bytes) -> bytes:
     r"""Return what an argument on the wire stands for.
 
@@ -328,18 +347,9 @@ def _unescape_block(block: bytes) -> bytes:
         if _BACKSLASH not in text:
             return text
     if b"\\" in _find_odd_backslashes(block):
-        block = _without_empty_escapes(block)
-    python = block.translate(_TO_PYTHON_AND_BACK)
-    return python.decode("unicode_escape").encode("latin-1").translate(_TO_PYTHON_AND_BACK)
-
-
-def _without_empty_escapes(block: bytes) -> bytes:
-    r"""Return the block without its ``\\@``, or raise if other escapes are unknown, too."""
-    # No raw NUL is there: meanwhile it stands for the escaped backslashes.
-    block = block.replace(b"\\\\", b"\0").replace(b"\\@", b"").replace(b"\0", b"\\\\")
-    if b"\\" in _find_odd_backslashes(block):
         raise _escape_error(block)
-    return block
+    text, _ = codecs.escape_decode(block.translate(_TO_PYTHON))
+    return text.translate(_FROM_PYTHON)
 
 
 def _check_head(base: bytes, head: bytes) -> tuple[int, str]:
