@@ -58,10 +58,10 @@ from .threadsafe import TurnSelector, run_in_daemon_thread
 from .tls import TlsFailure, TlsStream
 
 # Some hundred messages: with more at a time, timers would be late.
-CHUNK_SIZE = 16384
+CHUNK_SIZE = 8192
 
 # In the middle of a long line, that makes no difference.
-MAX_CHUNK_SIZE = 16 * CHUNK_SIZE
+MAX_CHUNK_SIZE = 32 * CHUNK_SIZE
 
 # How long a borrower waits for something to read at a time, in seconds.
 CHECK_INTERVAL = 0.25
