@@ -1449,10 +1449,14 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._show_state_in_events()
 
     def _show_state_in_events(self) -> None:
+        held = self._lifecycle.events
         for name in EVENT_NAMES:
             event = self._state_events[name]
-            if self._lifecycle.holds(name) != event.is_set():
-                (event.clear if event.is_set() else event.set)()
+            if event.is_set():
+                if name not in held:
+                    event.clear()
+            elif name in held:
+                event.set()
 
     def _forget_protocol_event(self) -> None:
         """Let nobody think that the protocol of the next connection is known; any thread."""

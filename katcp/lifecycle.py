@@ -71,6 +71,11 @@ class Lifecycle:
             raise RuntimeError(f"A client cannot go from {self.state.name} to {state.name}.")
         self.state = state
 
+    @property
+    def events(self) -> frozenset[str]:
+        """What holds now."""
+        return EVENTS[self.state]
+
     def holds(self, event: str) -> bool:
         """Return whether *event* holds now."""
-        return event in EVENTS[self.state]
+        return event in self.events
