@@ -1988,15 +1988,17 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     def _check_mid(self, msg: Message) -> None:
         """Raise if *msg* cannot be sent with the id that the program chose."""
-        if self._device_connection is not None:
-            self._let_borrower_be_pending(self._device_connection)
         if not self._server_protocol.message_ids:
             raise KatcpVersionError("Message IDs not supported by server")
-        if self._pending_requests.is_mid_pending(int(msg.mid or 0)):
+        if self._is_mid_in_use(int(msg.mid or 0)):
             raise KatcpUsageError(
                 f"Message id {_as_text(msg.mid or b'')} is used by a pending request: "
                 "choose another one, or leave the choice to the client."
             )
+
+    def _is_mid_in_use(self, mid: int) -> bool:
+        """Whether a reply with this id is waited for; any thread."""
+        return self._pending_requests.is_mid_pending(mid)
 
     def _note_unclaimed(self, msg: Message) -> None:
         """Note that *msg* was sent and that its reply goes to the handlers."""
@@ -2728,12 +2730,15 @@ class AsyncClient(DeviceClient):
             exchange.connection = connection
             sockets = connection.lend_reading(exchange, selector, len(data))
             return sockets[1] if sockets is not None and exchange.send(sockets[0], data) else None
+        if is_main_thread() or (connection.borrower and connection.borrower.unsent):
+            # A signal handler may raise between two steps; or only the loop can
+            # send the rest of what has to be sent first.
+            return None
         if connection.borrower is not None:
             # Several threads ask. For some time to come, let the loop read for all.
             self._exchanges_to_skip = _EXCHANGES_TO_SKIP
             self._let_borrower_be_pending(connection)
-        # In the main thread a signal handler may raise between two steps.
-        if not is_main_thread() and connection.send_in_turn(data):
+        if connection.send_in_turn(data):
             self._let_be_pending(exchange)
         return None
 
@@ -2981,6 +2986,16 @@ class AsyncClient(DeviceClient):
     def _forget(self, request: PendingRequest) -> None:
         self._pending_requests.abandon(request)
         request.take_callback()
+
+    def _is_mid_in_use(self, mid: int) -> bool:
+        connection = self._device_connection
+        borrower = None if connection is None else connection.borrower
+        return super()._is_mid_in_use(mid) or (
+            borrower is not None
+            and borrower.reply is None
+            and borrower.request.mid is not None
+            and int(borrower.request.mid) == mid
+        )
 
     def _note_unclaimed(self, msg: Message) -> None:
         self._pending_requests.add_unclaimed(msg)

@@ -538,6 +538,56 @@ def test_what_the_kernel_does_not_take_of_a_request_is_sent_first(monkeypatch):
         assert [line.split()[-1] for line in device.requests[1:]] == [b"behind", b"last"]
 
 
+def test_the_rest_of_a_request_is_sent_before_that_of_another_thread(monkeypatch):
+    def script(sock, mid):
+        sock.sendall(b"!ask%s ok %d\n" % (mid, len(device.requests[-1])))
+
+    with ScriptedDevice(script) as device:
+        client = device.start_client()
+        send, give_back = katcp.exchange.Exchange.send, client._give_back
+        second = Recorder()
+        other = threading.Thread(
+            target=lambda: second(client.blocking_request(Message.request("ask", "other"))[0])
+        )
+
+        def send_little(self, sock, data):
+            little = type("Little", (), {"send": lambda _, data: sock.send(data[:10])})()
+            return send(self, little, data)
+
+        def give_back_late(*args):
+            monkeypatch.undo()
+            # The kernel takes no more.
+            stream = client._device_connection.stream
+            monkeypatch.setattr(stream, "write_at_once", lambda data: data)
+            other.start()
+            while len(client._pending_requests) < 2 and other.is_alive():
+                pass
+            give_back(*args)
+
+        monkeypatch.setattr(katcp.exchange.Exchange, "send", send_little)
+        monkeypatch.setattr(client, "_give_back", give_back_late)
+        reply, _ = ask(client, "ask", "x" * 50000)
+        other.join(PATIENCE)
+        assert reply.arguments == [b"ok", b"%d" % len(device.requests[0])]
+        assert second.wait()[0][0].arguments == [b"ok", b"%d" % len(device.requests[1])]
+
+
+def test_an_id_that_a_thread_reads_for_is_in_use(device):
+    client = start_client(device)
+    thread, answers, held = held_by_a_thread(client, device)
+    mid = client._device_connection.borrower.request.mid
+    for ask_again in (client.blocking_request, client.callback_request, client.request):
+        with pytest.raises(katcp.KatcpUsageError, match="is used by a pending request"):
+            in_another_thread(ask_again, Message.request("echo", mid=mid))
+    held.reply("ok", "first")
+    assert answers.wait()[0][0].arguments == [b"ok", b"first"]
+    thread.join(PATIENCE)
+    # Now it is free.
+    assert ask(client, "echo", "again")[0].reply_ok()
+    reply, _ = in_another_thread(client.blocking_request, Message.request("echo", mid=mid))
+    assert reply.reply_ok()
+
+
 def test_a_request_that_would_overflow_is_left_to_the_loop(device, logs):
     client = start_client(device)
     let_the_loop_read(client)
