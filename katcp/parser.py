@@ -68,8 +68,6 @@ _UNESCAPES = {
     b"\\t": b"\t",
     b"\\@": b"",
 }
-# Finds the escaped backslashes, and the backslashes that begin no escape.
-_find_odd_backslashes = re.compile(rb"\\(?:\\|(?![_0nret@]))").findall
 # Python has escapes, too, and a codec for them: \a, \b, \f, \v, \r, \t and \\, and a
 # line feed behind a backslash, which stands for nothing. So letters, and what the
 # escapes stand for, change places with those before, and back again afterwards.
@@ -78,6 +76,11 @@ _OURS = b"_b0fevna \b\0\f\x1b\v\n\a@"
 _PYTHONS = b"b_f0vean\b \f\0\v\x1b\a@\n"
 _TO_PYTHON = bytes.maketrans(_OURS, _PYTHONS)
 _FROM_PYTHON = bytes.maketrans(_PYTHONS, _OURS)
+# What the codec refuses if, and only if, an escape is unknown or unfinished: behind a
+# backslash it knows "n", and no "x" without a number.
+_TO_CHECK = bytes(
+    letter if letter == _BACKSLASH else b"xn"[letter in b"_0nret@"] for letter in range(256)
+)
 
 # Heads without id ("!sensor-value") that were checked before, with their
 # meaning. A server may send any names: the table keeps short ones only and
@@ -229,7 +232,7 @@ class MessageParser:
         if not words[0]:
             raise _head_error(line)
         message = _parse_words([word for word in words if word])
-        message.arguments = _unescape_all(message.arguments)
+        message.arguments = _unescape_all(message.arguments, len(line) < _LONG_SIZE)
         return message
 
     def parse_plain(self, line: bytes) -> Message:
@@ -286,11 +289,11 @@ def _parse_words(words: list[bytes]) -> Message:
     return _make_message(mtype, name, words, mid)
 
 
-def _unescape_all(arguments: list[bytes]) -> list[bytes]:
+def _unescape_all(arguments: list[bytes], is_short: bool) -> list[bytes]:
     """Return what the arguments of a line stand for."""
     # Those of a short line together, if something can stand between them.
-    together = _SEPARATOR.join(arguments)
-    if len(together) <= _LONG_SIZE and together.count(_SEPARATOR) == len(arguments) - 1:
+    together = _SEPARATOR.join(arguments) if is_short else b""
+    if together and together.count(_SEPARATOR) == len(arguments) - 1:
         try:
             return _unescape_block(together).split(_SEPARATOR)
         except KatcpSyntaxError:
@@ -339,15 +342,18 @@ def _unescape_block(block: bytes) -> bytes:
     if block == ESCAPED_ZERO_BLOCK:
         return ZERO_BLOCK
     start = block.find(b"\\")
-    plain = _UNESCAPES.get(escape := block[start : start + 2])
-    if plain is not None:
-        # Replaced wherever it stands, also in the second half of an escaped
-        # backslash. But then the first half stays.
-        text = block.replace(escape, plain)
+    escape = block[start : start + 2]
+    next_start = block.find(b"\\", start + 2)
+    if escape in _UNESCAPES and (next_start < 0 or block.startswith(escape, next_start)):
+        # Perhaps there is one kind only. It is replaced wherever it stands, also in
+        # the second half of an escaped backslash. But then the first half stays.
+        text = block.replace(escape, _UNESCAPES[escape])
         if _BACKSLASH not in text:
             return text
-    if b"\\" in _find_odd_backslashes(block):
-        raise _escape_error(block)
+    try:
+        codecs.escape_decode(block.translate(_TO_CHECK))
+    except ValueError:
+        raise _escape_error(block) from None
     text, _ = codecs.escape_decode(block.translate(_TO_PYTHON))
     return text.translate(_FROM_PYTHON)
 
