@@ -43,10 +43,12 @@ def main():
             sample(client, options.sensors)
 
     client.add_connection_callback(on_connection)
+    # Before the start, or the first changes would be missed.
+    updates = client.informs("sensor-status")
     # Not "with", which raises if the device is not there: this client keeps trying.
     client.start()
     try:
-        for update in client.informs("sensor-status"):
+        for update in updates:
             time = datetime.fromtimestamp(update.get_timestamp(0), timezone.utc)
             name, status, value = (update.get_text(position) for position in (2, 3, 4))
             print(f"{time:%Y-%m-%d %H:%M:%S} {name} {status} {value}", flush=True)
