@@ -532,7 +532,7 @@ class Connection:
         if stream.writing():
             self._send_joined()
             self._leave_to_stream(stream, data)
-        elif self._is_handling or self._sent_since_read:
+        elif self._joined or self._is_handling or self._sent_since_read:
             self._join(stream, data)
         else:
             if not self._has_room(stream, len(data)):

@@ -777,6 +777,11 @@ def test_a_limit_below_what_has_arrived_already_ends_the_connection(run, peer):
 # Writing
 
 
+def received(peer, size):
+    """Return a future of so many bytes that the peer receives meanwhile."""
+    return asyncio.get_running_loop().run_in_executor(None, peer.receive, size)
+
+
 class Sends:
     """The sizes of the pieces that are sent."""
 
@@ -869,8 +874,7 @@ def test_a_turn_with_very_much_is_sent_in_pieces(run, peer):
         await turns(2)
         expected = b"".join(bytes([letter]) * piece for letter in b"abcdefg")
         # What the kernel did not take waits for the peer to read.
-        received = asyncio.get_running_loop().run_in_executor(None, peer.receive, 7 * piece)
-        assert await received == expected
+        assert await received(peer, 7 * piece) == expected
         connection.close()
 
     run(main)
@@ -888,7 +892,7 @@ def test_order_is_kept_when_the_kernel_takes_no_more(run, peer):
             futures.append(write(connection, data))
             expected += data
         assert connection.stream.writing()
-        receiving = asyncio.get_running_loop().run_in_executor(None, peer.receive, len(expected))
+        receiving = received(peer, len(expected))
         await asyncio.wait(futures)
         assert await receiving == expected
         assert {future.result() for future in futures} == {None}
@@ -908,8 +912,29 @@ def test_pieces_are_sent_as_they_are_behind_what_was_joined(run, peer):
         connection.send_pieces(PIECES)
         connection.send(b"?last\n")
         expected = b"?first\n?second\n" + b"".join(PIECES) + b"?last\n"
-        receiving = asyncio.get_running_loop().run_in_executor(None, peer.receive, len(expected))
-        assert await receiving == expected
+        assert await received(peer, len(expected)) == expected
+        connection.close()
+
+    run(main)
+
+
+def test_nothing_overtakes_what_was_joined_when_reading_goes_on(run, peer):
+    async def main():
+        connection = await opened(peer)
+        large = b"?large " + b"x" * MAX_JOINED_SIZE + b"\n"
+
+        def leave(lines):
+            # Runs after this, and before `read_lines` returns.
+            for data in (b"?first\n", b"?second\n"):
+                asyncio.get_running_loop().call_soon(connection.send, data)
+            return lines
+
+        connection.on_lines = leave
+        asyncio.get_running_loop().call_soon(peer.send, b"#inform\n")
+        assert await connection.read_lines() == [b"#inform"]
+        connection.send(large)
+        expected = b"?first\n?second\n" + large
+        assert await received(peer, len(expected)) == expected
         connection.close()
 
     run(main)
@@ -921,8 +946,7 @@ def test_more_pieces_than_the_kernel_takes_at_a_time_all_arrive(run, peer):
         pieces = [b"%d " % number for number in range(10 * MAX_PIECES)]
         connection.send_pieces(pieces)
         expected = b"".join(pieces)
-        receiving = asyncio.get_running_loop().run_in_executor(None, peer.receive, len(expected))
-        assert await receiving == expected
+        assert await received(peer, len(expected)) == expected
         connection.close()
 
     run(main)
@@ -936,8 +960,7 @@ def test_pieces_keep_the_order_when_the_kernel_takes_no_more(run, peer):
             connection.send_pieces(PIECES)
         assert connection.stream.writing()
         expected = b"".join(PIECES) * 12
-        receiving = asyncio.get_running_loop().run_in_executor(None, peer.receive, len(expected))
-        assert await receiving == expected
+        assert await received(peer, len(expected)) == expected
         connection.close()
 
     run(main)
