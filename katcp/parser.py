@@ -60,13 +60,7 @@ _WIRE_BLOCK_SIZE = 2 * BLOCK_SIZE
 # and so most lines, never hold.
 _SEPARATOR = b"\xff"
 _UNESCAPES = {
-    b"\\_": b" ",
-    b"\\0": b"\0",
-    b"\\n": b"\n",
-    b"\\r": b"\r",
-    b"\\e": b"\x1b",
-    b"\\t": b"\t",
-    b"\\@": b"",
+    b"\\" + letter: plain for letter, plain in Message.ESCAPE_LOOKUP.items() if letter != b"\\"
 }
 # Python has escapes, too, and a codec for them: \a, \b, \f, \v, \r, \t and \\, and a
 # line feed behind a backslash, which stands for nothing. So letters, and what the
@@ -232,7 +226,8 @@ class MessageParser:
         if not words[0]:
             raise _head_error(line)
         message = _parse_words([word for word in words if word])
-        message.arguments = _unescape_all(message.arguments, len(line) < _LONG_SIZE)
+        if _BACKSLASH in line:
+            message.arguments = _unescape_all(message.arguments, len(line) < _LONG_SIZE)
         return message
 
     def parse_plain(self, line: bytes) -> Message:
