@@ -140,6 +140,10 @@ _EXCHANGES_TO_SKIP = 50
 # How long a thread waits for the turn of a loop that waits, in seconds.
 _TURN_PATIENCE = 0.01
 
+# How long deadlines are not looked at again, for each request that was looked at,
+# in seconds: ten times as long as the look takes.
+_REST_PER_REQUEST = 1e-6
+
 # What an entry of a dict takes beside its key and its value, in bytes.
 _EMPTY_VERSION_SIZE = 100
 
@@ -2176,6 +2180,7 @@ class AsyncClient(DeviceClient):
     # One timer for all pending requests, set to the earliest deadline.
     _deadline_timer: Optional[asyncio.TimerHandle] = None
     _timer_deadline = math.inf
+    _timer_rests_until = -math.inf
     _exchanges_to_skip = 0
 
     def __init__(
@@ -3004,7 +3009,8 @@ class AsyncClient(DeviceClient):
         """Let the timer go off at *deadline*, which is earlier than it would."""
         self._cancel_timer()
         loop = asyncio.get_running_loop()
-        self._deadline_timer = loop.call_at(deadline, self._end_expired)
+        when = max(deadline, self._timer_rests_until)
+        self._deadline_timer = loop.call_at(when, self._end_expired)
         self._timer_deadline = deadline
 
     def _cancel_timer(self) -> None:
@@ -3019,6 +3025,7 @@ class AsyncClient(DeviceClient):
         now = asyncio.get_running_loop().time()
         for request in self._pending_requests.take_expired(now):
             self._end_locally(request, timed_out(request.name, now - request.started))
+        self._timer_rests_until = now + len(self._pending_requests) * _REST_PER_REQUEST
         self._update_timer()
 
     def _update_timer(self) -> None:

@@ -18,15 +18,18 @@ reply does not answer a later request. (What nobody can tell without ids: after 
 reply was lost for good, which of several requests in flight a reply is for; and
 whether a reply was lost, or this one and the next are both late.)
 
-Nothing here costs more when more requests are pending: what is finished is
-skipped when it is met, and swept when it is the larger part.
+Nothing that is done for each message costs more when more requests are pending:
+what is finished is skipped when it is met, and swept when it is the larger part.
+Only deadlines are looked for among all pending requests. That is seldom, since
+most requests are answered long before, and is far cheaper than to keep them in
+order.
 """
 
 from __future__ import annotations
 
 import collections
 import enum
-import heapq
+import operator
 from typing import Callable, Optional, Protocol, Union
 
 from .message import MAX_MID, Message, shorten
@@ -119,7 +122,7 @@ class PendingRequest:
     def take_callback(self) -> Optional[Callable[[Message], None]]:
         """Return `on_reply` and let go of both callbacks.
 
-        A finished request may lie in the heap of deadlines for some time: it
+        A finished request may lie in the queue of its name for some time: it
         must not keep what its callbacks keep.
         """
         on_reply = self.on_reply
@@ -211,8 +214,6 @@ class PendingRequests:
         self._pending: dict[Union[int, PendingRequest], PendingRequest] = {}
         self._by_name: dict[str, _NameQueue] = {}
         self._abandoned_mids: dict[int, None] = {}
-        self._deadlines: list[tuple[float, int, PendingRequest]] = []
-        self._sent = 0
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -231,21 +232,22 @@ class PendingRequests:
 
     def next_mid(self) -> int:
         """Return an id that no request uses: 1 to 2147483647, then 1 again."""
-        while True:
-            self._last_mid = self._last_mid % MAX_MID + 1
-            if self._last_mid not in self._pending and self._last_mid not in self._abandoned_mids:
-                return self._last_mid
+        mid = self._last_mid % MAX_MID + 1
+        while mid in self._pending or mid in self._abandoned_mids:
+            mid = mid % MAX_MID + 1
+        self._last_mid = mid
+        return mid
 
     def add(self, request: PendingRequest) -> None:
         """Let *request* be pending."""
-        self._sent += 1
         if request.number is not None:
             self._pending[request.number] = request
         else:
             self._pending[request] = request
-            self._by_name.setdefault(request.name, _NameQueue()).append(request)
-        if request.deadline is not None:
-            heapq.heappush(self._deadlines, (request.deadline, self._sent, request))
+            queue = self._by_name.get(request.name)
+            if queue is None:
+                queue = self._by_name[request.name] = _NameQueue()
+            queue.append(request)
 
     def add_unclaimed(self, message: Message) -> None:
         """Note a request whose reply nobody waits for: it must not answer another one."""
@@ -271,15 +273,14 @@ class PendingRequests:
             if request is None:
                 self._take_late_reply(reply.name)
                 return None
-        request.fate = Fate.ENDED
-        self._remove(request)
+        self.end(request)
         return request
 
     def match_inform(self, inform: Message) -> Optional[PendingRequest]:
         """Return the pending request that *inform* belongs to."""
         if inform.mid is not None:
             return self._match_mid(inform)
-        return self._next_of_name(inform.name)
+        return self._next_of_name(inform.name) if self._by_name else None
 
     def end(self, request: PendingRequest) -> None:
         """Let *request* be over: it was answered, or nobody can answer it."""
@@ -301,20 +302,24 @@ class PendingRequests:
         self._remove(request)
 
     def take_expired(self, now: float) -> list[PendingRequest]:
-        """Return the requests whose deadline is over; they are abandoned now."""
-        expired = []
-        self._drop_finished_deadlines()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            request = heapq.heappop(self._deadlines)[2]
+        """Return the requests whose deadline is over; they are abandoned now.
+
+        It looks at all that are pending, and so does `next_deadline`.
+        """
+        expired = [
+            request
+            for request in self._pending.values()
+            if request.deadline is not None and request.deadline <= now
+        ]
+        expired.sort(key=operator.attrgetter("deadline"))
+        for request in expired:
             self.abandon(request)
-            expired.append(request)
-            self._drop_finished_deadlines()
         return expired
 
     def next_deadline(self) -> Optional[float]:
         """Return the earliest deadline of a pending request."""
-        self._drop_finished_deadlines()
-        return self._deadlines[0][0] if self._deadlines else None
+        deadlines = (request.deadline for request in self._pending.values())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def take_all(self) -> list[PendingRequest]:
         """Return all pending requests, in their order, and forget everything of them."""
@@ -324,7 +329,6 @@ class PendingRequests:
         self._pending.clear()
         self._by_name.clear()
         self._abandoned_mids.clear()
-        self._deadlines.clear()
         return requests
 
     def _match_mid(self, msg: Message) -> Optional[PendingRequest]:
@@ -363,8 +367,6 @@ class PendingRequests:
             queue = self._by_name[request.name]
             queue.note_finished()
             self._tidy(request.name, queue)
-        if len(self._deadlines) > 2 * len(self._pending) + SLACK:
-            self._sweep_deadlines()
 
     def _tidy(self, name: str, queue: _NameQueue) -> None:
         queue.settle()
@@ -375,12 +377,3 @@ class PendingRequests:
         self._abandoned_mids[mid] = None
         if len(self._abandoned_mids) > MAX_ABANDONED_MIDS:
             del self._abandoned_mids[next(iter(self._abandoned_mids))]
-
-    def _drop_finished_deadlines(self) -> None:
-        deadlines = self._deadlines
-        while deadlines and deadlines[0][2].fate is not Fate.PENDING:
-            heapq.heappop(deadlines)
-
-    def _sweep_deadlines(self) -> None:
-        self._deadlines = [entry for entry in self._deadlines if entry[2].fate is Fate.PENDING]
-        heapq.heapify(self._deadlines)

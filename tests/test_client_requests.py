@@ -224,6 +224,24 @@ def test_there_is_one_timer_for_all_pending_requests(device):
     assert in_loop(client, ask_often) == 1
 
 
+def test_a_look_at_many_deadlines_is_followed_by_a_rest(device, monkeypatch):
+    """Else n requests that end one after another would cost n times n."""
+    monkeypatch.setattr("katcp.client._REST_PER_REQUEST", 100.0)
+    client = start_client(device, timeout=None)
+    ended = Recorder()
+
+    def end_one(beside=0):
+        for _ in range(beside):
+            client.callback_request(Message.request("silent"))
+        client.callback_request(Message.request("silent"), ended, timeout=0)
+        asyncio_loop = client.ioloop.asyncio_loop
+        return asyncio_loop.time(), client._deadline_timer.when()
+
+    began, _ = in_loop(client, end_one, 3)
+    ended.wait()
+    assert in_loop(client, end_one)[1] >= began + 300
+
+
 @pytest.mark.parametrize("informs", [False, True])
 def test_late_answers_with_ids_go_to_the_handlers(device, informs):
     seen = Recorder()

@@ -46,11 +46,10 @@ def tables(requests):
         "by_name": len(requests._by_name),
         "queued": sum(len(queue.requests) for queue in requests._by_name.values()),
         "abandoned_mids": len(requests._abandoned_mids),
-        "deadlines": len(requests._deadlines),
     }
 
 
-NOTHING = dict.fromkeys(["pending", "by_name", "queued", "abandoned_mids", "deadlines"], 0)
+NOTHING = dict.fromkeys(["pending", "by_name", "queued", "abandoned_mids"], 0)
 
 
 # A request.
@@ -420,17 +419,7 @@ def test_finished_requests_do_not_expire(requests):
     requests.abandon(cancelled)
     assert requests.take_expired(1.0) == [expired]
     assert answered.fate is Fate.ENDED
-    assert tables(requests)["deadlines"] == 0
-
-
-def test_deadlines_of_finished_requests_are_swept(requests):
-    endless = sent(requests, "foo", 1, deadline=0.5)
-    for mid in range(2, 4000):
-        request = sent(requests, "foo", mid, deadline=10.0 + mid)
-        assert requests.match_reply(reply("foo", mid)) is request
-        assert tables(requests)["deadlines"] <= 1003
-    assert requests.take_expired(10**6) == [endless]
-    assert tables(requests)["deadlines"] == 0
+    assert requests.next_deadline() is None
 
 
 @pytest.mark.parametrize("finish", ["abandon", "end", "add_unclaimed"])
@@ -502,7 +491,6 @@ def test_each_step_costs_the_same_with_few_and_with_many_pending(name_of, with_i
             *(functools.partial(requests.match_reply, message) for message in replies),
             lambda: requests.end(middle),
             lambda: requests.abandon(given[size // 2 + 1]),
-            requests.next_deadline,
             lambda: len(requests),
         ]
         return [steps_of(call) for call in calls]

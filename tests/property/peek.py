@@ -44,7 +44,6 @@ class Peek:
             "pending": pending._pending,
             "names": pending._by_name,
             "ids of abandoned requests": pending._abandoned_mids,
-            "deadlines": pending._deadlines,
             "timer": client._deadline_timer,
             "connection": client._device_connection,
             "threads in stop()": client._stop_waiters,
