@@ -1641,13 +1641,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     async def _connect_once(self) -> float:
         """Connect and stay connected; return for how many seconds it was."""
         host, port = self._bindaddr
-        connection = Connection(
-            host,
-            port,
-            lambda: self.MAX_MSG_SIZE,
-            lambda: self.MAX_WRITE_BUFFER_SIZE,
-            self._device_ssl_context,
-        )
+        connection = Connection(host, port, self, self._device_ssl_context)
         self._device_connection = connection
         try:
             await connection.open(self.CONNECT_TIMEOUT)
@@ -1820,7 +1814,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         clock = time.monotonic
         turn_end = clock() + self.MAX_LOOP_LATENCY
         parser = self._message_parser
-        parse = parser.parse_plain if connection.lines_are_plain else parser.parse
+        parse = parser.parse_plain if connection.splitter.plain else parser.parse
         handlers = self._handlers_by_type()
         is_debugging = self._logger.isEnabledFor(logging.DEBUG)
         is_closed = connection.until_closed.done
@@ -2076,12 +2070,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def _log_end(self, connection: Connection, cause: Optional[BaseException]) -> None:
         self._device_log.end_period()
         # A client that was stopped or disconnected does not want the rest.
-        if connection.half_line and self._lifecycle.state is State.CONNECTED:
+        half_line = connection.splitter.pending
+        if half_line and self._lifecycle.state is State.CONNECTED:
             self._logger.warning(
                 "Dropped a line of %d bytes without end from %s: %s",
-                len(connection.half_line),
+                len(half_line),
                 self.bind_address_string,
-                shorten(repr(connection.half_line[:2000])),
+                shorten(repr(half_line[:2000])),
             )
         if cause is not None and not connection.was_refused:
             self._logger.warning(

@@ -26,26 +26,31 @@ Writing
 -------
 The first message after something was read is sent at once; what follows is
 joined and sent at the end of the loop's turn, and what is written while lines
-are handled when these are done: one system call, not one each.
+are handled when these are done: one system call, not one each. Where several
+connections of a loop are read in turn, each leaves what it sends to the end of
+the turn: then all are sent one right after the other, and a peer that serves
+several of them is woken once.
 
 Limits
 ------
-`max_msg_size` and `max_write_buffer_size` are asked for when they are needed,
-since programs change them while a connection is open; what a program sets on
-the stream itself (`stream.max_buffer_size`, `stream.max_write_buffer_size`)
-holds until the client's own limit is changed.
+Those of the client are asked for when they are needed, since programs change
+them while a connection is open; what a program sets on the stream itself
+(`stream.max_buffer_size`, `stream.max_write_buffer_size`) holds until the
+client's own limit is changed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import errno
 import functools
 import os
 import socket
 import ssl
-from typing import Any, Awaitable, Callable, Optional, Union
+import weakref
+from typing import Any, Awaitable, Callable, Optional, Protocol, Union
 
 import tornado.netutil
 from tornado.ioloop import IOLoop
@@ -173,15 +178,15 @@ class _PatientStream(IOStream):
         super().__init__(sock, **options)
 
     def _handle_events(self, fd: Any, events: int) -> None:
-        if events == IOLoop.READ and not self.reading() and not self.closed():
-            # Nobody reads: what has come, and the end, are left to the next read.
-            self._state = IOLoop.ERROR | (IOLoop.WRITE if self.writing() else 0)
-            self.io_loop.update_handler(fd, self._state)
-            return
         # A shorter way from the loop to `on_data`, past the stream's buffer. A
         # tornado that does not call this any more goes through read_from_fd.
         if events != IOLoop.READ or self.on_data is None or self.is_lent or self.is_encrypted:
-            super()._handle_events(fd, events)
+            if events == IOLoop.READ and not self.reading() and not self.closed():
+                # Nobody reads: what has come, and the end, are left to the next read.
+                self._state = IOLoop.ERROR | (IOLoop.WRITE if self.writing() else 0)
+                self.io_loop.update_handler(fd, self._state)
+            else:
+                super()._handle_events(fd, events)
             return
         try:
             data = self.socket.recv(self.chunk_size)
@@ -270,6 +275,40 @@ class _PatientTlsStream(_PatientStream, TlsStream):
         return not self.closed() and self.socket.pending() > 0
 
 
+class Limits(Protocol):
+    """The limits of a client, in bytes: of a line, and of what may wait to be sent."""
+
+    MAX_MSG_SIZE: int
+    MAX_WRITE_BUFFER_SIZE: int
+
+
+class _Turn:
+    """The end of the turns of one loop, for all connections in it."""
+
+    def __init__(self) -> None:
+        # The connection that was opened or has read last, by its number: to hold
+        # the object would keep it from being thrown away.
+        self.last_reader = -1
+        self._waiting: collections.deque[Connection] = collections.deque()
+
+    def let_end(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+        """Let *connection* send what it has joined, at the end of the turn."""
+        if not self._waiting:
+            loop.call_soon(self._end, loop)
+        self._waiting.append(connection)
+
+    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            while self._waiting:
+                self._waiting.popleft().end_turn()
+        finally:
+            if self._waiting:
+                loop.call_soon(self._end, loop)
+
+
+_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = weakref.WeakKeyDictionary()
+
+
 class Connection:
     """One TCP connection to a device.
 
@@ -277,10 +316,8 @@ class Connection:
     ----------
     host, port
         Where to connect to.
-    max_msg_size : callable
-        Returns the largest size of a line in bytes.
-    max_write_buffer_size : callable
-        Returns how many bytes may wait to be sent.
+    limits : Limits
+        Whose limits hold.
     ssl_context : ssl.SSLContext, optional
         How to encrypt. Default: not at all.
 
@@ -292,6 +329,8 @@ class Connection:
         The address of this end, as `socket.getsockname` gives it; once open.
     until_closed : asyncio.Future
         It is done when `close` was called, or the peer has gone.
+    splitter : LineSplitter
+        What cuts the stream into lines.
     on_lines : callable or None
         Is given the lines of each chunk as soon as they are there, in the
         middle of `read_lines`. It returns None if it wants more, or a list of
@@ -304,21 +343,23 @@ class Connection:
         self,
         host: Optional[str],
         port: Union[int, str],
-        max_msg_size: Callable[[], int],
-        max_write_buffer_size: Callable[[], int],
+        limits: Limits,
         ssl_context: Optional[ssl.SSLContext] = None,
     ) -> None:
         self.stream: Optional[_PatientStream] = None
         self.local_address: tuple[Any, ...] = ()
         self.host = host
         self.port = port
-        self._max_msg_size = max_msg_size
-        self._max_write_buffer_size = max_write_buffer_size
+        self._limits = limits
         self._ssl_context = ssl_context
         self._msg_limit = self._write_limit = 0
-        self._splitter = LineSplitter()
+        self.splitter = LineSplitter()
         self._has_received = False
         self._loop = asyncio.get_running_loop()
+        turn = _turns.get(self._loop)
+        if turn is None:
+            turn = _turns[self._loop] = _Turn()
+        self._turn = turn
         self.until_closed: asyncio.Future[None] = self._loop.create_future()
         self.error: Optional[BaseException] = None
         self.on_lines: Optional[Callable[[list[bytes]], Optional[list[bytes]]]] = None
@@ -368,7 +409,7 @@ class Connection:
             self.close()
             raise
         self.local_address = stream.socket.getsockname()
-        self._fd = stream.socket.fileno()
+        self._fd = self._turn.last_reader = stream.socket.fileno()
         self._update_msg_limit(stream)
         self._update_write_limit(stream)
         self.stream = stream
@@ -381,7 +422,7 @@ class Connection:
         stream = self.stream
         if stream is None or self.is_closed:
             raise ConnectionEnded(self.error)
-        if self._splitter.overflowed:
+        if self.splitter.overflowed:
             self.close(
                 KatcpClientOverflow(
                     f"a line was longer than MAX_MSG_SIZE ({stream.max_buffer_size} bytes)"
@@ -389,6 +430,8 @@ class Connection:
             )
             raise ConnectionEnded(self.error)
         self._update_msg_limit(stream)
+        # The stream refuses to hold more than the limit, counting all lines.
+        stream.read_chunk_size = max(1, min(CHUNK_SIZE, stream.max_buffer_size // 2))
         try:
             # Resolves at once with what the stream holds already.
             stream.on_data = None if self.on_lines is None else self._take
@@ -409,17 +452,7 @@ class Connection:
             stream.has_stopped_reading = False
             lines, self._left_lines = self._left_lines, []
             return lines
-        return self._splitter.feed(data, stream.max_buffer_size)
-
-    @property
-    def lines_are_plain(self) -> bool:
-        """Whether the lines last returned may be parsed with `parse_plain`."""
-        return self._splitter.plain
-
-    @property
-    def half_line(self) -> bytes:
-        """What arrived after the last whole line."""
-        return self._splitter.pending
+        return self.splitter.feed(data, stream.max_buffer_size)
 
     def lend_reading(
         self, borrower: object, selector: TurnSelector, size: int
@@ -442,7 +475,7 @@ class Connection:
             or self._joined
             or stream.writing()
             or self._ssl_context is not None
-            or self._splitter.pending
+            or self.splitter.pending
         ):
             return None
         self._update_write_limit(stream)
@@ -493,7 +526,7 @@ class Connection:
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines of what the borrower has read."""
         self._has_received = True
-        return self._splitter.feed(data)
+        return self.splitter.feed(data)
 
     def send_in_turn(self, data: bytes) -> bool:
         """Send *data* at once; return whether that is possible; in the loop's turn."""
@@ -509,7 +542,7 @@ class Connection:
             self._joined.append(rest)
             self._joined_size = len(rest)
             self._sent_since_read = True
-            self._loop.call_soon_threadsafe(self._end_turn)
+            self._loop.call_soon_threadsafe(self.end_turn)
         return True
 
     def send_rest(self, data: bytes) -> None:
@@ -532,7 +565,12 @@ class Connection:
         if stream.writing():
             self._send_joined()
             self._leave_to_stream(stream, data)
-        elif self._joined or self._is_handling or self._sent_since_read:
+        elif (
+            self._joined
+            or self._is_handling
+            or self._sent_since_read
+            or self._turn.last_reader != self._fd
+        ):
             self._join(stream, data)
         else:
             if not self._has_room(stream, len(data)):
@@ -670,14 +708,14 @@ class Connection:
                 sock.setsockopt(*option)
             await self._connect_socket(sock, address, deadline, timeout)
             if self._ssl_context is None:
-                return _PatientStream(sock, **self._limits())
+                return _PatientStream(sock, **self._stream_limits())
             sock = tls.wrap(sock, self._ssl_context, self.host or "")
             too_late = f"no end of the TLS handshake within {timeout} seconds"
             await tls.shake_hands(sock, functools.partial(self._until_ready, deadline, too_late))
         except BaseException:
             sock.close()
             raise
-        stream = _PatientTlsStream(sock, ssl_options=self._ssl_context, **self._limits())
+        stream = _PatientTlsStream(sock, ssl_options=self._ssl_context, **self._stream_limits())
         try:
             # It finds out in the next turn that there is no handshake to make.
             await stream.wait_for_handshake()
@@ -687,11 +725,11 @@ class Connection:
             raise
         return stream
 
-    def _limits(self) -> dict[str, int]:
+    def _stream_limits(self) -> dict[str, int]:
         """Return the limits of the client, as a stream takes them."""
         return {
-            "max_buffer_size": self._max_msg_size(),
-            "max_write_buffer_size": self._max_write_buffer_size(),
+            "max_buffer_size": self._limits.MAX_MSG_SIZE,
+            "max_write_buffer_size": self._limits.MAX_WRITE_BUFFER_SIZE,
         }
 
     async def _connect_socket(
@@ -741,14 +779,12 @@ class Connection:
 
     def _update_msg_limit(self, stream: IOStream) -> None:
         """Let the stream know the client's limit if it has changed."""
-        limit = self._max_msg_size()
+        limit = self._limits.MAX_MSG_SIZE
         if limit != self._msg_limit:
             stream.max_buffer_size = self._msg_limit = limit
-        # The stream refuses to hold more than the limit, counting all lines.
-        stream.read_chunk_size = max(1, min(CHUNK_SIZE, stream.max_buffer_size // 2))
 
     def _update_write_limit(self, stream: IOStream) -> None:
-        limit = self._max_write_buffer_size()
+        limit = self._limits.MAX_WRITE_BUFFER_SIZE
         if limit != self._write_limit:
             stream.max_write_buffer_size = self._write_limit = limit
 
@@ -758,8 +794,10 @@ class Connection:
         assert stream is not None
         assert on_lines is not None
         self._has_received = True
+        is_only_reader = self._turn.last_reader == self._fd
+        self._turn.last_reader = self._fd
         self._update_msg_limit(stream)
-        lines = self._splitter.feed(data, stream.max_buffer_size)
+        lines = self.splitter.feed(data, stream.max_buffer_size)
         stream.chunk_size = CHUNK_SIZE if lines else min(2 * len(data), MAX_CHUNK_SIZE)
         self._is_handling = True
         try:
@@ -767,8 +805,11 @@ class Connection:
         finally:
             self._is_handling = self._sent_since_read = False
             if self._joined:
-                self._send_joined()
-        if left is None and not self._splitter.overflowed:
+                if is_only_reader:
+                    self._send_joined()
+                else:
+                    self._turn.let_end(self._loop, self)
+        if left is None and not self.splitter.overflowed:
             return True
         self._left_lines = left or []
         return False
@@ -806,7 +847,7 @@ class Connection:
         if not self._has_room(stream, self._joined_size + len(data)):
             raise self._overflow(stream)
         if not self._joined and not self._is_handling:
-            self._loop.call_soon(self._end_turn)
+            self._turn.let_end(self._loop, self)
         self._joined.append(data)
         self._joined_size += len(data)
         if self._joined_size >= MAX_JOINED_SIZE:
@@ -815,7 +856,8 @@ class Connection:
             limit = stream.max_write_buffer_size
             self._size_to_join = MAX_JOINED_SIZE if limit is None else min(MAX_JOINED_SIZE, limit)
 
-    def _end_turn(self) -> None:
+    def end_turn(self) -> None:
+        """Send what was joined in the turn of the loop that is over."""
         self._sent_since_read = False
         self._send_joined()
 

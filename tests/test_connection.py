@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+from unittest import mock
 
 import pytest
 from tornado.ioloop import IOLoop
@@ -48,11 +49,11 @@ class Limits:
     """The limits that a client would have."""
 
     def __init__(self, msg=2 * MEGABYTE, write=4 * MEGABYTE):
-        self.msg = msg
-        self.write = write
+        self.MAX_MSG_SIZE = msg
+        self.MAX_WRITE_BUFFER_SIZE = write
 
     def connection(self, host, port):
-        return Connection(host, port, lambda: self.msg, lambda: self.write)
+        return Connection(host, port, self)
 
 
 class Peer:
@@ -531,7 +532,7 @@ def test_whole_lines_are_delivered(run, peer):
         connection = await opened(peer)
         peer.send(b"#one 1\n!two ok\r\n\n?three\r")
         assert await connection.read_lines() == [b"#one 1", b"!two ok", b"?three"]
-        assert connection.half_line == b""
+        assert connection.splitter.pending == b""
         connection.close()
 
     run(main)
@@ -544,10 +545,10 @@ def test_a_line_in_one_byte_pieces_is_delivered_whole(run, peer):
         for position in range(len(line)):
             peer.send(line[position : position + 1])
             assert await connection.read_lines() == []
-            assert connection.half_line == line[: position + 1]
+            assert connection.splitter.pending == line[: position + 1]
         peer.send(b"\n")
         assert await connection.read_lines() == [line]
-        assert connection.half_line == b""
+        assert connection.splitter.pending == b""
         connection.close()
 
     run(main)
@@ -558,7 +559,7 @@ def test_a_line_cut_between_two_chunks_is_delivered_whole(run, peer):
         connection = await opened(peer)
         peer.send(b"#one\n#tw")
         assert await connection.read_lines() == [b"#one"]
-        assert connection.half_line == b"#tw"
+        assert connection.splitter.pending == b"#tw"
         peer.send(b"o\n#three\n")
         assert await connection.read_lines() == [b"#two", b"#three"]
         connection.close()
@@ -576,7 +577,7 @@ def test_the_end_comes_after_what_arrived_first(run, peer):
         sender.start()
         assert await lines_to_end(connection) == (lines, None)
         sender.join(TIMEOUT)
-        assert connection.half_line == b"#half"
+        assert connection.splitter.pending == b"#half"
         assert connection.is_closed
         assert connection.stream.closed()
         # It stays so.
@@ -721,10 +722,10 @@ def test_the_clients_limit_may_change_while_the_connection_is_open(run, peer):
     async def main():
         limits = Limits(msg=100)
         connection = await opened(peer, limits)
-        limits.msg = 1000
+        limits.MAX_MSG_SIZE = 1000
         peer.send(b"x" * 900 + b"\n")
         assert await read_lines(connection, 1) == [b"x" * 900]
-        limits.msg = 100
+        limits.MAX_MSG_SIZE = 100
         peer.send(b"x" * 900 + b"\n")
         lines, cause = await lines_to_end(connection)
         assert lines == []
@@ -754,7 +755,7 @@ def test_the_clients_limit_wins_over_the_streams_when_it_changes(run, peer):
         limits = Limits(msg=100)
         connection = await opened(peer, limits)
         connection.stream.max_buffer_size = 50
-        limits.msg = 1000
+        limits.MAX_MSG_SIZE = 1000
         peer.send(b"x" * 900 + b"\n")
         assert await read_lines(connection, 1) == [b"x" * 900]
         connection.close()
@@ -839,6 +840,66 @@ def test_the_first_of_a_later_turn_is_sent_at_once(run, peer):
         connection.close()
 
     run(main)
+
+
+def test_of_several_that_are_read_in_turn_each_sends_at_the_end_of_the_turn(run, peer):
+    async def main():
+        with Peer() as other:
+            peers = [peer, other]
+            connections = [await opened(each) for each in peers]
+            answered = []
+
+            def answer(connection, lines):
+                connection.send(b"?answer\n")
+                answered.append(lines)
+
+            readings = []
+            for connection in connections:
+                connection.on_lines = functools.partial(answer, connection)
+                readings.append(asyncio.ensure_future(lines_to_end(connection)))
+            for expected in (b"#one", b"#two"):
+                for each in peers:
+                    each.send(expected + b"\n")
+                while len(answered) < 2:
+                    await turns(1)
+                assert answered == [[expected]] * 2
+                assert all(each.nothing_to_receive() for each in peers)
+                await turns(1)
+                assert [each.receive(8) for each in peers] == [b"?answer\n"] * 2
+                answered.clear()
+            # Outside of the handling it is the same for the one that has not read last.
+            connections[0].send(b"?later\n")
+            assert peer.nothing_to_receive()
+            connections[1].send(b"?at-once\n")
+            assert other.receive(9) == b"?at-once\n"
+            await turns(1)
+            assert peer.receive(7) == b"?later\n"
+            for connection in connections:
+                connection.close()
+            await asyncio.gather(*readings)
+
+    run(main)
+
+
+def test_what_one_connection_cannot_send_does_not_keep_others_from_it(run, peer, logs):
+    async def main():
+        with Peer() as other:
+            connections = [await opened(each) for each in (peer, other)]
+            for connection in connections:
+                connection.send(b"?first\n")
+                connection.send(b"?second\n")
+            with mock.patch.object(connections[0].stream, "write_at_once", side_effect=Surprise):
+                await turns(2)
+            assert other.receive(15) == b"?first\n?second\n"
+            for connection in connections:
+                connection.close()
+
+    run(main)
+    logs.expect("Surprise", logging.ERROR)
+
+
+class Surprise(Exception):
+    """What nobody has thought of."""
 
 
 def test_the_rest_of_a_turn_is_joined_in_order_into_one_send(run, peer):
@@ -1211,10 +1272,10 @@ def test_the_clients_write_limit_may_change_while_the_connection_is_open(run, pe
         limits = Limits(write=100)
         connection = await opened(peer, limits)
         assert connection.stream.max_write_buffer_size == 100
-        limits.write = 200
+        limits.MAX_WRITE_BUFFER_SIZE = 200
         write(connection, b"x" * 200)
         await turns(2)
-        limits.write = 50
+        limits.MAX_WRITE_BUFFER_SIZE = 50
         assert_overflows(connection, 51, 50)
         connection.close()
 
@@ -1694,7 +1755,7 @@ async def test_a_borrower_that_reads_no_more_keeps_no_socket(connection, peer, h
 @lending
 async def test_what_the_borrower_has_read_is_cut_into_lines(connection, peer, handled):
     assert connection.feed(b"#one\r\n#tw") == [b"#one"]
-    assert connection.half_line == b"#tw"
+    assert connection.splitter.pending == b"#tw"
     assert connection.feed(b"o\n") == [b"#two"]
 
 

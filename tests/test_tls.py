@@ -530,7 +530,7 @@ class Peer:
 
     def connection(self, context):
         """Return a connection that would be to this end."""
-        return Connection(*self.listener.getsockname(), lambda: MEGABYTE, lambda: MEGABYTE, context)
+        return Connection(*self.listener.getsockname(), DeviceClient, context)
 
     async def turn(self):
         """Let the loop have its turn, and go on with the handshake; return whether it is over."""
@@ -614,7 +614,7 @@ def test_an_end_without_farewell_comes_after_what_arrived_first(run, peer, autho
         peer.socket.sendall(b"#last words\n#half")
         peer.socket.close()
         assert await lines_to_end(connection) == ([b"#last words"], None)
-        assert connection.half_line == b"#half"
+        assert connection.splitter.pending == b"#half"
 
     run(main)
 
