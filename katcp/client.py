@@ -147,7 +147,7 @@ _REST_PER_REQUEST = 1e-6
 # What an entry of a dict takes beside its key and its value, in bytes.
 _EMPTY_VERSION_SIZE = 100
 
-_ReplyCallback = Callable[[Message], None]
+_Callback = Callable[..., Any]
 _Client = TypeVar("_Client", bound="DeviceClient")
 
 # Counts the forks that led to this process: a client lives in the process
@@ -1958,7 +1958,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     def _assign_mid(self, msg: Message, use_mid: Optional[bool]) -> None:
         """Give *msg* the id to send it with, or none; raise if that cannot be."""
-        supported = self._server_protocol.message_ids
+        flags = self._server_protocol.flags
+        supported = flags is not None and flags.message_ids
         if msg.mid is not None:
             if self._is_stale_mid(msg) or (
                 self._is_own_mid(msg) and (use_mid is False or not supported)
@@ -2089,22 +2090,24 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 class _ReplyFuture(asyncio.Future):  # type: ignore[type-arg]
     """The future of a reply and its informs; in the loop's thread."""
 
-    __slots__ = ("informs", "when_cancelled")
+    # Set by who makes it, and not by __init__, which would take a third of its time.
+    __slots__ = ("client", "informs", "request")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self.informs: list[Message] = []
-        # A done callback would cost a turn of the loop.
-        self.when_cancelled: Optional[Callable[[], None]] = None
+    client: AsyncClient
+    informs: list[Message]
+    # None: nothing is pending.
+    request: Optional[PendingRequest]
 
     def take_reply(self, reply: Message) -> None:
         if not self.done():
+            self.request = None
             self.set_result((reply, self.informs))
 
     def cancel(self, *args: Any, **kwargs: Any) -> bool:
         is_cancelled = super().cancel(*args, **kwargs)
-        if is_cancelled and self.when_cancelled is not None:
-            self.when_cancelled()
+        # At once: a done callback would come a turn of the loop later.
+        if is_cancelled and self.request is not None:
+            self.client._forget(self.request)
         return is_cancelled
 
 
@@ -2249,23 +2252,25 @@ class AsyncClient(DeviceClient):
         returned. May be called from any thread after `enable_thread_safety`.
         """
         check_request(msg)
-        on_reply = on_inform = None
         if reply_cb is not None:
-            on_reply = self._callback_caller(self._log_reply_failure, reply_cb, user_data)
+            check_callback(reply_cb)
         if inform_cb is not None:
-            on_inform = self._callback_caller(self._log_inform_failure, inform_cb, user_data)
-        request = (msg, on_reply, on_inform, self._limit(timeout), use_mid)
+            check_callback(inform_cb)
+        limit = self._request_timeout if timeout is None else check_timeout(timeout)
+        more = () if user_data is None else tuple(user_data)
         try:
             if self._is_at_work_here():
-                self._begin_request(*request)
-            elif self._door_to_enter("callback_request") is None:
+                self._begin_request(msg, reply_cb, inform_cb, limit, use_mid, more)
+                return
+            request = (msg, reply_cb, inform_cb, limit, use_mid, more)
+            if self._door_to_enter("callback_request") is None:
                 self._refuse_other_threads("callback_request")
                 self._begin_request(*request)
             else:
                 self._check_before_posting(msg)
                 self._post("callback_request", self._posted_callback_request, *request)
         except KatcpClientError as error:
-            self._answer_soon(on_reply, made_up_reply(msg, error))
+            self._answer_soon(reply_cb, more, made_up_reply(msg, error))
 
     def future_request(
         self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
@@ -2307,21 +2312,27 @@ class AsyncClient(DeviceClient):
         request.
         """
         check_request(msg)
-        future = self._new_future("future_request")
+        door = self._loop_door
+        if door is None:
+            raise KatcpUsageError("Call start() before future_request()")
+        future = _ReplyFuture(loop=door.asyncio_loop)
+        future.client = self
+        informs: list[Message] = []
+        future.informs = informs
+        future.request = None
+        limit = self._request_timeout if timeout is None else check_timeout(timeout)
         try:
             if not self._is_at_work_here():
                 self._refuse_other_threads(
                     "future_request",
                     "Use blocking_request() or callback_request() in other threads.",
                 )
-            request = self._begin_request(
-                msg, future.take_reply, future.informs.append, self._limit(timeout), use_mid
-            )
+            request = self._begin_request(msg, future.take_reply, informs.append, limit, use_mid)
         except KatcpClientError as error:
             future.take_reply(made_up_reply(msg, error))
             return future
         request.keeps_informs = True
-        future.when_cancelled = functools.partial(self._forget, request)
+        future.request = request
         return future
 
     def blocking_request(
@@ -2367,7 +2378,7 @@ class AsyncClient(DeviceClient):
         ...         print(inform.arguments[0].decode())
         """
         check_request(msg)
-        limit = self._limit(timeout)
+        limit = self._request_timeout if timeout is None else check_timeout(timeout)
         began = time.monotonic()
         exchange = Exchange(msg, began, None if limit is None else began + max(limit, 0))
         waiter = exchange.waiter
@@ -2576,14 +2587,16 @@ class AsyncClient(DeviceClient):
         """
         request = self._pending_requests.match_inform(msg)
         if request is not None and request.on_inform is not None:
-            request.on_inform(msg)
+            self._call_back(self._log_inform_failure, request.on_inform, request.more, msg)
             if request.keeps_informs:
                 request.informs_size += memory_size(msg)
                 if request.informs_size > self.MAX_INFORMS_SIZE:
                     self._fail_for_its_informs(request)
             return
         # As in the old client, reading does not pause for these handlers.
-        let_run_if_awaitable(super().handle_inform(msg))
+        result = super().handle_inform(msg)
+        if result is not None:
+            let_run_if_awaitable(result)
 
     def handle_reply(self, msg: Message) -> Any:
         """Handle a reply message related to the current request.
@@ -2600,38 +2613,45 @@ class AsyncClient(DeviceClient):
         if request is not None:
             on_reply = request.take_callback()
             if on_reply is not None:
-                on_reply(msg)
+                self._call_back(self._log_reply_failure, on_reply, request.more, msg)
                 return
         let_run_if_awaitable(super().handle_reply(msg))
 
     # The beginning of a request.
 
-    def _answer_soon(self, on_reply: Optional[_ReplyCallback], reply: Message) -> None:
+    def _answer_soon(
+        self, on_reply: Optional[_Callback], more: tuple[Any, ...], reply: Message
+    ) -> None:
         """Let the loop call *on_reply*, or do it here if there is no loop any more; any thread.
 
         Not at once: a callback that tries again would never return.
         """
         if on_reply is None or self._loop_door is None:
             return
+        call = (self._log_reply_failure, on_reply, more, reply)
         try:
-            self._loop_door.post(on_reply, reply)
+            self._loop_door.post(self._call_back, *call)
         except KatcpUsageError:
-            on_reply(reply)
+            self._call_back(*call)
 
     def _posted_callback_request(
         self,
         msg: Message,
-        on_reply: Optional[_ReplyCallback],
-        *args: Any,
+        on_reply: Optional[_Callback],
+        on_inform: Optional[_Callback],
+        timeout: Optional[float],
+        use_mid: Optional[bool],
+        more: tuple[Any, ...],
     ) -> None:
         """Begin a request for another thread, which cannot be told of misuse any more."""
         try:
-            self._begin_request(msg, on_reply, *args)
+            self._begin_request(msg, on_reply, on_inform, timeout, use_mid, more)
         except KatcpClientError as error:
-            self._answer_soon(on_reply, made_up_reply(msg, error))
+            self._answer_soon(on_reply, more, made_up_reply(msg, error))
         except Exception as error:
             if on_reply is not None:
-                on_reply(made_up_reply(msg, KatcpClientError(str(error))))
+                reply = made_up_reply(msg, KatcpClientError(str(error)))
+                self._call_back(self._log_reply_failure, on_reply, more, reply)
             raise
 
     def _blocking_request(
@@ -2831,10 +2851,11 @@ class AsyncClient(DeviceClient):
     def _begin_request(
         self,
         msg: Message,
-        on_reply: Optional[_ReplyCallback],
-        on_inform: Optional[_ReplyCallback],
+        on_reply: Optional[_Callback],
+        on_inform: Optional[_Callback],
         timeout: Optional[float],
         use_mid: Optional[bool],
+        more: tuple[Any, ...] = (),
     ) -> PendingRequest:
         """Send *msg* and let it be pending, or raise and let nothing be pending."""
         if self._lifecycle.state is State.STOPPED and not self._has_ended_by_itself():
@@ -2846,7 +2867,7 @@ class AsyncClient(DeviceClient):
         self._assign_mid(msg, use_mid)
         now = asyncio.get_running_loop().time()
         deadline = None if timeout is None else now + (timeout if timeout > 0 else 0)
-        request = PendingRequest(msg, on_reply, on_inform, now, deadline)
+        request = PendingRequest(msg, on_reply, on_inform, now, deadline, more)
         self._pending_requests.add(request)
         try:
             if (
@@ -2867,7 +2888,7 @@ class AsyncClient(DeviceClient):
         self, name: str, msg: Message, timeout: Optional[float], use_mid: Optional[bool]
     ) -> ConcurrentFuture[Any]:
         """Begin a request here or in the loop, and return its future; any thread."""
-        limit = self._limit(timeout)
+        limit = self._request_timeout if timeout is None else check_timeout(timeout)
         future: ConcurrentFuture[Any] = ConcurrentFuture()
         begun: list[PendingRequest] = []
         request = (future, begun, msg, limit, use_mid)
@@ -2911,22 +2932,11 @@ class AsyncClient(DeviceClient):
             with contextlib.suppress(InvalidStateError):
                 future.set_exception(error)
 
-    def _limit(self, timeout: Optional[float]) -> Optional[float]:
-        """Return the timeout of a request in seconds, None for no limit; any thread."""
-        return self._request_timeout if timeout is None else check_timeout(timeout)
-
     def _check_before_posting(self, msg: Message) -> None:
         """Raise in the caller what could only be logged in the loop; any thread."""
         bytes(msg)
         if msg.mid is not None and not self._is_own_mid(msg) and self._server_protocol.message_ids:
             self._check_mid(msg)
-
-    def _new_future(self, name: str) -> _ReplyFuture:
-        """Return a future of the client's loop; any thread."""
-        if self._loop_door is None:
-            raise KatcpUsageError(f"Call start() before {name}()")
-        asyncio_loop = self._loop_door.ioloop.asyncio_loop  # type: ignore[attr-defined]
-        return _ReplyFuture(asyncio_loop)
 
     # The end of a request.
 
@@ -2939,16 +2949,6 @@ class AsyncClient(DeviceClient):
         self._logger.warning("%s: it has failed.", error)
         self._pending_requests.abandon(request)
         self._end_locally(request, error)
-
-    def _callback_caller(
-        self,
-        log: Callable[[Message], None],
-        callback: Callable[..., Any],
-        user_data: Any,
-    ) -> _ReplyCallback:
-        """Return a function that calls *callback* and logs what it raises; any thread."""
-        more = () if user_data is None else tuple(user_data)
-        return functools.partial(self._call_back, log, check_callback(callback), more)
 
     def _log_reply_failure(self, reply: Message) -> None:
         failure = ""
@@ -3042,7 +3042,8 @@ class AsyncClient(DeviceClient):
         if on_reply is None:
             self._logger.debug("Request %s, whose reply nobody awaits: %s", request.name, error)
             return
-        on_reply(made_up_reply(request, error))
+        reply = made_up_reply(request, error)
+        self._call_back(self._log_reply_failure, on_reply, request.more, reply)
 
 
 class CallbackClient(AsyncClient):

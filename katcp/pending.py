@@ -30,7 +30,7 @@ from __future__ import annotations
 import collections
 import enum
 import operator
-from typing import Callable, Optional, Protocol, Union
+from typing import Any, Callable, Optional, Protocol, Union
 
 from .message import MAX_MID, Message, shorten
 
@@ -70,6 +70,8 @@ class PendingRequest:
         When it times out.
     fate : Fate
         What became of it.
+    more : tuple
+        What both callbacks are called with after the message.
     keeps_informs : bool
         Whether its informs are kept until its end, so that they have a limit.
     informs_size : int
@@ -86,6 +88,7 @@ class PendingRequest:
         "late_before",
         "late_replies",
         "mid",
+        "more",
         "name",
         "number",
         "on_inform",
@@ -102,10 +105,11 @@ class PendingRequest:
     def __init__(
         self,
         message: Message,
-        on_reply: Optional[Callable[[Message], None]],
-        on_inform: Optional[Callable[[Message], None]],
+        on_reply: Optional[Callable[..., Any]],
+        on_inform: Optional[Callable[..., Any]],
         started: float,
         deadline: Optional[float],
+        more: tuple[Any, ...] = (),
     ) -> None:
         self.name = message.name
         self.mid = message.mid
@@ -114,12 +118,13 @@ class PendingRequest:
         self.on_inform = on_inform
         self.started = started
         self.deadline = deadline
+        self.more = more
         self.fate = Fate.PENDING
         self.keeps_informs = False
         self.informs_size = 0
         self.wakes_thread = False
 
-    def take_callback(self) -> Optional[Callable[[Message], None]]:
+    def take_callback(self) -> Optional[Callable[..., Any]]:
         """Return `on_reply` and let go of both callbacks.
 
         A finished request may lie in the queue of its name for some time: it
@@ -268,11 +273,13 @@ class PendingRequests:
                 return None
             if request.name != reply.name:
                 return self._match_mid(reply)  # which tells of it, and returns None
-        else:
-            request = self._next_of_name(reply.name)
-            if request is None:
-                self._take_late_reply(reply.name)
-                return None
+            del self._pending[number]
+            request.fate = Fate.ENDED
+            return request
+        request = self._next_of_name(reply.name)
+        if request is None:
+            self._take_late_reply(reply.name)
+            return None
         self.end(request)
         return request
 

@@ -211,13 +211,18 @@ class LoopDoor:
         The loop.
     selector : TurnSelector, optional
         Its selector, if other threads may act in its turn.
+
+    Attributes
+    ----------
+    asyncio_loop : asyncio.AbstractEventLoop
+        The same loop as asyncio knows it.
     """
 
     def __init__(self, ioloop: IOLoop, selector: Optional[TurnSelector] = None) -> None:
         self.ioloop = ioloop
         self.selector = selector
         self.thread_id: Optional[int] = None
-        self._asyncio_loop: asyncio.AbstractEventLoop = ioloop.asyncio_loop  # type: ignore[attr-defined]
+        self.asyncio_loop: asyncio.AbstractEventLoop = ioloop.asyncio_loop  # type: ignore[attr-defined]
         # May be entered again: a signal handler may post while its thread does.
         self._lock = threading.RLock()
         self._is_open = True
@@ -229,7 +234,7 @@ class LoopDoor:
 
     def is_inside(self) -> bool:
         """Return whether the calling thread is the one that runs the loop."""
-        if asyncio._get_running_loop() is self._asyncio_loop:
+        if asyncio._get_running_loop() is self.asyncio_loop:
             return True
         # The loop may be between two runs; when it is closed, a new thread may
         # have got the old number.
@@ -237,20 +242,20 @@ class LoopDoor:
 
     def is_closed(self) -> bool:
         """Return whether the loop is closed."""
-        return self._asyncio_loop.is_closed()
+        return self.asyncio_loop.is_closed()
 
     def is_gone(self) -> bool:
         """Return whether nothing that is posted will ever run, as it looks now.
 
         A loop that has not begun to run yet is not gone.
         """
-        if self._asyncio_loop.is_closed():
+        if self.asyncio_loop.is_closed():
             return True
-        return self.has_run() and not self._asyncio_loop.is_running()
+        return self.has_run() and not self.asyncio_loop.is_running()
 
     def has_run(self) -> bool:
         """Return whether somebody has run the loop, as far as the door has seen."""
-        if self._asyncio_loop.is_running() or self.thread_id is not None:
+        if self.asyncio_loop.is_running() or self.thread_id is not None:
             self._has_run = True
         return self._has_run
 
@@ -266,7 +271,7 @@ class LoopDoor:
         with self._lock:
             try:
                 if self._is_open:
-                    self._asyncio_loop.call_soon_threadsafe(_run_posted, call)
+                    self.asyncio_loop.call_soon_threadsafe(_run_posted, call)
                     return
             except RuntimeError:
                 # The loop was closed behind the door's back.
