@@ -1370,10 +1370,10 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         """Whether it is connected and this is the loop's thread: nothing to refuse; any thread."""
         door = self._loop_door
         return (
-            self._lifecycle.state is State.CONNECTED
+            door is not None
+            and asyncio._get_running_loop() is door.asyncio_loop
+            and self._lifecycle.state is State.CONNECTED
             and self._forks_at_start == _forks
-            and door is not None
-            and door.is_inside()
         )
 
     def _is_in_ioloop(self) -> bool:
@@ -1812,7 +1812,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         if self._connect_failures:
             self._forget_connect_failures()
         clock = time.monotonic
-        turn_end = clock() + self.MAX_LOOP_LATENCY
+        turn_end = clock() + self.MAX_LOOP_LATENCY if len(lines) > 1 else math.inf
         parser = self._message_parser
         parse = parser.parse_plain if connection.splitter.plain else parser.parse
         handlers = self._handlers_by_type()

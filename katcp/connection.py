@@ -155,6 +155,7 @@ class _PatientStream(IOStream):
     # With more than 30 attributes in its dictionary, an object takes a
     # kilobyte more; tornado's stream has nearly so many.
     __slots__ = (
+        "_has_written",
         "_read_error",
         "_wants_no_more",
         "chunk_size",
@@ -171,6 +172,7 @@ class _PatientStream(IOStream):
         self.write_error: Optional[OSError] = None
         self.on_data: Optional[Callable[[bytes], bool]] = None
         self.has_stopped_reading = False
+        self._has_written = False
         self.is_lent = False
         self.chunk_size = CHUNK_SIZE
         self._wants_no_more = False
@@ -224,6 +226,13 @@ class _PatientStream(IOStream):
     def holds_more(self) -> bool:
         """Return whether something can be read of which the loop is not told."""
         return False
+
+    def write(self, data: Union[bytes, memoryview]) -> asyncio.Future[None]:
+        self._has_written = True
+        return super().write(data)
+
+    def writing(self) -> bool:
+        return self._has_written and super().writing()
 
     def write_at_once(self, data: bytes) -> bytes:
         """Send what the kernel takes of *data*, if nothing waits before; return the rest."""
@@ -591,7 +600,9 @@ class Connection:
         if stream.writing():
             self._leave_to_stream(stream, b"".join(pieces))
         else:
-            self._leave_rest(stream, stream.write_pieces_at_once(pieces))
+            rest = stream.write_pieces_at_once(pieces)
+            if rest:
+                self._leave_rest(stream, rest)
 
     def until_sent(self) -> asyncio.Future[None]:
         """Return a future that resolves when the kernel has all that was sent so far.
@@ -824,15 +835,17 @@ class Connection:
 
     def _send_now(self, stream: _PatientStream, data: bytes) -> None:
         """Send what was accepted; what the kernel does not take, the stream keeps."""
-        self._leave_rest(stream, data if stream.writing() else stream.write_at_once(data))
+        if not stream.writing():
+            data = stream.write_at_once(data)
+        if data:
+            self._leave_rest(stream, data)
 
     def _leave_rest(self, stream: _PatientStream, rest: bytes) -> None:
         """Let the stream keep what the kernel did not take of what was accepted."""
-        if rest:
-            self._unmute()
-            limit, stream.max_write_buffer_size = stream.max_write_buffer_size, None
-            stream.write(rest)
-            stream.max_write_buffer_size = limit
+        self._unmute()
+        limit, stream.max_write_buffer_size = stream.max_write_buffer_size, None
+        stream.write(rest)
+        stream.max_write_buffer_size = limit
 
     def _leave_to_stream(self, stream: IOStream, data: bytes) -> None:
         """Let *data* wait behind what waits already."""

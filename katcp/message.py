@@ -501,7 +501,8 @@ class Message:
         # messages in its own way.
         last = self.arguments[-1] if self.arguments else b""
         if type(last) is not bytes or len(last) <= BLOCK_SIZE or type(self) is not Message:
-            return [bytes(self) + b"\n"]
+            # Not bytes(self), which is slower.
+            return [self.__bytes__() + b"\n"]
         pieces = [bytes(_make_message(self.mtype, self.name, [], self.mid))]
         try:
             for argument in self.arguments:
