@@ -23,14 +23,15 @@ The rules that are enforced here are those of protocol.md, sections 1 and 2:
 
 from __future__ import annotations
 
-import codecs
 import re
+from codecs import escape_decode
 from typing import Any, ClassVar, Iterator, Optional
 
 from .errors import KatcpSyntaxError, KatcpTypeError
 from .message import (
     BLOCK_SIZE,
     ESCAPED_ZERO_BLOCK,
+    SEPARATOR,
     ZERO_BLOCK,
     Message,
     _make_message,
@@ -40,6 +41,9 @@ from .message import (
 
 # A number is found in bytes several times faster than a bytes of size 1.
 _NUL, _LINE_FEED, _CARRIAGE_RETURN, _ESCAPE = b"\0\n\r\x1b"
+_VERTICAL_TAB, _FORM_FEED = b"\v\f"
+# What no line begins with.
+_BLANKS = (b"", b" ", b"\t")
 _SPACE, _BACKSLASH, _CLOSING_BRACKET = b" \\]"
 
 # Plain lines hold none of these: what has a meaning in an argument, and all
@@ -47,6 +51,7 @@ _SPACE, _BACKSLASH, _CLOSING_BRACKET = b" \\]"
 # What holds none of these is returned as it is by translate() with the marks.
 _NOT_PLAIN = b"\\\0\r\x1b\t\v\f"
 _MARK_NOT_PLAIN = bytes.maketrans(_NOT_PLAIN, b"." * len(_NOT_PLAIN))
+_MARK_NOT_IN_PLAIN_LINE = bytes.maketrans(_NOT_PLAIN + b"\n", b"." * len(_NOT_PLAIN + b"\n"))
 # No plain line is less than this: none is empty or begins with a space.
 _FIRST_PLAIN = b"!"
 # Smaller pieces of a line take more memory than they hold.
@@ -56,9 +61,6 @@ _SMALL_SIZE = 1024
 _LONG_SIZE = 1000
 
 _WIRE_BLOCK_SIZE = 2 * BLOCK_SIZE
-# Stands between arguments that are unescaped together: a byte that text in UTF-8,
-# and so most lines, never hold.
-_SEPARATOR = b"\xff"
 _UNESCAPES = {
     b"\\" + letter: plain for letter, plain in Message.ESCAPE_LOOKUP.items() if letter != b"\\"
 }
@@ -215,17 +217,24 @@ class MessageParser:
         """
         if not isinstance(line, bytes):
             line = _line_as_bytes(line)
-        if line >= _FIRST_PLAIN and _holds_plain_lines(line) and _LINE_FEED not in line:
-            return self.parse_plain(line)
+        if line >= _FIRST_PLAIN:
+            if len(line) < _LONG_SIZE:
+                if line.translate(_MARK_NOT_IN_PLAIN_LINE) == line:
+                    return _parse_words(line.split())
+            elif _holds_plain_lines(line) and _LINE_FEED not in line:
+                return _parse_words(_split(line))
         if _LINE_FEED in line or _CARRIAGE_RETURN in line:
             line = _without_terminator(line)
         if _NUL in line or _ESCAPE in line:
             raise _special_error(line)
-        # VT and FF are no white space here: never split() without separator.
-        words = _split(line.replace(b"\t", b" "), b" ")
-        if not words[0]:
+        if line[:1] in _BLANKS:
             raise _head_error(line)
-        message = _parse_words([word for word in words if word])
+        if _VERTICAL_TAB in line or _FORM_FEED in line:
+            # They are no white space here, as they are for split() without separator.
+            words = [word for word in line.replace(b"\t", b" ").split(b" ") if word]
+        else:
+            words = line.split() if len(line) < _LONG_SIZE else _split(line.replace(b"\t", b" "))
+        message = _parse_words(words)
         if _BACKSLASH in line:
             message.arguments = _unescape_all(message.arguments, len(line) < _LONG_SIZE)
         return message
@@ -258,39 +267,33 @@ def _holds_plain_lines(data: bytes) -> bool:
     return not any(special in data for special in _NOT_PLAIN)
 
 
-def _split(line: bytes, separator: Optional[bytes] = None) -> list[bytes]:
-    """Split a line, faster than `bytes.split` if its last word is very long."""
-    if len(line) < _LONG_SIZE:
-        return line.split(separator)
-    words = line.split(separator, 2)
+def _split(line: bytes) -> list[bytes]:
+    """Split a long line without tabs, faster than `bytes.split` if its last word is very long."""
+    words = line.split(None, 2)
     if _SPACE in words[-1]:
-        words += words.pop().split(separator)
+        words += words.pop().split()
     return words
 
 
 def _parse_words(words: list[bytes]) -> Message:
     """Return the message with these words, the head and the escaped arguments."""
-    head = words.pop(0)
+    base = head = words.pop(0)
     mid = None
-    found = _heads.get(head)
-    if found is None:
-        base = head
-        if head[-1] == _CLOSING_BRACKET:
-            base, _, mid = head[:-1].partition(b"[")
-            if not is_mid(mid):
-                raise _head_error(head)
-        found = _heads.get(base) or _check_head(base, head)
-    mtype, name = found
+    if head[-1] == _CLOSING_BRACKET:
+        base, _, mid = head[:-1].partition(b"[")
+        if not is_mid(mid):
+            raise _head_error(head)
+    mtype, name = _heads.get(base) or _check_head(base, head)
     return _make_message(mtype, name, words, mid)
 
 
 def _unescape_all(arguments: list[bytes], is_short: bool) -> list[bytes]:
     """Return what the arguments of a line stand for."""
     # Those of a short line together, if something can stand between them.
-    together = _SEPARATOR.join(arguments) if is_short else b""
-    if together and together.count(_SEPARATOR) == len(arguments) - 1:
+    together = SEPARATOR.join(arguments) if is_short else b""
+    if together and together.count(SEPARATOR) == len(arguments) - 1:
         try:
-            return _unescape_block(together).split(_SEPARATOR)
+            return _unescape_block(together).split(SEPARATOR)
         except KatcpSyntaxError:
             pass  # the argument for itself tells what is wrong
     return [
@@ -346,11 +349,10 @@ def _unescape_block(block: bytes) -> bytes:
         if _BACKSLASH not in text:
             return text
     try:
-        codecs.escape_decode(block.translate(_TO_CHECK))
+        escape_decode(block.translate(_TO_CHECK))
     except ValueError:
         raise _escape_error(block) from None
-    text, _ = codecs.escape_decode(block.translate(_TO_PYTHON))
-    return text.translate(_FROM_PYTHON)
+    return escape_decode(block.translate(_TO_PYTHON))[0].translate(_FROM_PYTHON)
 
 
 def _check_head(base: bytes, head: bytes) -> tuple[int, str]:
