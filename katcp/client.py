@@ -317,7 +317,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._device_ssl_context = check_ssl_options(ssl_options)
         self._tb_limit = tb_limit
         self._logger = _default_logger if logger is None else logger
-        self._device_log = DeviceLog(self._logger, lambda: self.MAX_LOG_RATE)
+        self._device_log = DeviceLog(self._logger, self)
         self._auto_reconnect = auto_reconnect
         self._forks_at_start = _forks
         self._ioloop_manager = IOLoopManager()
@@ -1611,7 +1611,12 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         """Connect, and connect again, until the client shall end."""
         self._reconnect_attempt = 0
         while True:
-            lasted = await self._connect_once()
+            lasted = 0.0
+            connection = await self._connect()
+            if connection is not None:
+                began = time.monotonic()
+                await self._use_connection(connection)
+                lasted = time.monotonic() - began
             if self._stop_wanted.is_set():
                 return
             if self._lifecycle.state is not State.WAITING:
@@ -1638,8 +1643,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         longest = max(self.auto_reconnect_delay, self.auto_reconnect_max_delay)
         return min(grown, longest) * (1 - _DELAY_JITTER * random.random())
 
-    async def _connect_once(self) -> float:
-        """Connect and stay connected; return for how many seconds it was."""
+    async def _connect(self) -> Optional[Connection]:
+        """Return an open connection, or None after the reason was logged."""
         host, port = self._bindaddr
         connection = Connection(host, port, self, self._device_ssl_context)
         self._device_connection = connection
@@ -1647,20 +1652,16 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             await connection.open(self.CONNECT_TIMEOUT)
         except ConnectionFailed as error:
             self._log_connect_failure(str(error))
-            return 0.0
+            return None
         finally:
             # Cancelled, too, it must not stay open.
             if connection.stream is None:
                 connection.close()
-        began = time.monotonic()
         self._log_connected()
-        await self._use_connection(connection)
-        if connection.was_refused:
-            self._log_connect_failure(str(connection.error))
-        return time.monotonic() - began
+        return connection
 
     async def _use_connection(self, connection: Connection) -> None:
-        """Read from *connection* to its end; then nothing is pending any more."""
+        """Handle the lines of *connection* to its end; then nothing is pending any more."""
         self.last_connect_time = IOLoop.current().time()
         self._server_protocol.reset()
         self.versions = ObjectDict()
@@ -1672,14 +1673,25 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._forget_protocol_event()
         self._enter(State.CONNECTED)
         try:
-            if self._notify(True):
-                await self._read_to_the_end(connection)
+            connection.on_lines = functools.partial(self._handle_lines, connection)
+            is_open = self._notify(True)
+            while is_open:
+                try:
+                    # Most lines are handled as they arrive, in the middle of this.
+                    lines = await connection.read_lines()
+                except ConnectionEnded as end:
+                    self._log_end(connection, end.cause)
+                    is_open = False
+                else:
+                    await self._handle_all(connection, lines)
         finally:
             connection.close()
             if self._lifecycle.state is State.CONNECTED:
                 self._enter(State.WAITING)
             self._notify(False)
             self._fail_pending(self._why_ended(connection))
+        if connection.was_refused:
+            self._log_connect_failure(str(connection.error))
 
     def _notify(self, connected: bool) -> bool:
         """Call notify_connected(); return whether it did not raise."""
@@ -1780,18 +1792,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             self._end_run()
 
     # Reading.
-
-    async def _read_to_the_end(self, connection: Connection) -> None:
-        """Handle the lines of *connection* until it ends."""
-        connection.on_lines = functools.partial(self._handle_lines, connection)
-        while True:
-            try:
-                # Most lines are handled as they arrive, in the middle of this.
-                lines = await connection.read_lines()
-            except ConnectionEnded as end:
-                self._log_end(connection, end.cause)
-                return
-            await self._handle_all(connection, lines)
 
     async def _handle_all(self, connection: Connection, lines: list[bytes]) -> None:
         """Handle what `_handle_lines` left, after that for which it was left."""

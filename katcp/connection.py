@@ -127,6 +127,35 @@ class ConnectionEnded(Exception):
         self.cause = cause
 
 
+class _LateQueue:
+    """One of tornado's queues for what has to wait to be written.
+
+    An empty one takes 760 bytes, and most streams never need it: it is taken
+    away, and made again when somebody asks for it.
+    """
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._type: Optional[type[Any]] = None
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        self._name = name
+
+    def __get__(self, stream: IOStream, owner: type[Any]) -> Any:
+        if self._type is None:
+            raise AttributeError(self._name)
+        queue = self._type()
+        setattr(stream, self._name, queue)
+        return queue
+
+    def take_away(self, stream: IOStream) -> None:
+        """Take the empty queue away from a new stream, if this tornado has one of this name."""
+        queue = getattr(stream, self._name, None)
+        if queue is not None:
+            self._type = type(queue)
+            delattr(stream, self._name)
+
+
 class _PatientStream(IOStream):
     """A stream that lets the reader find out that the peer has gone.
 
@@ -165,6 +194,9 @@ class _PatientStream(IOStream):
         "write_error",
     )
 
+    _write_buffer = _LateQueue()
+    _write_futures = _LateQueue()
+
     is_encrypted = False
     takes_pieces = hasattr(socket.socket, "sendmsg")
 
@@ -178,6 +210,8 @@ class _PatientStream(IOStream):
         self._wants_no_more = False
         self._read_error: Optional[OSError] = None
         super().__init__(sock, **options)
+        for queue in _LATE_QUEUES:
+            queue.take_away(self)
 
     def _handle_events(self, fd: Any, events: int) -> None:
         # A shorter way from the loop to `on_data`, past the stream's buffer. A
@@ -271,6 +305,9 @@ class _PatientStream(IOStream):
             # Without its traceback, which would hold on to the buffer.
             self.write_error = error.with_traceback(None)
         return True
+
+
+_LATE_QUEUES = [queue for queue in vars(_PatientStream).values() if isinstance(queue, _LateQueue)]
 
 
 class _PatientTlsStream(_PatientStream, TlsStream):

@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Callable
+from typing import Callable, Protocol
 
 # In seconds.
 PERIOD = 60.0
+
+
+class LogLimits(Protocol):
+    """What has a limit of log records, which may change."""
+
+    MAX_LOG_RATE: int
 
 
 class DeviceLog:
@@ -23,8 +29,9 @@ class DeviceLog:
     ----------
     logger : logging.Logger
         Where the records go to.
-    limit : callable
-        Returns how many records of a kind may be logged each `PERIOD`.
+    limits : LogLimits
+        Whose `MAX_LOG_RATE` says how many records of a kind may be logged
+        each `PERIOD`.
     clock : callable, optional
         Returns the time in seconds.
     """
@@ -32,11 +39,11 @@ class DeviceLog:
     def __init__(
         self,
         logger: logging.Logger,
-        limit: Callable[[], int],
+        limits: LogLimits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._logger = logger
-        self._limit = limit
+        self._limits = limits
         self._clock = clock
         self._period_end = clock()
         self._counts: dict[str, int] = {}
@@ -49,7 +56,7 @@ class DeviceLog:
         if self._clock() >= self._period_end:
             self.end_period()
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
-        limit = self._limit()
+        limit = self._limits.MAX_LOG_RATE
         if count == limit + 1:
             self._logger.warning(
                 "More than MAX_LOG_RATE (%d) records like %r in a minute: more are left out.",
@@ -65,7 +72,7 @@ class DeviceLog:
 
     def end_period(self) -> None:
         """Tell how many records were left out, and begin to count anew."""
-        limit = self._limit()
+        limit = self._limits.MAX_LOG_RATE
         for kind, count in self._counts.items():
             if count > limit:
                 self._logger.warning("%d records like %r were left out.", count - limit, kind)

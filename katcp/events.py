@@ -37,8 +37,9 @@ class AsyncEvent:
         self.ioloop = ioloop
         self._flag = False
         # A dict, not a set: those who wait are woken in the order they came.
-        # Each with the value that it resolves with.
-        self._waiting: dict[asyncio.Future[Any], Any] = {}
+        # Each with the value that it resolves with. None while nobody waits: a
+        # client has many events, for few of which anybody ever waits.
+        self._waiting: Optional[dict[asyncio.Future[Any], Any]] = None
 
     def is_set(self) -> bool:
         """Return whether the event is set; from any thread."""
@@ -88,6 +89,8 @@ class AsyncEvent:
         if self._flag:
             future.set_result(value)
             return future
+        if self._waiting is None:
+            self._waiting = {}
         self._waiting[future] = value
         future.add_done_callback(self._forget)
         if timeout is not None:
@@ -123,16 +126,18 @@ class AsyncEvent:
         return True
 
     def _take_waiting(self) -> list[tuple[asyncio.Future[Any], Any]]:
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting = self._waiting, None
         # Nobody can be woken in a loop that was closed.
         return [
             (future, value)
-            for future, value in waiting.items()
+            for future, value in (waiting or {}).items()
             if not future.done() and not future.get_loop().is_closed()
         ]
 
     def _forget(self, future: asyncio.Future[Any]) -> None:
-        self._waiting.pop(future, None)
+        if self._waiting is not None:
+            self._waiting.pop(future, None)
+            self._waiting = self._waiting or None
 
 
 class AsyncCallbackEvent(AsyncEvent):

@@ -38,9 +38,10 @@ class CallbackTable:
         From name to a tuple of callbacks; empty if there are none at all.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.by_name: dict[Optional[str], tuple[Callable[..., Any], ...]] = {}
+    # Of the class, as long as nothing was added. One lock serves all tables: it is
+    # held for moments.
+    by_name: dict[Optional[str], tuple[Callable[..., Any], ...]] = {}  # noqa: RUF012
+    _lock = threading.Lock()
 
     def add(self, name: Optional[str], callback: Callable[..., Any]) -> None:
         """Let *callback* be called for *name*, after those that are there."""

@@ -30,6 +30,7 @@ from katcp.connection import (
     ConnectionEnded,
     ConnectionFailed,
     _known_options,
+    _LateQueue,
 )
 from katcp.errors import KatcpClientDisconnected, KatcpClientOverflow
 
@@ -794,6 +795,29 @@ class Sends:
     def send_now(self, stream, data):
         self.sizes.append(len(data))
         return self.real(stream, data)
+
+
+@pytest.mark.parametrize("queue", ["_write_buffer", "_write_futures"])
+def test_a_stream_has_a_queue_when_somebody_asks_for_it(run, peer, queue):
+    async def main():
+        connection = await opened(peer)
+        stream = connection.stream
+        assert queue not in vars(stream)
+        assert not getattr(stream, queue)
+        assert vars(stream)[queue] is getattr(stream, queue)
+        connection.close()
+
+    run(main)
+
+
+def test_a_tornado_without_a_queue_of_that_name_is_left_alone():
+    class Stream:
+        _unknown = _LateQueue()
+
+    stream = Stream()
+    vars(Stream)["_unknown"].take_away(stream)
+    with pytest.raises(AttributeError, match="_unknown"):
+        stream._unknown  # noqa: B018
 
 
 async def filled(connection):

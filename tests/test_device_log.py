@@ -7,6 +7,13 @@ import pytest
 from katcp.device_log import PERIOD, DeviceLog
 
 
+class Limits:
+    """Whoever says how much is logged."""
+
+    def __init__(self, rate):
+        self.MAX_LOG_RATE = rate
+
+
 class Clock:
     def __init__(self):
         self.now = 100.0
@@ -22,7 +29,7 @@ def clock():
 
 @pytest.fixture
 def log(clock):
-    return DeviceLog(logging.getLogger("tests.device_log"), lambda: 3, clock)
+    return DeviceLog(logging.getLogger("tests.device_log"), Limits(3), clock)
 
 
 def admitted(log, kind, times):
@@ -67,6 +74,6 @@ def test_warnings_are_limited_by_their_text_without_arguments(log, logs):
 
 
 def test_a_limit_of_zero_lets_nothing_through(clock, logs):
-    log = DeviceLog(logging.getLogger("tests.device_log"), lambda: 0, clock)
+    log = DeviceLog(logging.getLogger("tests.device_log"), Limits(0), clock)
     assert admitted(log, "bad", 2) == 0
     logs.expect("More than MAX_LOG_RATE (0)")
