@@ -254,6 +254,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     #: Do not spend more than this many seconds reading pipelined socket data.
     MAX_LOOP_LATENCY: float = 0.03
 
+    #: Do not stay awake for more than this many seconds when a reply is awaited.
+    #:
+    #: To sleep and to be woken often takes longer than a near device takes to
+    #: answer. Where it takes longer than this, the client soon gives up staying
+    #: awake. 0: it always sleeps at once.
+    MAX_SPIN_TIME: float = 0.00025
+
     #: Maximum memory, in bytes, for what is kept in `versions`.
     #:
     #: What would take more is left out, and the log says so once.
@@ -1646,7 +1653,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     async def _connect(self) -> Optional[Connection]:
         """Return an open connection, or None after the reason was logged."""
         host, port = self._bindaddr
-        connection = Connection(host, port, self, self._device_ssl_context)
+        is_shared = not self._ioloop_manager.managed
+        connection = Connection(host, port, self, self._device_ssl_context, is_shared)
         self._device_connection = connection
         try:
             await connection.open(self.CONNECT_TIMEOUT)

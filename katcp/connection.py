@@ -31,6 +31,13 @@ connections of a loop are read in turn, each leaves what it sends to the end of
 the turn: then all are sent one right after the other, and a peer that serves
 several of them is woken once.
 
+Waiting
+-------
+After something was sent by the only connection that is read, the loop stays awake
+for a moment (`katcp.spinning`): it looks for what arrives, and does its other
+work, without sleeping in between. Not so a loop in whose turn other threads act:
+they wait until it sleeps, and stay awake themselves.
+
 Limits
 ------
 Those of the client are asked for when they are needed, since programs change
@@ -49,6 +56,7 @@ import functools
 import os
 import socket
 import ssl
+import time
 import weakref
 from typing import Any, Awaitable, Callable, Optional, Protocol, Union
 
@@ -59,6 +67,7 @@ from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 from . import tls
 from .errors import KatcpClientDisconnected, KatcpClientOverflow
 from .parser import LineSplitter
+from .spinning import Spinner
 from .threadsafe import TurnSelector, run_in_daemon_thread
 from .tls import TlsFailure, TlsStream
 
@@ -322,10 +331,14 @@ class _PatientTlsStream(_PatientStream, TlsStream):
 
 
 class Limits(Protocol):
-    """The limits of a client, in bytes: of a line, and of what may wait to be sent."""
+    """The limits of a client.
+
+    In bytes: of a line, and of what may wait to be sent; in seconds: of staying awake.
+    """
 
     MAX_MSG_SIZE: int
     MAX_WRITE_BUFFER_SIZE: int
+    MAX_SPIN_TIME: float
 
 
 class _Turn:
@@ -366,6 +379,8 @@ class Connection:
         Whose limits hold.
     ssl_context : ssl.SSLContext, optional
         How to encrypt. Default: not at all.
+    stays_awake : bool, optional
+        Whether the loop stays awake for a moment after something was sent.
 
     Attributes
     ----------
@@ -377,6 +392,8 @@ class Connection:
         It is done when `close` was called, or the peer has gone.
     splitter : LineSplitter
         What cuts the stream into lines.
+    spinner : Spinner
+        What knows whether it pays to stay awake until a reply arrives.
     on_lines : callable or None
         Is given the lines of each chunk as soon as they are there, in the
         middle of `read_lines`. It returns None if it wants more, or a list of
@@ -391,6 +408,7 @@ class Connection:
         port: Union[int, str],
         limits: Limits,
         ssl_context: Optional[ssl.SSLContext] = None,
+        stays_awake: bool = True,
     ) -> None:
         self.stream: Optional[_PatientStream] = None
         self.local_address: tuple[Any, ...] = ()
@@ -400,6 +418,11 @@ class Connection:
         self._ssl_context = ssl_context
         self._msg_limit = self._write_limit = 0
         self.splitter = LineSplitter()
+        self.spinner = Spinner(limits)
+        # 0: the loop does not stay awake for this connection now; None: it never does.
+        self._awake_until = 0.0 if stays_awake else None
+        # Whether the loop is going to look again.
+        self._is_looking = False
         self._has_received = False
         self._loop = asyncio.get_running_loop()
         turn = _turns.get(self._loop)
@@ -623,6 +646,7 @@ class Connection:
                 raise self._overflow(stream)
             self._sent_since_read = True
             self._send_now(stream, data)
+            self._stay_awake()
 
     def send_pieces(self, pieces: list[bytes]) -> None:
         """Send large data, which is not copied if the kernel takes all of it; now.
@@ -844,6 +868,9 @@ class Connection:
         self._has_received = True
         is_only_reader = self._turn.last_reader == self._fd
         self._turn.last_reader = self._fd
+        if self._awake_until:
+            self._awake_until = 0.0
+            self.spinner.end(True)
         self._update_msg_limit(stream)
         lines = self.splitter.feed(data, stream.max_buffer_size)
         stream.chunk_size = CHUNK_SIZE if lines else min(2 * len(data), MAX_CHUNK_SIZE)
@@ -855,6 +882,7 @@ class Connection:
             if self._joined:
                 if is_only_reader:
                     self._send_joined()
+                    self._stay_awake()
                 else:
                     self._turn.let_end(self._loop, self)
         if left is None and not self.splitter.overflowed:
@@ -910,6 +938,23 @@ class Connection:
         """Send what was joined in the turn of the loop that is over."""
         self._sent_since_read = False
         self._send_joined()
+
+    def _stay_awake(self) -> None:
+        """Let the loop not sleep for a moment, unless something arrives."""
+        if self._awake_until == 0.0:
+            self._awake_until = self.spinner.begin()
+            if self._awake_until and not self._is_looking:
+                self._is_looking = True
+                self._loop.call_soon(self._look_again)
+
+    def _look_again(self) -> None:
+        if self._awake_until and time.monotonic() < self._awake_until:
+            self._loop.call_soon(self._look_again)
+            return
+        self._is_looking = False
+        if self._awake_until:
+            self._awake_until = 0.0
+            self.spinner.end(False)
 
     def _send_joined(self) -> None:
         """Send what was joined; let those who wait for it know what becomes of it."""

@@ -20,6 +20,7 @@ from tornado.iostream import StreamClosedError
 from tornado.netutil import Resolver
 
 import katcp.connection
+from katcp import spinning
 from katcp.connection import (
     CHECK_INTERVAL,
     KEEPALIVE,
@@ -52,6 +53,7 @@ class Limits:
     def __init__(self, msg=2 * MEGABYTE, write=4 * MEGABYTE):
         self.MAX_MSG_SIZE = msg
         self.MAX_WRITE_BUFFER_SIZE = write
+        self.MAX_SPIN_TIME = 0.0
 
     def connection(self, host, port):
         return Connection(host, port, self)
@@ -901,6 +903,87 @@ def test_of_several_that_are_read_in_turn_each_sends_at_the_end_of_the_turn(run,
             for connection in connections:
                 connection.close()
             await asyncio.gather(*readings)
+
+    run(main)
+
+
+class Awake:
+    """Limits of a connection for which the loop stays awake, and how often it is asked to."""
+
+    def __init__(self, monkeypatch, seconds):
+        monkeypatch.setattr(spinning, "TIME_ALONE", 0.0)
+        monkeypatch.setattr(spinning, "_waiting", (threading.get_ident(), 0.0))
+        self.limits = Limits()
+        self.limits.MAX_SPIN_TIME = seconds
+        self.outcomes = []
+        end = spinning.Spinner.end
+
+        def note(spinner, has_paid):
+            self.outcomes.append(has_paid)
+            end(spinner, has_paid)
+
+        monkeypatch.setattr(spinning.Spinner, "end", note)
+
+    @staticmethod
+    def looks():
+        """Return how often the loop is going to look in its next turn."""
+        ready = asyncio.get_running_loop()._ready
+        return sum("_look_again" in repr(handle) for handle in ready)
+
+
+def test_the_loop_stays_awake_until_something_arrives(run, peer, monkeypatch):
+    awake = Awake(monkeypatch, 60.0)
+
+    async def main():
+        connection = await opened(peer, awake.limits)
+        answered = []
+
+        def answer(lines):
+            # As a callback does that asks the next thing.
+            connection.send(b"?next\n")
+            answered.append(lines)
+
+        connection.on_lines = answer
+        reading = asyncio.ensure_future(lines_to_end(connection))
+        await turns(2)
+        assert awake.looks() == 0
+        connection.send(b"?first\n")
+        for count in range(1, 6):
+            assert awake.looks() == 1
+            peer.send(b"!answer\n")
+            while len(answered) < count:
+                await turns(1)
+        assert awake.outcomes == [True] * 5
+        connection.close()
+        await reading
+
+    run(main)
+
+
+def test_the_loop_sleeps_when_nothing_arrives_in_time(run, peer, monkeypatch):
+    awake = Awake(monkeypatch, 1e-9)
+
+    async def main():
+        connection = await opened(peer, awake.limits)
+        connection.send(b"?first\n")
+        assert awake.looks() == 1
+        await turns(2)
+        assert awake.looks() == 0
+        assert awake.outcomes == [False]
+        connection.close()
+
+    run(main)
+
+
+def test_the_loop_sleeps_if_it_is_told_so(run, peer, monkeypatch):
+    awake = Awake(monkeypatch, 60.0)
+
+    async def main():
+        connection = Connection(*peer.address, awake.limits, stays_awake=False)
+        await connection.open(TIMEOUT)
+        connection.send(b"?first\n")
+        assert awake.looks() == 0
+        connection.close()
 
     run(main)
 
