@@ -2595,11 +2595,13 @@ class AsyncClient(DeviceClient):
         """
         request = self._pending_requests.match_inform(msg)
         if request is not None and request.on_inform is not None:
-            self._call_back(self._log_inform_failure, request.on_inform, request.more, msg)
             if request.keeps_informs:
+                request.on_inform(msg)
                 request.informs_size += memory_size(msg)
                 if request.informs_size > self.MAX_INFORMS_SIZE:
                     self._fail_for_its_informs(request)
+            else:
+                self._call_back(self._log_inform_failure, request.on_inform, request.more, msg)
             return
         # As in the old client, reading does not pause for these handlers.
         result = super().handle_inform(msg)
@@ -2621,7 +2623,10 @@ class AsyncClient(DeviceClient):
         if request is not None:
             on_reply = request.take_callback()
             if on_reply is not None:
-                self._call_back(self._log_reply_failure, on_reply, request.more, msg)
+                if request.keeps_informs:
+                    on_reply(msg)
+                else:
+                    self._call_back(self._log_reply_failure, on_reply, request.more, msg)
                 return
         let_run_if_awaitable(super().handle_reply(msg))
 

@@ -704,8 +704,10 @@ def memory_size(message: Message) -> int:
     int
     """
     arguments = message.arguments
-    size = _EMPTY_SIZE + len(message.name) + _ARGUMENT_SIZE * len(arguments)
-    return size + sum(map(len, arguments))
+    count = len(arguments)
+    # To join a few is four times as fast; for many it takes memory.
+    size = len(b"".join(arguments)) if count <= 10 else sum(map(len, arguments))
+    return _EMPTY_SIZE + len(message.name) + _ARGUMENT_SIZE * count + size
 
 
 _new_message = Message.__new__

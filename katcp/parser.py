@@ -85,6 +85,11 @@ _heads: dict[bytes, tuple[int, str]] = {}
 _MAX_HEADS = 1000
 _MAX_HEAD_SIZE = 100
 
+# The head of the last inform, with its id, and its meaning: of most informs comes one
+# after the other.
+_INFORM = Message.INFORM
+_last_inform: tuple[bytes, int, str, Optional[bytes]] = (b"", _INFORM, "", None)
+
 
 class LineSplitter:
     r"""Cut a stream of bytes into lines.
@@ -277,13 +282,18 @@ def _split(line: bytes) -> list[bytes]:
 
 def _parse_words(words: list[bytes]) -> Message:
     """Return the message with these words, the head and the escaped arguments."""
-    base = head = words.pop(0)
-    mid = None
-    if head[-1] == _CLOSING_BRACKET:
-        base, _, mid = head[:-1].partition(b"[")
-        if not is_mid(mid):
-            raise _head_error(head)
-    mtype, name = _heads.get(base) or _check_head(base, head)
+    global _last_inform
+    head = words.pop(0)
+    known, mtype, name, mid = _last_inform
+    if head != known:
+        base, mid = head, None
+        if head[-1] == _CLOSING_BRACKET:
+            base, _, mid = head[:-1].partition(b"[")
+            if not is_mid(mid):
+                raise _head_error(head)
+        mtype, name = _heads.get(base) or _check_head(base, head)
+        if mtype == _INFORM and len(head) <= _MAX_HEAD_SIZE:
+            _last_inform = head, mtype, name, mid
     return _make_message(mtype, name, words, mid)
 
 

@@ -74,6 +74,7 @@ class PendingRequest:
         What both callbacks are called with after the message.
     keeps_informs : bool
         Whether its informs are kept until its end, so that they have a limit.
+        Its callbacks are those of the client then, which raise nothing.
     informs_size : int
         What they take, in bytes of memory.
     wakes_thread : bool
@@ -272,7 +273,8 @@ class PendingRequests:
                 self._abandoned_mids.pop(number, None)
                 return None
             if request.name != reply.name:
-                return self._match_mid(reply)  # which tells of it, and returns None
+                self._warn_of_mid(reply, request)
+                return None
             del self._pending[number]
             request.fate = Fate.ENDED
             return request
@@ -285,9 +287,13 @@ class PendingRequests:
 
     def match_inform(self, inform: Message) -> Optional[PendingRequest]:
         """Return the pending request that *inform* belongs to."""
-        if inform.mid is not None:
-            return self._match_mid(inform)
-        return self._next_of_name(inform.name) if self._by_name else None
+        if inform.mid is None:
+            return self._next_of_name(inform.name) if self._by_name else None
+        request = self._pending.get(int(inform.mid))
+        if request is None or request.name == inform.name:
+            return request
+        self._warn_of_mid(inform, request)
+        return None
 
     def end(self, request: PendingRequest) -> None:
         """Let *request* be over: it was answered, or nobody can answer it."""
@@ -338,16 +344,13 @@ class PendingRequests:
         self._abandoned_mids.clear()
         return requests
 
-    def _match_mid(self, msg: Message) -> Optional[PendingRequest]:
-        request = self._pending.get(int(msg.mid or 0))
-        if request is not None and request.name != msg.name:
-            self._logger.warning(
-                "Ignoring the id of %s: the pending request with this id is ?%s.",
-                shorten(str(msg)),
-                request.name,
-            )
-            return None
-        return request
+    def _warn_of_mid(self, msg: Message, request: PendingRequest) -> None:
+        """Tell that *msg* has the id of *request*, but another name."""
+        self._logger.warning(
+            "Ignoring the id of %s: the pending request with this id is ?%s.",
+            shorten(str(msg)),
+            request.name,
+        )
 
     def _next_of_name(self, name: str) -> Optional[PendingRequest]:
         """Return the request that the next message of *name* without id belongs to."""
