@@ -544,7 +544,7 @@ class Connection:
             or self._joined
             or stream.writing()
             or self._ssl_context is not None
-            or self.splitter.pending
+            or self.splitter.pending_size
         ):
             return None
         self._update_write_limit(stream)

@@ -102,6 +102,8 @@ class LineSplitter:
     overflowed : bool
         Whether a line was longer than the limit. That line and what follows
         it are lost; nothing more should be fed.
+    pending_size : int
+        The size of the line that is not ended yet.
     plain : bool
         Whether all lines that `feed` returned last are plain: none is blank
         or begins with a space, and none holds a backslash, a raw special byte
@@ -115,7 +117,7 @@ class LineSplitter:
         # The line that is not ended yet, in the pieces that came: they are
         # joined once. Only small ones are put together before.
         self._pieces: list[bytes] = []
-        self._pieces_size = 0
+        self.pending_size = 0
         # Whether what the pieces came from was plain.
         self._tail_is_plain = True
 
@@ -146,12 +148,12 @@ class LineSplitter:
         if _CARRIAGE_RETURN in data:
             data = data.replace(b"\r", b"\n")
         if _LINE_FEED not in data:
-            self._pieces_size += len(data)
+            self.pending_size += len(data)
             if self._pieces and len(self._pieces[-1]) < _SMALL_SIZE:
                 data = self._pieces.pop() + data
             self._pieces.append(data)
             self._tail_is_plain = self._tail_is_plain and plain
-            self.overflowed = max_size is not None and self._pieces_size >= max_size
+            self.overflowed = max_size is not None and self.pending_size >= max_size
             return []
         lines = data.split(b"\n")
         if self._pieces:
@@ -161,7 +163,7 @@ class LineSplitter:
         tail = lines.pop()
         if tail:
             self._pieces.append(tail)
-        self._pieces_size = len(tail)
+        self.pending_size = len(tail)
         self.plain = self._tail_is_plain and plain and min(lines) >= _FIRST_PLAIN
         self._tail_is_plain = plain
         # No line can be too large unless all of it together is.
@@ -175,7 +177,7 @@ class LineSplitter:
             if len(line) >= max_size:
                 self.overflowed = True
                 return lines[:position]
-        self.overflowed = self._pieces_size >= max_size
+        self.overflowed = self.pending_size >= max_size
         return lines
 
 
