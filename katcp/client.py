@@ -2265,7 +2265,9 @@ class AsyncClient(DeviceClient):
         if inform_cb is not None:
             check_callback(inform_cb)
         limit = self._request_timeout if timeout is None else check_timeout(timeout)
-        more = () if user_data is None else tuple(user_data)
+        more: tuple[Any, ...] = ()
+        if user_data is not None and (reply_cb is not None or inform_cb is not None):
+            more = tuple(user_data)
         try:
             if self._is_at_work_here():
                 self._begin_request(msg, reply_cb, inform_cb, limit, use_mid, more)
@@ -2621,12 +2623,13 @@ class AsyncClient(DeviceClient):
         """
         request = self._pending_requests.match_reply(msg)
         if request is not None:
+            more = request.more
             on_reply = request.take_callback()
             if on_reply is not None:
                 if request.keeps_informs:
                     on_reply(msg)
                 else:
-                    self._call_back(self._log_reply_failure, on_reply, request.more, msg)
+                    self._call_back(self._log_reply_failure, on_reply, more, msg)
                 return
         let_run_if_awaitable(super().handle_reply(msg))
 
@@ -3050,6 +3053,7 @@ class AsyncClient(DeviceClient):
 
     def _fail_pending(self, error: KatcpClientError) -> None:
         self._cancel_timer()
+        self._timer_rests_until = -math.inf
         # A thread that wakes must find what the callbacks did, as it always has.
         requests = sorted(self._pending_requests.take_all(), key=lambda r: r.wakes_thread)
         for request in requests:
@@ -3057,12 +3061,12 @@ class AsyncClient(DeviceClient):
 
     def _end_locally(self, request: PendingRequest, error: KatcpClientError) -> None:
         """Answer a request, which is not pending any more, with a made-up reply."""
+        more = request.more
         on_reply = request.take_callback()
         if on_reply is None:
             self._logger.debug("Request %s, whose reply nobody awaits: %s", request.name, error)
             return
-        reply = made_up_reply(request, error)
-        self._call_back(self._log_reply_failure, on_reply, request.more, reply)
+        self._call_back(self._log_reply_failure, on_reply, more, made_up_reply(request, error))
 
 
 class CallbackClient(AsyncClient):

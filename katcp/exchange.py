@@ -142,7 +142,7 @@ class Exchange:
         *reader* has the timeout `CHECK_INTERVAL`.
         """
         if self.connection is not None:
-            self.connection.spinner.wait_for_data(reader)
+            self.connection.spinner.wait_for_data(reader, self.deadline)
         if not self._receive(reader):
             return
         chunk = self._chunks[0]

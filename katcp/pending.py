@@ -126,13 +126,14 @@ class PendingRequest:
         self.wakes_thread = False
 
     def take_callback(self) -> Optional[Callable[..., Any]]:
-        """Return `on_reply` and let go of both callbacks.
+        """Return `on_reply`, and let go of both callbacks and of `more`.
 
         A finished request may lie in the queue of its name for some time: it
         must not keep what its callbacks keep.
         """
         on_reply = self.on_reply
         self.on_reply = self.on_inform = None
+        self.more = ()
         return on_reply
 
 

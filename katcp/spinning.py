@@ -17,7 +17,7 @@ import select
 import socket
 import threading
 import time
-from typing import Protocol
+from typing import Optional, Protocol
 
 # How many attempts are left out at most, after those that did not pay.
 MAX_LEFT_OUT = 31
@@ -79,13 +79,16 @@ class Spinner:
         self._to_leave_out = self._left_out
         self._left_out = min(2 * self._left_out + 1, MAX_LEFT_OUT)
 
-    def wait_for_data(self, sock: socket.SocketType) -> None:
-        """Return when *sock* can be read, or when it is time to sleep."""
+    def wait_for_data(self, sock: socket.SocketType, deadline: Optional[float]) -> None:
+        """Return when *sock* can be read, when it is time to sleep, or at the deadline."""
         until = self.begin()
-        if not until:
+        fd = sock.fileno()
+        if not until or fd < 0:
             return
+        if deadline is not None:
+            until = min(until, deadline)
         poll = select.poll()
-        poll.register(sock, select.POLLIN)
+        poll.register(fd, select.POLLIN)
         found = poll.poll(0)
         while not found and time.monotonic() < until:
             found = poll.poll(0)

@@ -212,6 +212,26 @@ def test_timeouts_end_in_the_order_of_their_deadlines(device):
     assert [timeout for _, timeout in ended.wait(3)] == [0.03, 0.06, 0.09]
 
 
+def test_the_rest_after_a_look_at_deadlines_ends_with_the_connection(device, monkeypatch):
+    monkeypatch.setattr("katcp.client._REST_PER_REQUEST", 100.0)
+    client = start_client(device, timeout=None)
+    ended = Recorder()
+    client.callback_request(Message.request("silent"), ended)
+    client.callback_request(Message.request("silent"), ended, timeout=0)
+    ended.wait()
+    client.disconnect()
+    ended.wait(2)
+    assert client.wait_connected(PATIENCE)
+    client.callback_request(Message.request("silent"), ended, timeout=0)
+    ended.wait(3)
+
+
+def test_user_data_without_callbacks_is_not_looked_at(device):
+    client = start_client(device)
+    client.callback_request(Message.request("echo"), user_data=5)
+    until_answered(client)
+
+
 def test_there_is_one_timer_for_all_pending_requests(device):
     client = start_client(device)
 

@@ -66,8 +66,9 @@ def test_a_request_keeps_what_is_needed_to_end_it():
 
 def test_the_callbacks_of_a_request_are_given_away_once():
     request = make("foo", on_reply=print, on_inform=repr)
+    request.more = ("user data",)
     assert request.take_callback() is print
-    assert request.on_inform is None
+    assert (request.on_inform, request.more) == (None, ())
     assert request.take_callback() is None
 
 

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 
 import pytest
 
@@ -104,7 +105,7 @@ def test_waiting_for_data_ends_when_it_is_there(spinner, ends):
     ours, theirs = ends
     thread = threading.Thread(target=theirs.send, args=[b"!ok\n"])
     thread.start()
-    spinner.wait_for_data(ours)  # or it would be a minute
+    spinner.wait_for_data(ours, None)  # or it would be a minute
     thread.join()
     assert ours.recv(9) == b"!ok\n"
     assert left_out(spinner) == 0
@@ -113,18 +114,28 @@ def test_waiting_for_data_ends_when_it_is_there(spinner, ends):
 def test_waiting_for_data_ends_with_the_connection(spinner, ends):
     ours, theirs = ends
     theirs.close()
-    spinner.wait_for_data(ours)
+    spinner.wait_for_data(ours, None)
     assert ours.recv(9) == b""
 
 
 def test_waiting_for_data_ends_with_the_time(spinner, ends, monkeypatch):
     monkeypatch.setattr(Limits, "MAX_SPIN_TIME", 0.0001)
     for _ in range(2):
-        spinner.wait_for_data(ends[0])
+        spinner.wait_for_data(ends[0], None)
     assert left_out(spinner) == 1
 
 
 def test_who_does_not_stay_awake_does_not_look(spinner, ends, monkeypatch):
     monkeypatch.setattr(spinning, "_waiting", (0, 0.0))
     monkeypatch.setattr(spinning.select, "poll", None)
-    spinner.wait_for_data(ends[0])
+    spinner.wait_for_data(ends[0], None)
+
+
+def test_waiting_for_data_ends_at_the_deadline(spinner, ends):
+    for deadline in (0.0, time.monotonic() + 0.001):
+        spinner.wait_for_data(ends[0], deadline)  # or it would be a minute
+
+
+def test_nobody_waits_for_data_of_a_closed_socket(spinner, ends):
+    ends[0].close()
+    spinner.wait_for_data(ends[0], None)
