@@ -23,7 +23,6 @@ import logging
 import numbers
 import re
 import sys
-from decimal import Decimal
 from typing import Any, Callable, ClassVar, Iterable, Optional, TypeVar, Union
 
 from .arguments import read_bool, read_float, read_int, read_text, read_timestamp
@@ -477,10 +476,12 @@ class Message:
         except KeyError:
             head = _encode_head(self.mtype, self.name)
         mid = self.mid
-        # An id that a client gave is good.
-        if mid is not None and mid is not self._client_mid:
-            mid = _format_mid(mid)
         if mid is not None:
+            # An id that a client gave is good, and so are most others.
+            if mid is not self._client_mid and not (
+                type(mid) is bytes and mid.isdigit() and len(mid) < 10 and mid >= b"1"
+            ):
+                mid = _format_mid(mid)
             head = b"".join((head, b"[", mid, b"]"))
         if not arguments:
             return head
@@ -753,8 +754,6 @@ def _encode_head(mtype: int, name: str) -> bytes:
 
 def _format_mid(mid: Union[int, str, bytes]) -> bytes:
     """Return a message id as bytes, or raise KatcpSyntaxError."""
-    if type(mid) is bytes and mid.isdigit() and len(mid) < 10 and mid >= b"1":
-        return mid
     text = mid.encode("utf-8", "replace") if isinstance(mid, str) else mid
     if isinstance(text, numbers.Integral) and not isinstance(text, bool):
         text = b"%d" % int(text)
@@ -777,9 +776,9 @@ def _format_number(number: Any) -> str:
         return str(int(number))
     if isinstance(number, (float, numbers.Real)):
         return repr(float(number))
-    if isinstance(number, Decimal):
-        return str(number)
-    return repr(complex(number)).strip("()")
+    if isinstance(number, numbers.Complex):
+        return repr(complex(number)).strip("()")
+    return str(number)  # a Decimal
 
 
 def _array_item(array: Any) -> Any:
