@@ -1903,7 +1903,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     ) -> None:
         """Call a callback with its news; what it raises, now or later, is logged."""
         try:
-            result = callback(news, *more)
+            result = callback(news, *more) if more else callback(news)
         except Exception:
             log(news)
             return
