@@ -1784,9 +1784,7 @@ async def test_nothing_is_lent_while_something_is_left_to_send(connection, peer,
     assert not is_lent(connection)
     await turns()
     assert is_lent(connection)
-    connection.send(b"x" * MEGABYTE * 4)
-    while not connection.stream.writing():
-        await turns()
+    await filled(connection)
     assert not is_lent(connection)
 
 
