@@ -29,10 +29,12 @@ def check_port(port: Union[int, str]) -> int:
     return number
 
 
-def check_timeout(timeout: Optional[float]) -> Optional[float]:
-    """Return a timeout, or raise if it is no number."""
+def check_timeout(timeout: Optional[float], default: Optional[float] = None) -> Optional[float]:
+    """Return a timeout, or the default if it is None; raise if it is no number."""
+    if timeout is None:
+        return default
     # The usual types first: to look them up in numbers.Real takes long.
-    if timeout is not None and not isinstance(timeout, (float, int, numbers.Real)):
+    if not isinstance(timeout, (float, int, numbers.Real)):
         raise KatcpTypeError(f"A timeout must be a number of seconds, not {timeout!r}.")
     return timeout
 

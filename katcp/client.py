@@ -27,6 +27,7 @@ import functools
 import logging
 import math
 import numbers
+import operator
 import os
 import random
 import socket
@@ -132,6 +133,7 @@ _NOTABLE_FAILURES = 5
 
 # What a program may put between a request and its reply.
 _MESSAGE_HOOKS = ("send_message", "handle_message", "handle_reply", "handle_inform")
+_hooks_of = operator.attrgetter(*_MESSAGE_HOOKS)
 
 # After something else than the reply arrived, so many blocking requests are
 # made in the ordinary way: more may be on its way.
@@ -1653,8 +1655,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     async def _connect(self) -> Optional[Connection]:
         """Return an open connection, or None after the reason was logged."""
         host, port = self._bindaddr
-        is_shared = not self._ioloop_manager.managed
-        connection = Connection(host, port, self, self._device_ssl_context, is_shared)
+        connection = Connection(
+            host,
+            port,
+            self,
+            self._device_ssl_context,
+            stays_awake=not self._ioloop_manager.managed,
+        )
         self._device_connection = connection
         try:
             await connection.open(self.CONNECT_TIMEOUT)
@@ -1966,8 +1973,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     def _assign_mid(self, msg: Message, use_mid: Optional[bool]) -> None:
         """Give *msg* the id to send it with, or none; raise if that cannot be."""
-        flags = self._server_protocol.flags
-        supported = flags is not None and flags.message_ids
+        supported = self._server_protocol.message_ids
         if msg.mid is not None:
             if self._is_stale_mid(msg) or (
                 self._is_own_mid(msg) and (use_mid is False or not supported)
@@ -2264,7 +2270,7 @@ class AsyncClient(DeviceClient):
             check_callback(reply_cb)
         if inform_cb is not None:
             check_callback(inform_cb)
-        limit = self._request_timeout if timeout is None else check_timeout(timeout)
+        limit = check_timeout(timeout, self._request_timeout)
         more: tuple[Any, ...] = ()
         if user_data is not None and (reply_cb is not None or inform_cb is not None):
             more = tuple(user_data)
@@ -2330,7 +2336,7 @@ class AsyncClient(DeviceClient):
         informs: list[Message] = []
         future.informs = informs
         future.request = None
-        limit = self._request_timeout if timeout is None else check_timeout(timeout)
+        limit = check_timeout(timeout, self._request_timeout)
         try:
             if not self._is_at_work_here():
                 self._refuse_other_threads(
@@ -2388,7 +2394,7 @@ class AsyncClient(DeviceClient):
         ...         print(inform.arguments[0].decode())
         """
         check_request(msg)
-        limit = self._request_timeout if timeout is None else check_timeout(timeout)
+        limit = check_timeout(timeout, self._request_timeout)
         began = time.monotonic()
         exchange = Exchange(msg, began, None if limit is None else began + max(limit, 0))
         waiter = exchange.waiter
@@ -2606,9 +2612,7 @@ class AsyncClient(DeviceClient):
                 self._call_back(self._log_inform_failure, request.on_inform, request.more, msg)
             return
         # As in the old client, reading does not pause for these handlers.
-        result = super().handle_inform(msg)
-        if result is not None:
-            let_run_if_awaitable(result)
+        let_run_if_awaitable(super().handle_inform(msg))
 
     def handle_reply(self, msg: Message) -> Any:
         """Handle a reply message related to the current request.
@@ -2780,14 +2784,8 @@ class AsyncClient(DeviceClient):
 
     def _has_message_hooks(self) -> bool:
         """Whether the program has put something between requests and replies; any thread."""
-        own, usual = type(self), AsyncClient
-        # One by one: a loop over their names takes several times as long.
-        return (
-            own.send_message is not usual.send_message
-            or own.handle_message is not usual.handle_message
-            or own.handle_reply is not usual.handle_reply
-            or own.handle_inform is not usual.handle_inform
-            or not self.__dict__.keys().isdisjoint(_MESSAGE_HOOKS)
+        return _hooks_of(type(self)) != _hooks_of(AsyncClient) or not (
+            self.__dict__.keys().isdisjoint(_MESSAGE_HOOKS)
         )
 
     def _may_read_in_turn(self) -> bool:
@@ -2910,7 +2908,7 @@ class AsyncClient(DeviceClient):
         self, name: str, msg: Message, timeout: Optional[float], use_mid: Optional[bool]
     ) -> ConcurrentFuture[Any]:
         """Begin a request here or in the loop, and return its future; any thread."""
-        limit = self._request_timeout if timeout is None else check_timeout(timeout)
+        limit = check_timeout(timeout, self._request_timeout)
         future: ConcurrentFuture[Any] = ConcurrentFuture()
         begun: list[PendingRequest] = []
         request = (future, begun, msg, limit, use_mid)

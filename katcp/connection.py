@@ -67,7 +67,7 @@ from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 from . import tls
 from .errors import KatcpClientDisconnected, KatcpClientOverflow
 from .parser import LineSplitter
-from .spinning import Spinner
+from .spinning import SpinLimits, Spinner
 from .threadsafe import TurnSelector, run_in_daemon_thread
 from .tls import TlsFailure, TlsStream
 
@@ -213,6 +213,7 @@ class _PatientStream(IOStream):
         self.write_error: Optional[OSError] = None
         self.on_data: Optional[Callable[[bytes], bool]] = None
         self.has_stopped_reading = False
+        # Before that, to look whether something waits would make the queue for it.
         self._has_written = False
         self.is_lent = False
         self.chunk_size = CHUNK_SIZE
@@ -223,16 +224,21 @@ class _PatientStream(IOStream):
             queue.take_away(self)
 
     def _handle_events(self, fd: Any, events: int) -> None:
-        # A shorter way from the loop to `on_data`, past the stream's buffer. A
-        # tornado that does not call this any more goes through read_from_fd.
-        if events != IOLoop.READ or self.on_data is None or self.is_lent or self.is_encrypted:
-            if events == IOLoop.READ and not self.reading() and not self.closed():
-                # Nobody reads: what has come, and the end, are left to the next read.
-                self._state = IOLoop.ERROR | (IOLoop.WRITE if self.writing() else 0)
-                self.io_loop.update_handler(fd, self._state)
-            else:
-                super()._handle_events(fd, events)
-            return
+        is_to_read = events == IOLoop.READ
+        if is_to_read and self.on_data is not None and not self.is_lent and not self.is_encrypted:
+            self._receive(fd, self.on_data)
+        elif is_to_read and not self.reading() and not self.closed():
+            # Nobody reads: what has come, and the end, are left to the next read.
+            self._state = IOLoop.ERROR | (IOLoop.WRITE if self.writing() else 0)
+            self.io_loop.update_handler(fd, self._state)
+        else:
+            super()._handle_events(fd, events)
+
+    def _receive(self, fd: Any, on_data: Callable[[bytes], bool]) -> None:
+        """Let what can be read go to *on_data*, past the stream's buffer.
+
+        A tornado that does not call `_handle_events` any more goes through `read_from_fd`.
+        """
         try:
             data = self.socket.recv(self.chunk_size)
         except BlockingIOError:
@@ -240,11 +246,11 @@ class _PatientStream(IOStream):
         except OSError as error:
             self._read_error = error  # the kernel tells it once
             data = b""
-        if data and self.on_data(data):
+        if data and on_data(data):
             return
         self._wants_no_more = bool(data)
         if not self.closed():
-            super()._handle_events(fd, events)
+            super()._handle_events(fd, IOLoop.READ)
 
     def read_from_fd(self, buf: Union[bytearray, memoryview]) -> Optional[int]:
         if self._read_error is not None:
@@ -330,15 +336,11 @@ class _PatientTlsStream(_PatientStream, TlsStream):
         return not self.closed() and self.socket.pending() > 0
 
 
-class Limits(Protocol):
-    """The limits of a client.
-
-    In bytes: of a line, and of what may wait to be sent; in seconds: of staying awake.
-    """
+class Limits(SpinLimits, Protocol):
+    """The limits of a client; in bytes: of a line, and of what may wait to be sent."""
 
     MAX_MSG_SIZE: int
     MAX_WRITE_BUFFER_SIZE: int
-    MAX_SPIN_TIME: float
 
 
 class _Turn:
@@ -419,8 +421,9 @@ class Connection:
         self._msg_limit = self._write_limit = 0
         self.splitter = LineSplitter()
         self.spinner = Spinner(limits)
-        # 0: the loop does not stay awake for this connection now; None: it never does.
-        self._awake_until = 0.0 if stays_awake else None
+        self._stays_awake = stays_awake
+        # 0: the loop does not stay awake for this connection now.
+        self._awake_until = 0.0
         # Whether the loop is going to look again.
         self._is_looking = False
         self._has_received = False
@@ -941,7 +944,7 @@ class Connection:
 
     def _stay_awake(self) -> None:
         """Let the loop not sleep for a moment, unless something arrives."""
-        if self._awake_until == 0.0:
+        if self._stays_awake and not self._awake_until:
             self._awake_until = self.spinner.begin()
             if self._awake_until and not self._is_looking:
                 self._is_looking = True

@@ -23,6 +23,10 @@ from .threadsafe import LoopDoor
 
 _Coroutine = TypeVar("_Coroutine", bound=Callable[..., Any])
 
+# Who waits for an event for which nobody waits, as for most of those of a client.
+# Nothing is ever put in.
+_NOBODY: dict[asyncio.Future[Any], Any] = {}
+
 
 class AsyncEvent:
     """An event that coroutines and threads may wait for.
@@ -37,9 +41,8 @@ class AsyncEvent:
         self.ioloop = ioloop
         self._flag = False
         # A dict, not a set: those who wait are woken in the order they came.
-        # Each with the value that it resolves with. None while nobody waits: a
-        # client has many events, for few of which anybody ever waits.
-        self._waiting: Optional[dict[asyncio.Future[Any], Any]] = None
+        # Each with the value that it resolves with.
+        self._waiting = _NOBODY
 
     def is_set(self) -> bool:
         """Return whether the event is set; from any thread."""
@@ -89,7 +92,7 @@ class AsyncEvent:
         if self._flag:
             future.set_result(value)
             return future
-        if self._waiting is None:
+        if not self._waiting:
             self._waiting = {}
         self._waiting[future] = value
         future.add_done_callback(self._forget)
@@ -126,18 +129,16 @@ class AsyncEvent:
         return True
 
     def _take_waiting(self) -> list[tuple[asyncio.Future[Any], Any]]:
-        waiting, self._waiting = self._waiting, None
+        waiting, self._waiting = self._waiting, _NOBODY
         # Nobody can be woken in a loop that was closed.
         return [
             (future, value)
-            for future, value in (waiting or {}).items()
+            for future, value in waiting.items()
             if not future.done() and not future.get_loop().is_closed()
         ]
 
     def _forget(self, future: asyncio.Future[Any]) -> None:
-        if self._waiting is not None:
-            self._waiting.pop(future, None)
-            self._waiting = self._waiting or None
+        self._waiting.pop(future, None)
 
 
 class AsyncCallbackEvent(AsyncEvent):

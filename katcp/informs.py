@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from .client import DeviceClient
 
 
+# Of all tables to which nothing was added: it is not changed but replaced, too.
+_NO_CALLBACKS: dict[Optional[str], tuple[Callable[..., Any], ...]] = {}
+
+# One lock serves all tables, of which a client has two: it is held for moments.
+_tables_lock = threading.Lock()
+
+
 class CallbackTable:
     """Callbacks by name; None stands for all names.
 
@@ -38,19 +45,17 @@ class CallbackTable:
         From name to a tuple of callbacks; empty if there are none at all.
     """
 
-    # Of the class, as long as nothing was added. One lock serves all tables: it is
-    # held for moments.
-    by_name: dict[Optional[str], tuple[Callable[..., Any], ...]] = {}  # noqa: RUF012
-    _lock = threading.Lock()
+    def __init__(self) -> None:
+        self.by_name = _NO_CALLBACKS
 
     def add(self, name: Optional[str], callback: Callable[..., Any]) -> None:
         """Let *callback* be called for *name*, after those that are there."""
-        with self._lock:
+        with _tables_lock:
             self._replace(name, (*self.by_name.get(name, ()), callback))
 
     def remove(self, name: Optional[str], callback: Callable[..., Any]) -> bool:
         """Take *callback* out, once; return whether it was there."""
-        with self._lock:
+        with _tables_lock:
             callbacks = list(self.by_name.get(name, ()))
             if callback not in callbacks:
                 return False

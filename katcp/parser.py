@@ -42,9 +42,10 @@ from .message import (
 # A number is found in bytes several times faster than a bytes of size 1.
 _NUL, _LINE_FEED, _CARRIAGE_RETURN, _ESCAPE = b"\0\n\r\x1b"
 _VERTICAL_TAB, _FORM_FEED = b"\v\f"
+_SPACE, _BACKSLASH, _CLOSING_BRACKET = b" \\]"
+
 # What no line begins with.
 _BLANKS = (b"", b" ", b"\t")
-_SPACE, _BACKSLASH, _CLOSING_BRACKET = b" \\]"
 
 # Plain lines hold none of these: what has a meaning in an argument, and all
 # white space of bytes.split() but the space and the line feed between them.

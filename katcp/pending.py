@@ -251,17 +251,14 @@ class PendingRequests:
             self._pending[request.number] = request
         else:
             self._pending[request] = request
-            queue = self._by_name.get(request.name)
-            if queue is None:
-                queue = self._by_name[request.name] = _NameQueue()
-            queue.append(request)
+            self._queue_of(request.name).append(request)
 
     def add_unclaimed(self, message: Message) -> None:
         """Note a request whose reply nobody waits for: it must not answer another one."""
         if message.mid is not None:
             self._remember_mid(int(message.mid))
             return
-        queue = self._by_name.setdefault(message.name, _NameQueue())
+        queue = self._queue_of(message.name)
         queue.late_at_end += 1
         queue.settle()
 
@@ -344,6 +341,13 @@ class PendingRequests:
         self._by_name.clear()
         self._abandoned_mids.clear()
         return requests
+
+    def _queue_of(self, name: str) -> _NameQueue:
+        """Return the queue of a name, which is made if there is none."""
+        queue = self._by_name.get(name)
+        if queue is None:
+            queue = self._by_name[name] = _NameQueue()
+        return queue
 
     def _warn_of_mid(self, msg: Message, request: PendingRequest) -> None:
         """Tell that *msg* has the id of *request*, but another name."""

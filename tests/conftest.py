@@ -152,6 +152,14 @@ def ioloop() -> Iterator[IOLoop]:
 
 
 @pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a connection: ours, and that of the device."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
 def resolve_to(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let every name have the given addresses."""
 

@@ -1,6 +1,5 @@
 """Staying awake until a reply arrives."""
 
-import socket
 import threading
 import time
 
@@ -24,13 +23,6 @@ def alone(monkeypatch):
 @pytest.fixture
 def spinner():
     return Spinner(Limits())
-
-
-@pytest.fixture
-def ends():
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
 
 
 def test_who_begins_stays_awake_for_the_time_that_the_limit_says(spinner, monkeypatch):

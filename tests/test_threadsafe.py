@@ -9,7 +9,6 @@ import random
 import select
 import selectors
 import signal
-import socket
 import sys
 import threading
 import traceback
@@ -836,13 +835,6 @@ needs_epoll = pytest.mark.skipif(not hasattr(select, "epoll"), reason="only epol
 def selector():
     with contextlib.closing(TurnSelector()) as selector:
         yield selector
-
-
-@pytest.fixture
-def ends():
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
 
 
 def test_the_turn_belongs_to_the_loop_but_while_it_waits(selector, ends):
