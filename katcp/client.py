@@ -27,10 +27,8 @@ import functools
 import logging
 import math
 import numbers
-import operator
 import os
 import random
-import socket
 import ssl
 import sys
 import threading
@@ -71,7 +69,6 @@ from .errors import (
     KatcpVersionError,
 )
 from .events import AsyncEvent
-from .exchange import MAX_SIZE, Exchange
 from .handlers import DeviceMetaclass
 from .informs import CallbackTable, InformStream, StreamFeed
 from .ioloop_manager import IOLoopManager
@@ -89,12 +86,9 @@ from .protocol import (
 from .threadsafe import (
     LoopDoor,
     LoopGone,
-    TurnSelector,
     Waiter,
-    is_main_thread,
     make_threadsafe,
     make_threadsafe_blocking,
-    may_act_in_turn,
 )
 from .tls import TlsFailure, check_ssl_options
 
@@ -130,17 +124,6 @@ _DELAY_JITTER = 0.25
 
 # After this many failures in a row, a success is worth a warning.
 _NOTABLE_FAILURES = 5
-
-# What a program may put between a request and its reply.
-_MESSAGE_HOOKS = ("send_message", "handle_message", "handle_reply", "handle_inform")
-_hooks_of = operator.attrgetter(*_MESSAGE_HOOKS)
-
-# After something else than the reply arrived, so many blocking requests are
-# made in the ordinary way: more may be on its way.
-_EXCHANGES_TO_SKIP = 50
-
-# How long a thread waits for the turn of a loop that waits, in seconds.
-_TURN_PATIENCE = 0.01
 
 # How long deadlines are not looked at again, for each request that was looked at,
 # in seconds: ten times as long as the look takes.
@@ -255,13 +238,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     #: Do not spend more than this many seconds reading pipelined socket data.
     MAX_LOOP_LATENCY: float = 0.03
-
-    #: Do not stay awake for more than this many seconds when a reply is awaited.
-    #:
-    #: To sleep and to be woken often takes longer than a near device takes to
-    #: answer. Where it takes longer than this, the client soon gives up staying
-    #: awake. 0: it always sleeps at once.
-    MAX_SPIN_TIME: float = 0.00025
 
     #: Maximum memory, in bytes, for what is kept in `versions`.
     #:
@@ -1179,8 +1155,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         connection = self._device_connection
         if connection is None or self._lifecycle.state is not State.CONNECTED:
             raise self._not_connected()
-        if connection.borrower is not None:
-            self._let_borrower_be_pending(connection)
         pieces = msg._line_in_pieces()
         if self._logger.isEnabledFor(logging.DEBUG):
             line = b"".join(pieces)
@@ -1655,13 +1629,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     async def _connect(self) -> Optional[Connection]:
         """Return an open connection, or None after the reason was logged."""
         host, port = self._bindaddr
-        connection = Connection(
-            host,
-            port,
-            self,
-            self._device_ssl_context,
-            stays_awake=not self._ioloop_manager.managed,
-        )
+        connection = Connection(host, port, self, self._device_ssl_context)
         self._device_connection = connection
         try:
             await connection.open(self.CONNECT_TIMEOUT)
@@ -2016,9 +1984,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def _note_unclaimed(self, msg: Message) -> None:
         """Note that *msg* was sent and that its reply goes to the handlers."""
 
-    def _let_borrower_be_pending(self, connection: Connection) -> None:
-        """Let the request of a thread that reads itself be pending like any other."""
-
     def _fail_pending(self, error: KatcpClientError) -> None:
         """Let all pending requests end with a made-up reply."""
 
@@ -2193,7 +2158,6 @@ class AsyncClient(DeviceClient):
     _deadline_timer: Optional[asyncio.TimerHandle] = None
     _timer_deadline = math.inf
     _timer_rests_until = -math.inf
-    _exchanges_to_skip = 0
 
     def __init__(
         self,
@@ -2396,16 +2360,14 @@ class AsyncClient(DeviceClient):
         check_request(msg)
         limit = check_timeout(timeout, self._request_timeout)
         began = time.monotonic()
-        exchange = Exchange(msg, began, None if limit is None else began + max(limit, 0))
-        waiter = exchange.waiter
+        waiter = Waiter()
+        begun: list[PendingRequest] = []
         door = self._loop_door
         try:
-            is_begun = self._ask_in_turn(door, exchange, use_mid)
-            if exchange.reply is not None:
-                return exchange.reply, exchange.informs
             door = self._door_to_wait_at("blocking_request", "")
-            if not is_begun:
-                self._post("blocking_request", self._blocking_request, exchange, limit, use_mid)
+            self._post(
+                "blocking_request", self._blocking_request, waiter, begun, msg, limit, use_mid
+            )
             patience = None if limit is None else max(limit, 0) + BUSY_LOOP_MARGIN
             if waiter.wait(door, patience):
                 reply, informs = waiter.result()
@@ -2420,7 +2382,7 @@ class AsyncClient(DeviceClient):
             # Ctrl-C, or what another signal handler raises.
             if door is not None:
                 with contextlib.suppress(KatcpUsageError):
-                    door.post(self._forget_interrupted, exchange)
+                    door.post(self._forget_begun, begun)
             raise
         finally:
             waiter.give_up()
@@ -2675,198 +2637,29 @@ class AsyncClient(DeviceClient):
             raise
 
     def _blocking_request(
-        self, exchange: Exchange, timeout: Optional[float], use_mid: Optional[bool]
+        self,
+        waiter: Waiter,
+        begun: list[PendingRequest],
+        msg: Message,
+        timeout: Optional[float],
+        use_mid: Optional[bool],
     ) -> None:
         """Begin a request for a thread that waits, unless it has given up already."""
-        waiter = exchange.waiter
         if waiter.is_over():
             return
-        on_reply, on_inform = exchange.callbacks()
+        informs: list[Message] = []
+
+        def on_reply(reply: Message) -> None:
+            waiter.set_result((reply, informs))
+
         try:
-            request = self._begin_request(exchange.request, on_reply, on_inform, timeout, use_mid)
+            request = self._begin_request(msg, on_reply, informs.append, timeout, use_mid)
             request.wakes_thread = request.keeps_informs = True
-            exchange.pending = request
+            begun.append(request)
         except KatcpClientError as error:
-            on_reply(made_up_reply(exchange.request, error))
+            on_reply(made_up_reply(msg, error))
         except Exception as error:
             waiter.set_error(error)
-
-    # A request whose reply is read by the thread that waits for it.
-
-    def _ask_in_turn(
-        self, door: Optional[LoopDoor], exchange: Exchange, use_mid: Optional[bool]
-    ) -> bool:
-        """Send the request and try to read its reply; return whether it was sent; any thread."""
-        selector = None if door is None else door.selector
-        if (
-            door is None
-            or selector is None
-            or not selector.can_mute
-            or self._forks_at_start != _forks
-            # The loop is at work; or this is its own thread.
-            or not selector.is_waiting
-            or not may_act_in_turn()
-        ):
-            return False
-        try:
-            reader = self._take_turn_to_begin(door, selector, exchange, use_mid)
-            if reader is not None:
-                exchange.read_reply(reader)
-        finally:
-            if exchange.connection is not None:
-                self._give_back(door, selector, exchange.connection, exchange)
-        return exchange.was_sent or exchange.pending is not None
-
-    def _take_turn_to_begin(
-        self, door: LoopDoor, selector: TurnSelector, *args: Any
-    ) -> Optional[socket.SocketType]:
-        """Call `_begin_in_turn` in the loop's turn, unless that is not to be had; any thread."""
-        reader = None
-        if is_main_thread():
-            if not selector.turn.locked():
-                # Nothing but this statement, with no return in it, gives it
-                # back whenever Ctrl-C comes.
-                with selector.turn:
-                    reader = self._begin_in_turn(door, selector, *args)
-        # Other threads have it for moments. If the loop is faster, it may take long.
-        elif selector.turn.acquire(timeout=_TURN_PATIENCE):
-            try:
-                reader = self._begin_in_turn(door, selector, *args)
-            finally:
-                selector.turn.release()
-        return reader
-
-    def _begin_in_turn(
-        self,
-        door: LoopDoor,
-        selector: TurnSelector,
-        exchange: Exchange,
-        use_mid: Optional[bool],
-    ) -> Optional[socket.SocketType]:
-        """Send the request, if no program has to be called for it.
-
-        In the loop's turn, in the caller's thread. Returns where to read the
-        reply. None: the loop does that, or the request was not sent.
-        """
-        connection, msg = self._device_connection, exchange.request
-        if (
-            connection is None
-            or self._lifecycle.state is not State.CONNECTED
-            # The client may have been started again, with another loop.
-            or self._loop_door is not door
-            or self._logger.isEnabledFor(logging.DEBUG)
-            or self._has_message_hooks()
-        ):
-            return None
-        may_read = self._may_read_in_turn()
-        try:
-            self._assign_mid(msg, use_mid)
-        except KatcpClientError:
-            return None  # a reply tells it, in the ordinary way
-        data = bytes(msg) + b"\n"
-        if len(data) > MAX_SIZE:
-            return None
-        if may_read and connection.borrower is None:
-            exchange.connection = connection
-            sockets = connection.lend_reading(exchange, selector, len(data))
-            return sockets[1] if sockets is not None and exchange.send(sockets[0], data) else None
-        if is_main_thread() or (connection.borrower and connection.borrower.unsent):
-            # A signal handler may raise between two steps; or only the loop can
-            # send the rest of what has to be sent first.
-            return None
-        if connection.borrower is not None:
-            # Several threads ask. For some time to come, let the loop read for all.
-            self._exchanges_to_skip = _EXCHANGES_TO_SKIP
-            self._let_borrower_be_pending(connection)
-        if connection.send_in_turn(data):
-            self._let_be_pending(exchange)
-        return None
-
-    def _has_message_hooks(self) -> bool:
-        """Whether the program has put something between requests and replies; any thread."""
-        return _hooks_of(type(self)) != _hooks_of(AsyncClient) or not (
-            self.__dict__.keys().isdisjoint(_MESSAGE_HOOKS)
-        )
-
-    def _may_read_in_turn(self) -> bool:
-        """Whether nobody but the thread that asks has an interest in what arrives next."""
-        if self._exchanges_to_skip:
-            self._exchanges_to_skip -= 1
-            return False
-        # The first word of the device after failures is worth a warning.
-        return self._pending_requests.is_idle() and not self._connect_failures
-
-    def _give_back(
-        self,
-        door: LoopDoor,
-        selector: TurnSelector,
-        connection: Connection,
-        exchange: Exchange,
-    ) -> None:
-        """End the loan of the reading: here, if nothing is left to do; any thread."""
-        if connection.borrower is not exchange:
-            return
-        exchange.has_read = True
-        if connection.is_closed:
-            connection.close_reader()
-        is_done = exchange.reply is not None or not exchange.was_sent
-        if is_done and not exchange.unhandled and not selector.turn.locked():
-            with selector.turn:
-                if exchange.pending is None:
-                    connection.end_loan(exchange)
-                    return
-        # A loop that has gone has nobody left who could read.
-        with contextlib.suppress(KatcpUsageError):
-            door.post(self._take_over, connection, exchange)
-
-    def _take_over(self, connection: Connection, exchange: Exchange) -> Optional[Awaitable[None]]:
-        """Go on where the thread that read has ended; once, though it may be told twice."""
-        if exchange.was_taken_over:
-            return None
-        exchange.was_taken_over = True
-        if exchange.reply is None:
-            self._exchanges_to_skip = _EXCHANGES_TO_SKIP
-            self._let_borrower_be_pending(connection)
-        elif exchange.pending is not None and not connection.is_closed:
-            # Whatever became of it here, its reply has come.
-            self._pending_requests.match_reply(exchange.reply)
-        left = self._handle_lines(connection, connection.feed(exchange.unhandled))
-        if left is None:
-            connection.end_loan(exchange)
-            return None
-        return self._handle_left(connection, left, exchange)
-
-    async def _handle_left(
-        self, connection: Connection, left: list[bytes], exchange: Exchange
-    ) -> None:
-        await self._handle_all(connection, left)
-        connection.end_loan(exchange)
-
-    def _let_borrower_be_pending(self, connection: Connection) -> None:
-        """Let the request of a thread that reads itself be pending like any other.
-
-        Before another message is sent, since replies come in the order of requests.
-        """
-        exchange = connection.borrower
-        if exchange is None or exchange.pending is not None or not exchange.was_sent:
-            return
-        if connection.is_closed:
-            exchange.callbacks()[0](made_up_reply(exchange.request, self._why_ended(connection)))
-            return
-        self._let_be_pending(exchange)
-        if exchange.unsent:
-            connection.send_rest(exchange.unsent)
-
-    def _let_be_pending(self, exchange: Exchange) -> None:
-        """Let the request of a thread that waits be pending; in the loop's turn."""
-        on_reply, on_inform = exchange.callbacks()
-        deadline = exchange.deadline
-        request = PendingRequest(exchange.request, on_reply, on_inform, exchange.started, deadline)
-        request.wakes_thread = request.keeps_informs = True
-        exchange.pending = request
-        self._pending_requests.add(request)
-        if deadline is not None and deadline < self._timer_deadline and self._loop_door is not None:
-            self._loop_door.post(self._update_timer)
 
     def _begin_request(
         self,
@@ -2881,9 +2674,6 @@ class AsyncClient(DeviceClient):
         if self._lifecycle.state is State.STOPPED and not self._has_ended_by_itself():
             # Another thread began it when the client still ran.
             raise stopped_first()
-        connection = self._device_connection
-        if connection is not None and connection.borrower is not None:
-            self._let_borrower_be_pending(connection)
         self._assign_mid(msg, use_mid)
         now = asyncio.get_running_loop().time()
         deadline = None if timeout is None else now + (timeout if timeout > 0 else 0)
@@ -2976,18 +2766,6 @@ class AsyncClient(DeviceClient):
             failure = f"during failure {reply.local_error}, "
         self._logger.error("Callback reply %s%s FAIL: %s", failure, reply.name, self._traceback())
 
-    def _forget_interrupted(self, exchange: Exchange) -> Optional[Awaitable[None]]:
-        """Let nothing wait for the reply to a request whose thread has given up."""
-        left = None
-        connection = exchange.connection
-        if connection is not None and connection.borrower is exchange:
-            # It was interrupted before it could say that it reads no more.
-            exchange.has_read = True
-            left = self._take_over(connection, exchange)
-        if exchange.pending is not None:
-            self._forget(exchange.pending)
-        return left
-
     def _end_if_cancelled(
         self, door: LoopDoor, begun: list[PendingRequest], future: ConcurrentFuture[Any]
     ) -> None:
@@ -3006,16 +2784,6 @@ class AsyncClient(DeviceClient):
     def _forget(self, request: PendingRequest) -> None:
         self._pending_requests.abandon(request)
         request.take_callback()
-
-    def _is_mid_in_use(self, mid: int) -> bool:
-        connection = self._device_connection
-        borrower = None if connection is None else connection.borrower
-        return super()._is_mid_in_use(mid) or (
-            borrower is not None
-            and borrower.reply is None
-            and borrower.request.mid is not None
-            and int(borrower.request.mid) == mid
-        )
 
     def _note_unclaimed(self, msg: Message) -> None:
         self._pending_requests.add_unclaimed(msg)

@@ -18,10 +18,6 @@ coroutine in between. When it wants no more for now, reading stops, and
 comes, and the end is not found. What has arrived is delivered before the end
 of the connection is reported, also when a write noticed the end first.
 
-Who may read: the loop's thread, unless the reading is lent to a thread that
-waits for its reply (`katcp.exchange`); then that thread alone. A loan begins
-and ends in the loop's turn. Writing is never lent: who sends has the turn.
-
 Writing
 -------
 The first message after something was read is sent at once; what follows is
@@ -30,13 +26,6 @@ are handled when these are done: one system call, not one each. Where several
 connections of a loop are read in turn, each leaves what it sends to the end of
 the turn: then all are sent one right after the other, and a peer that serves
 several of them is woken once.
-
-Waiting
--------
-After something was sent by the only connection that is read, the loop stays awake
-for a moment (`katcp.spinning`): it looks for what arrives, and does its other
-work, without sleeping in between. Not so a loop in whose turn other threads act:
-they wait until it sleeps, and stay awake themselves.
 
 Limits
 ------
@@ -56,7 +45,6 @@ import functools
 import os
 import socket
 import ssl
-import time
 import weakref
 from typing import Any, Awaitable, Callable, Optional, Protocol, Union
 
@@ -67,8 +55,7 @@ from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 from . import tls
 from .errors import KatcpClientDisconnected, KatcpClientOverflow
 from .parser import LineSplitter
-from .spinning import SpinLimits, Spinner
-from .threadsafe import TurnSelector, run_in_daemon_thread
+from .threadsafe import run_in_daemon_thread
 from .tls import TlsFailure, TlsStream
 
 # Some hundred messages: with more at a time, timers would be late.
@@ -77,18 +64,11 @@ CHUNK_SIZE = 8192
 # In the middle of a long line, that makes no difference.
 MAX_CHUNK_SIZE = 32 * CHUNK_SIZE
 
-# How long a borrower waits for something to read at a time, in seconds.
-CHECK_INTERVAL = 0.25
-
 # How much is joined before it is sent.
 MAX_JOINED_SIZE = 65536
 
 # How many pieces every system sends in one call.
 MAX_PIECES = 1024
-
-# The most that is read by whom the reading is lent to: who does not know how
-# long a line may be.
-MAX_LOAN_SIZE = 65536
 
 # Seconds of silence before the kernel asks whether the peer is still there,
 # seconds between two such questions, and how many may go unanswered.
@@ -179,8 +159,6 @@ class _PatientStream(IOStream):
     on_data : callable or None
         Is given what arrives while `read_bytes` waits, instead of the stream's
         buffer. It returns whether it wants more.
-    is_lent : bool
-        Whether another thread reads the socket.
     chunk_size : int
         How much is read at a time.
     has_stopped_reading : bool
@@ -198,7 +176,6 @@ class _PatientStream(IOStream):
         "_wants_no_more",
         "chunk_size",
         "has_stopped_reading",
-        "is_lent",
         "on_data",
         "write_error",
     )
@@ -215,7 +192,6 @@ class _PatientStream(IOStream):
         self.has_stopped_reading = False
         # Before that, to look whether something waits would make the queue for it.
         self._has_written = False
-        self.is_lent = False
         self.chunk_size = CHUNK_SIZE
         self._wants_no_more = False
         self._read_error: Optional[OSError] = None
@@ -225,7 +201,7 @@ class _PatientStream(IOStream):
 
     def _handle_events(self, fd: Any, events: int) -> None:
         is_to_read = events == IOLoop.READ
-        if is_to_read and self.on_data is not None and not self.is_lent and not self.is_encrypted:
+        if is_to_read and self.on_data is not None and not self.is_encrypted:
             self._receive(fd, self.on_data)
         elif is_to_read and not self.reading() and not self.closed():
             # Nobody reads: what has come, and the end, are left to the next read.
@@ -256,8 +232,6 @@ class _PatientStream(IOStream):
         if self._read_error is not None:
             raise self._read_error
         while not self._wants_no_more:
-            if self.is_lent:
-                return None
             size = super().read_from_fd(buf)
             if not size or self.on_data is None:
                 return size
@@ -336,7 +310,7 @@ class _PatientTlsStream(_PatientStream, TlsStream):
         return not self.closed() and self.socket.pending() > 0
 
 
-class Limits(SpinLimits, Protocol):
+class Limits(Protocol):
     """The limits of a client; in bytes: of a line, and of what may wait to be sent."""
 
     MAX_MSG_SIZE: int
@@ -381,8 +355,6 @@ class Connection:
         Whose limits hold.
     ssl_context : ssl.SSLContext, optional
         How to encrypt. Default: not at all.
-    stays_awake : bool, optional
-        Whether the loop stays awake for a moment after something was sent.
 
     Attributes
     ----------
@@ -394,8 +366,6 @@ class Connection:
         It is done when `close` was called, or the peer has gone.
     splitter : LineSplitter
         What cuts the stream into lines.
-    spinner : Spinner
-        What knows whether it pays to stay awake until a reply arrives.
     on_lines : callable or None
         Is given the lines of each chunk as soon as they are there, in the
         middle of `read_lines`. It returns None if it wants more, or a list of
@@ -410,7 +380,6 @@ class Connection:
         port: Union[int, str],
         limits: Limits,
         ssl_context: Optional[ssl.SSLContext] = None,
-        stays_awake: bool = True,
     ) -> None:
         self.stream: Optional[_PatientStream] = None
         self.local_address: tuple[Any, ...] = ()
@@ -420,12 +389,6 @@ class Connection:
         self._ssl_context = ssl_context
         self._msg_limit = self._write_limit = 0
         self.splitter = LineSplitter()
-        self.spinner = Spinner(limits)
-        self._stays_awake = stays_awake
-        # 0: the loop does not stay awake for this connection now.
-        self._awake_until = 0.0
-        # Whether the loop is going to look again.
-        self._is_looking = False
         self._has_received = False
         self._loop = asyncio.get_running_loop()
         turn = _turns.get(self._loop)
@@ -436,13 +399,7 @@ class Connection:
         self.error: Optional[BaseException] = None
         self.on_lines: Optional[Callable[[list[bytes]], Optional[list[bytes]]]] = None
         self._left_lines: list[bytes] = []
-        # To whom the reading is lent, and the selector that is not to wake
-        # the loop for it. When the stream waits to write, it does wake it.
-        self.borrower: Any = None
         self._fd = -1
-        # The borrower's socket, once there was one.
-        self._readers: list[socket.SocketType] = []
-        self._muted: Optional[TurnSelector] = None
         self._is_handling = False
         # What waits to be sent together, and the future of its writing, if
         # somebody asked for one.
@@ -526,102 +483,6 @@ class Connection:
             return lines
         return self.splitter.feed(data, stream.max_buffer_size)
 
-    def lend_reading(
-        self, borrower: object, selector: TurnSelector, size: int
-    ) -> Optional[tuple[socket.socket, socket.SocketType]]:
-        """Let *borrower* send *size* bytes and read; in the loop's turn.
-
-        Returns the sockets to send to and to read from. None: there is something
-        else to read or to send first, or it is too much.
-        """
-        stream = self.stream
-        if stream is None or stream.closed():
-            return None
-        self._update_msg_limit(stream)
-        if (
-            stream.on_data is None
-            or stream.max_buffer_size < MAX_LOAN_SIZE
-            # It resolves in the next turn only: lines are left for then.
-            or stream.has_stopped_reading
-            or self.borrower is not None
-            or self._joined
-            or stream.writing()
-            or self._ssl_context is not None
-            or self.splitter.pending_size
-        ):
-            return None
-        self._update_write_limit(stream)
-        if not self._has_room(stream, size):
-            return None
-        if not self._readers:
-            # A socket of its own: it waits, and its number stays its own as
-            # long as it is lent, also if the connection is closed meanwhile.
-            # It is made and noted in one call, so that none is ever lost.
-            sock = stream.socket
-            copies = map(os.dup, (self._fd,))
-            self._readers.extend(
-                map(socket.SocketType, (sock.family,), (sock.type,), (sock.proto,), copies)
-            )
-        reader = self._readers[0]
-        if reader.gettimeout() != CHECK_INTERVAL:
-            reader.settimeout(CHECK_INTERVAL)
-        self.borrower = borrower
-        self._muted = selector
-        selector.mute(self._fd)
-        stream.is_lent = True
-        return stream.socket, reader
-
-    def end_loan(self, borrower: object) -> None:
-        """Let the loop's thread read again; in the loop's turn.
-
-        If a signal handler raises in the middle, it may be called again.
-        """
-        if self.borrower is borrower:
-            if self.stream is not None:
-                self.stream.is_lent = False
-            self._unmute()
-            self.borrower = None
-
-    def _unmute(self) -> None:
-        """Let the loop be woken when something can be read."""
-        stream = self.stream
-        if self._muted is not None and stream is not None and not stream.closed():
-            self._muted.unmute(self._fd)
-        self._muted = None
-
-    def close_reader(self) -> None:
-        """Close the borrower's socket, which nobody reads any more; any thread."""
-        for reader in self._readers:
-            reader.close()
-        self._readers = []
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the lines of what the borrower has read."""
-        self._has_received = True
-        return self.splitter.feed(data)
-
-    def send_in_turn(self, data: bytes) -> bool:
-        """Send *data* at once; return whether that is possible; in the loop's turn."""
-        stream = self.stream
-        if stream is None or stream.closed() or self._joined or stream.writing():
-            return False
-        self._update_write_limit(stream)
-        if not self._has_room(stream, len(data)):
-            return False
-        rest = stream.write_at_once(data)
-        if rest:
-            # What is sent next has to wait behind it.
-            self._joined.append(rest)
-            self._joined_size = len(rest)
-            self._sent_since_read = True
-            self._loop.call_soon_threadsafe(self.end_turn)
-        return True
-
-    def send_rest(self, data: bytes) -> None:
-        """Send what the borrower could not."""
-        if self.stream is not None and not self.is_closed and not self.stream.closed():
-            self._send_now(self.stream, data)
-
     def send(self, data: bytes) -> None:
         """Send *data*, now or at the end of the turn.
 
@@ -649,7 +510,6 @@ class Connection:
                 raise self._overflow(stream)
             self._sent_since_read = True
             self._send_now(stream, data)
-            self._stay_awake()
 
     def send_pieces(self, pieces: list[bytes]) -> None:
         """Send large data, which is not copied if the kernel takes all of it; now.
@@ -694,20 +554,13 @@ class Connection:
             # Nobody there can be woken any more: only the socket is left.
             if self.stream is not None and self.stream.socket is not None:
                 self.stream.close_fd()
-            self.close_reader()
             return
         if not self.until_closed.done():
             self._send_joined()
             self.error = error
             self.until_closed.set_result(None)
         if self.stream is not None:
-            if self.stream.is_lent and not self.stream.closed():
-                # Wakes the thread that reads.
-                with contextlib.suppress(OSError):
-                    self.stream.socket.shutdown(socket.SHUT_RDWR)
             self.stream.close()
-        if self.borrower is None or self.borrower.has_read:
-            self.close_reader()
 
     async def until_done_or_closed(self, awaitable: Awaitable[Any]) -> None:
         """Wait for *awaitable*, but no longer than the connection is open."""
@@ -871,9 +724,6 @@ class Connection:
         self._has_received = True
         is_only_reader = self._turn.last_reader == self._fd
         self._turn.last_reader = self._fd
-        if self._awake_until:
-            self._awake_until = 0.0
-            self.spinner.end(True)
         self._update_msg_limit(stream)
         lines = self.splitter.feed(data, stream.max_buffer_size)
         stream.chunk_size = CHUNK_SIZE if lines else min(2 * len(data), MAX_CHUNK_SIZE)
@@ -885,7 +735,6 @@ class Connection:
             if self._joined:
                 if is_only_reader:
                     self._send_joined()
-                    self._stay_awake()
                 else:
                     self._turn.let_end(self._loop, self)
         if left is None and not self.splitter.overflowed:
@@ -910,14 +759,12 @@ class Connection:
 
     def _leave_rest(self, stream: _PatientStream, rest: bytes) -> None:
         """Let the stream keep what the kernel did not take of what was accepted."""
-        self._unmute()
         limit, stream.max_write_buffer_size = stream.max_write_buffer_size, None
         stream.write(rest)
         stream.max_write_buffer_size = limit
 
     def _leave_to_stream(self, stream: IOStream, data: bytes) -> None:
         """Let *data* wait behind what waits already."""
-        self._unmute()
         try:
             stream.write(data)
         except StreamBufferFullError:
@@ -941,23 +788,6 @@ class Connection:
         """Send what was joined in the turn of the loop that is over."""
         self._sent_since_read = False
         self._send_joined()
-
-    def _stay_awake(self) -> None:
-        """Let the loop not sleep for a moment, unless something arrives."""
-        if self._stays_awake and not self._awake_until:
-            self._awake_until = self.spinner.begin()
-            if self._awake_until and not self._is_looking:
-                self._is_looking = True
-                self._loop.call_soon(self._look_again)
-
-    def _look_again(self) -> None:
-        if self._awake_until and time.monotonic() < self._awake_until:
-            self._loop.call_soon(self._look_again)
-            return
-        self._is_looking = False
-        if self._awake_until:
-            self._awake_until = 0.0
-            self.spinner.end(False)
 
     def _send_joined(self) -> None:
         """Send what was joined; let those who wait for it know what becomes of it."""

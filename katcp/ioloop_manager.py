@@ -19,7 +19,7 @@ from tornado.ioloop import IOLoop
 from tornado.platform.asyncio import BaseAsyncIOLoop
 
 from .errors import KatcpUsageError
-from .threadsafe import LoopDoor, TurnSelector, call_in_loop
+from .threadsafe import LoopDoor, call_in_loop
 
 _default_logger = logging.getLogger(__name__)
 
@@ -46,7 +46,6 @@ class IOLoopManager:
         self._managed = managed_default
         self._logger = logger
         self._ioloop: Optional[IOLoop] = None
-        self._selector: Optional[TurnSelector] = None  # of a loop that was made here
         self._door: Optional[LoopDoor] = None
         self._thread: Optional[threading.Thread] = None
         # Set by start(): a client on a shared loop needs none.
@@ -125,8 +124,7 @@ class IOLoopManager:
             return self._ioloop
 
     def _new_ioloop(self) -> IOLoop:
-        self._selector = TurnSelector()
-        asyncio_loop = asyncio.SelectorEventLoop(self._selector)
+        asyncio_loop = asyncio.SelectorEventLoop()
         # Not AsyncIOLoop: before tornado 6.2 that takes no loop.
         ioloop: IOLoop = BaseAsyncIOLoop(asyncio_loop=asyncio_loop, make_current=False)
         return ioloop
@@ -140,7 +138,7 @@ class IOLoopManager:
         """
         with self._lock:
             if self._door is None:
-                self._door = LoopDoor(self.get_ioloop(), self._selector)
+                self._door = LoopDoor(self.get_ioloop())
             return self._door
 
     def start(self, timeout: Optional[float] = None) -> None:
@@ -267,7 +265,6 @@ class IOLoopManager:
             ioloop.close()
         with self._lock:
             self._ioloop = None
-            self._selector = None
             self._door = None
         self._logger.info("Managed tornado IOloop %r stopped", ioloop)
 

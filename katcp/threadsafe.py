@@ -9,10 +9,6 @@ for the outcome. The rules:
   because the loop has gone (looked at every `LOOP_CHECK_INTERVAL` seconds);
 - a call from the loop's own thread is made directly, never waited for.
 
-Another thread may also act *in the turn* of a managed loop, while that waits
-for sockets (`TurnSelector`): it owns all state then, as the loop's thread does
-otherwise. That is for a handful of quick steps that run no code of a program.
-
 Functions and lines that run in the loop's thread say so in their docstring.
 """
 
@@ -23,14 +19,8 @@ import concurrent.futures
 import contextlib
 import functools
 import inspect
-import os
-import select
-import selectors
-import signal
-import sys
 import threading
 import time
-from _signal import getsignal  # type: ignore[import-not-found]  # ten times as fast
 from typing import Any, Callable, Optional, TypeVar, cast
 
 from tornado.ioloop import IOLoop
@@ -44,15 +34,6 @@ from .errors import KatcpUsageError
 LOOP_CHECK_INTERVAL = 0.25
 
 DEFAULT_CALL_TIMEOUT = 5.0
-
-_HAS_EPOLL = selectors.DefaultSelector.__name__ == "EpollSelector"
-
-_HAS_SAFE_WITH = sys.version_info >= (3, 10)
-
-# What signals do if the program has not said anything else. The handler of
-# Ctrl-C that Python comes with raises, and waits for nothing.
-_HARMLESS_HANDLERS = frozenset([signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None])
-_SIGNALS = [int(number) for number in signal.valid_signals()]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -127,81 +108,6 @@ class Waiter:
             self._error = None
 
 
-class TurnSelector(selectors.DefaultSelector):
-    """The selector of a loop in whose turn other threads may act.
-
-    Attributes
-    ----------
-    turn : threading.Lock
-        Held by whoever owns the state of the loop: by the loop's thread, from
-        the beginning to the end, except while it waits in `select`.
-    is_waiting : bool
-        Whether the loop's thread waits, and its turn is free but for moments.
-    can_mute : bool
-        Whether `mute` works: others than epoll cannot wait for nothing.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.turn = threading.Lock()
-        self.turn.acquire()
-        self.is_waiting = False
-        # The same epoll once more. `modify` leaves a socket half registered if a
-        # signal handler raises in the middle; and its bookkeeping is not needed.
-        self._epoll = select.epoll.fromfd(os.dup(self.fileno())) if _HAS_EPOLL else None
-        self.can_mute = _HAS_EPOLL
-
-    def select(self, timeout: Optional[float] = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.is_waiting = True
-        self.turn.release()
-        try:
-            return super().select(timeout)
-        finally:
-            self.turn.acquire()
-            self.is_waiting = False
-
-    def close(self) -> None:
-        super().close()
-        if self._epoll is not None:
-            self._epoll.close()
-        # Nobody owns a closed loop, and nobody may wait for it.
-        self.turn.release()
-
-    def mute(self, fd: int) -> None:
-        """Do not wake the loop when *fd* can be read; in its turn, also while it waits.
-
-        It must not be waiting to write.
-        """
-        assert self._epoll is not None
-        self._epoll.modify(fd, 0)
-
-    def unmute(self, fd: int) -> None:
-        """Undo `mute`."""
-        assert self._epoll is not None
-        self._epoll.modify(fd, select.EPOLLIN)
-
-
-def is_main_thread() -> bool:
-    """Return whether the calling thread is the one in which signal handlers run."""
-    return threading.get_ident() == threading.main_thread().ident
-
-
-def may_act_in_turn() -> bool:
-    """Return whether the calling thread may take the turn of a loop.
-
-    Not where a signal handler could run in the middle that waits for the same
-    loop, or for the same thread: that is a function of the program, in the
-    main thread. (Before Python 3.10 a handler that raises may do so before
-    the turn is given back.)
-    """
-    if not is_main_thread():
-        return True
-    try:
-        return _HAS_SAFE_WITH and _HARMLESS_HANDLERS.issuperset(map(getsignal, _SIGNALS))
-    except TypeError:
-        return False  # an object that cannot be hashed is a handler of the program
-
-
 class LoopDoor:
     """The way into one loop, for the threads that do not run it.
 
@@ -209,8 +115,6 @@ class LoopDoor:
     ----------
     ioloop : tornado.ioloop.IOLoop
         The loop.
-    selector : TurnSelector, optional
-        Its selector, if other threads may act in its turn.
 
     Attributes
     ----------
@@ -218,13 +122,10 @@ class LoopDoor:
         The same loop as asyncio knows it.
     """
 
-    def __init__(self, ioloop: IOLoop, selector: Optional[TurnSelector] = None) -> None:
+    def __init__(self, ioloop: IOLoop) -> None:
         self.ioloop = ioloop
-        self.selector = selector
         self.thread_id: Optional[int] = None
         self.asyncio_loop: asyncio.AbstractEventLoop = ioloop.asyncio_loop  # type: ignore[attr-defined]
-        # May be entered again: a signal handler may post while its thread does.
-        self._lock = threading.RLock()
         self._is_open = True
         self._has_run = False
 
@@ -268,15 +169,21 @@ class LoopDoor:
             If the loop is closed.
         """
         call = functools.partial(function, *args, **kwargs)
-        with self._lock:
-            try:
-                if self._is_open:
-                    self.asyncio_loop.call_soon_threadsafe(_run_posted, call)
-                    return
-            except RuntimeError:
-                # The loop was closed behind the door's back.
-                pass
-            raise KatcpUsageError("The ioloop is closed: start the client again to use it.")
+        # Whoever takes the claim out decides: the loop, which runs the call, or this
+        # thread, which came too late. There is no lock, since a signal handler, a
+        # finalizer or an exception from another thread may come in at any point.
+        claim: list[Callable[[], Any]] = [call]
+        try:
+            if not self._is_open:
+                raise _closed()
+            self.asyncio_loop.call_soon_threadsafe(_run_posted, claim)
+        except RuntimeError:
+            if self.asyncio_loop.is_closed():
+                # Behind the door's back.
+                raise _closed() from None
+            raise
+        if not self._is_open and _take(claim) is not None:
+            raise _closed()
 
     def call(
         self,
@@ -314,8 +221,7 @@ class LoopDoor:
 
     def shut(self) -> None:
         """Let nothing more in; what was posted before will still be run."""
-        with self._lock:
-            self._is_open = False
+        self._is_open = False
 
 
 def call_in_loop(
@@ -452,8 +358,23 @@ def make_threadsafe_blocking(meth: _Method) -> _Method:
     return cast(_Method, threadsafe_meth)
 
 
-def _run_posted(call: Callable[[], Any]) -> None:
+def _closed() -> KatcpUsageError:
+    return KatcpUsageError("The ioloop is closed: start the client again to use it.")
+
+
+def _take(claim: list[Callable[[], Any]]) -> Optional[Callable[[], Any]]:
+    """Return the call that was posted, to the first who asks; any thread."""
+    try:
+        return claim.pop()
+    except IndexError:
+        return None
+
+
+def _run_posted(claim: list[Callable[[], Any]]) -> None:
     """Run what another thread posted; in the loop's thread."""
+    call = _take(claim)
+    if call is None:
+        return
     try:
         result = call()
         if inspect.isawaitable(result):

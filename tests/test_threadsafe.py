@@ -2,14 +2,9 @@
 
 import asyncio
 import concurrent.futures
-import contextlib
 import gc
 import logging
 import random
-import select
-import selectors
-import signal
-import sys
 import threading
 import traceback
 
@@ -22,12 +17,10 @@ from katcp.ioloop_manager import IOLoopManager
 from katcp.threadsafe import (
     LoopDoor,
     LoopGone,
-    TurnSelector,
     Waiter,
     call_in_loop,
     make_threadsafe,
     make_threadsafe_blocking,
-    may_act_in_turn,
     run_in_daemon_thread,
 )
 
@@ -358,15 +351,6 @@ def test_what_was_posted_before_the_door_was_shut_runs_and_posting_afterwards_ra
         door.post(ran.append, 2)
     with pytest.raises(KatcpUsageError, match="The ioloop is closed"):
         door.call(ran.append, 3)
-    ioloop.add_callback(ioloop.stop)
-    ioloop.start()
-    assert ran == [1]
-
-
-def test_a_signal_handler_may_post_while_its_thread_does(ioloop):
-    door, ran = LoopDoor(ioloop), []
-    with door._lock:  # as if a signal came in the middle of a post
-        door.post(ran.append, 1)
     ioloop.add_callback(ioloop.stop)
     ioloop.start()
     assert ran == [1]
@@ -824,172 +808,3 @@ def test_of_many_calls_while_the_loop_stops_each_runs_or_raises(seed):
     answered = {key for key, _ in returned} | set(posted)
     assert len(answered) + len(refused) == 800
     assert answered == ran
-
-
-# ---- TurnSelector ----
-
-needs_epoll = pytest.mark.skipif(not hasattr(select, "epoll"), reason="only epoll can be muted")
-
-
-@pytest.fixture
-def selector():
-    with contextlib.closing(TurnSelector()) as selector:
-        yield selector
-
-
-def test_the_turn_belongs_to_the_loop_but_while_it_waits(selector, ends):
-    ours, theirs = ends
-    selector.register(ours, selectors.EVENT_READ)
-    assert selector.turn.locked()
-    thread = threading.Thread(target=selector.select, args=[TIMEOUT])
-    thread.start()
-    assert selector.turn.acquire(timeout=TIMEOUT)
-    theirs.send(b"x")
-    # The loop does not go on before the turn is given back.
-    thread.join(SOON)
-    assert thread.is_alive()
-    selector.turn.release()
-    thread.join(TIMEOUT)
-    assert not thread.is_alive()
-    assert selector.turn.locked()
-
-
-def test_the_turn_comes_back_when_waiting_fails(selector):
-    with pytest.raises(TypeError):
-        selector.select("no number")
-    assert selector.turn.locked()
-
-
-def test_nobody_waits_for_the_turn_of_a_closed_loop():
-    for run in (False, True):
-        manager = IOLoopManager()
-        door = manager.get_door()
-        if run:
-            manager.start(TIMEOUT)
-            manager.stop()
-            manager.join(TIMEOUT)
-        else:
-            door.ioloop.close()
-        assert door.selector.turn.acquire(timeout=TIMEOUT)
-
-
-@needs_epoll
-def test_a_muted_socket_does_not_wake_the_loop(selector, ends):
-    ours, theirs = ends
-    key = selector.register(ours, selectors.EVENT_READ, "data")
-    theirs.send(b"x")
-    assert selector.can_mute
-    assert selector.select(0) == [(key, selectors.EVENT_READ)]
-    selector.mute(ours.fileno())
-    assert selector.select(0) == []
-    selector.unmute(ours.fileno())
-    assert selector.select(0) == [(key, selectors.EVENT_READ)]
-
-
-@needs_epoll
-def test_who_was_unmuted_may_wait_to_write(selector, ends):
-    ours, theirs = ends
-    selector.register(ours, selectors.EVENT_READ)
-    selector.mute(ours.fileno())
-    selector.unmute(ours.fileno())
-    key = selector.modify(ours, selectors.EVENT_READ | selectors.EVENT_WRITE)
-    assert selector.select(0) == [(key, selectors.EVENT_WRITE)]
-    theirs.send(b"x")
-    assert selector.select(0) == [(key, selectors.EVENT_READ | selectors.EVENT_WRITE)]
-    key = selector.modify(ours, selectors.EVENT_READ)
-    assert selector.select(0) == [(key, selectors.EVENT_READ)]
-    selector.unregister(ours)
-    assert selector.select(0) == []
-
-
-@needs_epoll
-def test_a_loop_that_waits_already_is_muted_and_unmuted(selector, ends):
-    ours, theirs = ends
-    selector.register(ours, selectors.EVENT_READ)
-    found = []
-    thread = threading.Thread(target=lambda: found.extend(selector.select(TIMEOUT)))
-    thread.start()
-    with selector.turn:
-        selector.mute(ours.fileno())
-        theirs.send(b"x")
-    thread.join(SOON)
-    assert thread.is_alive()
-    with selector.turn:
-        selector.unmute(ours.fileno())
-    thread.join(TIMEOUT)
-    assert len(found) == 1
-
-
-def test_what_cannot_be_muted_says_so(monkeypatch):
-    monkeypatch.setattr(katcp.threadsafe, "_HAS_EPOLL", False)
-    with contextlib.closing(TurnSelector()) as selector:
-        assert not selector.can_mute
-
-
-# ---- may_act_in_turn ----
-
-
-@contextlib.contextmanager
-def handling(number, handler):
-    """Let a signal be handled by *handler*."""
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
-
-
-def in_another_thread(function):
-    with concurrent.futures.ThreadPoolExecutor(1) as threads:
-        return threads.submit(function).result(TIMEOUT)
-
-
-class UnhashableHandler:
-    """A handler that is found in no set."""
-
-    __hash__ = None
-
-    def __call__(self, number, frame):
-        pass
-
-
-# Before, an exception of Ctrl-C could leave the turn taken.
-MAIN_THREAD_MAY = sys.version_info >= (3, 10)
-
-
-def test_the_main_thread_may_act_where_the_program_handles_no_signal():
-    assert may_act_in_turn() == MAIN_THREAD_MAY
-
-
-@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_main_thread_may_act_with_the_handlers_that_python_brings(number, handler):
-    with handling(number, handler):
-        assert may_act_in_turn() == MAIN_THREAD_MAY
-
-
-SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGALRM", "SIGHUP", "SIGRTMIN", "SIGRTMAX")
-    if hasattr(signal, name)
-]
-
-
-@pytest.mark.parametrize("handler", [lambda number, frame: None, UnhashableHandler()])
-@pytest.mark.parametrize("number", SIGNALS)
-def test_the_main_thread_may_not_act_where_the_program_handles_a_signal(number, handler):
-    with handling(number, handler):
-        assert not may_act_in_turn()
-    assert may_act_in_turn() == MAIN_THREAD_MAY
-
-
-@pytest.mark.parametrize("handler", [lambda number, frame: None, UnhashableHandler()])
-def test_another_thread_may_act_whatever_handlers_there_are(handler):
-    with handling(signal.SIGTERM, handler):
-        assert in_another_thread(may_act_in_turn)
-
-
-def test_before_python_3_10_the_main_thread_may_not_act(monkeypatch):
-    monkeypatch.setattr(katcp.threadsafe, "_HAS_SAFE_WITH", False)
-    assert not may_act_in_turn()
-    assert in_another_thread(may_act_in_turn)

@@ -65,7 +65,6 @@ def virtual_world(resolver: type[Resolver]) -> Iterator[None]:
             mock.patch.object(katcp.connection, "KEEPALIVE", ()),
             mock.patch.object(katcp.threadsafe, "LOOP_CHECK_INTERVAL", FOR_EVER),
             mock.patch.object(katcp.client, "BUSY_LOOP_MARGIN", FOR_EVER),
-            mock.patch.object(katcp.DeviceClient, "MAX_SPIN_TIME", 0.0),
         ):
             yield
     finally:
