@@ -3,7 +3,7 @@
 import os
 import re
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -28,7 +28,7 @@ setup(
     long_description=read("README.md"),
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
-    packages=["katcp"],
+    packages=find_packages(include=["katcp", "katcp.*"]),
     py_modules=["pytest_katcp"],
     package_data={"katcp": ["py.typed"]},
     python_requires=">=3.9",

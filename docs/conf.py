@@ -9,6 +9,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from sphinx.pycode import ModuleAnalyzer
+
 import katcp
 from katcp.version import __version__
 
@@ -53,20 +55,26 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True, "show-inheritance": True}
 
+# Public classes say that they are of `katcp.client`. Their attributes are documented by
+# comments, which autodoc looks for in the source of that module.
+_CLIENT = ModuleAnalyzer.for_module("katcp.client")
+_CLIENT.analyze()
+for _name in ("_clients",):
+    _part = ModuleAnalyzer.for_module(f"katcp.client.{_name}")
+    _part.analyze()
+    _CLIENT.attr_docs.update(_part.attr_docs)
+
 
 def find_elsewhere(app, env, node, contnode):
     """Resolve a name that a base class has, or that is documented at another path."""
     if node.get("refdomain") != "py":
         return None
     domain, target = env.domains["py"], node["reftarget"]
-    parents = ["katcp", "katcp.AsyncClient", "katcp.simsensor"]
+    parents = ["katcp", "katcp.core", "katcp.AsyncClient", "katcp.simdevice"]
     cls = getattr(katcp, (node.get("py:class") or "").rpartition(".")[2], None)
     if isinstance(cls, type):
         parents += [f"katcp.{base.__name__}" for base in cls.__mro__]
     names = [f"{parent}.{target}" for parent in parents]
-    # What the rooms of the simulated device hold stands in the reference as its.
-    if target.startswith("katcp.sim"):
-        names.append("katcp.simdevice." + target.rpartition(".")[2])
     for name in names:
         if name in domain.objects:
             return domain.resolve_xref(

@@ -1,6 +1,6 @@
 """What is fuzzed: functions that take any bytes, and raise if the library is wrong.
 
-They need no fuzzer: ``tests/test_fuzz.py`` runs them on the corpus.
+They need no fuzzer: ``tests/system/test_fuzz.py`` runs them on the corpus.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Callable
 from tornado.ioloop import IOLoop
 
 import katcp
-from katcp.parser import LineSplitter
-from tests import abnf
+from katcp._wire.lines import LineSplitter
+from tests.support import abnf
 
 # What a request may wait for; longer than any input takes.
 TIMEOUT = 30.0

@@ -2,8 +2,20 @@
 
 # Programs write katcp.core.X after a mere "import katcp".
 from . import core as core
-from .answers import Answer
-from .client import AsyncClient, BlockingClient, CallbackClient, DeviceClient, request_check
+from ._state.handlers import DeviceMetaclass
+from ._state.replies import Answer, KatcpReplyError
+from ._wire.flags import ProtocolFlags
+from ._wire.message import Message
+from ._wire.parser import MessageParser
+from .client._clients import (
+    AsyncClient,
+    BlockingClient,
+    CallbackClient,
+    DeviceClient,
+    request_check,
+)
+from .client._decorators import make_threadsafe, make_threadsafe_blocking
+from .client._informs import InformStream
 from .errors import (
     AsyncReply,
     FailReply,
@@ -14,19 +26,12 @@ from .errors import (
     KatcpClientStopped,
     KatcpClientTimeout,
     KatcpDeviceError,
-    KatcpReplyError,
     KatcpSyntaxError,
     KatcpThreadError,
     KatcpTypeError,
     KatcpUsageError,
     KatcpVersionError,
 )
-from .handlers import DeviceMetaclass
-from .informs import InformStream
-from .message import Message
-from .parser import MessageParser
-from .protocol import ProtocolFlags
-from .threadsafe import make_threadsafe, make_threadsafe_blocking
 from .version import __version__
 
 __all__ = [

@@ -1,5 +1,32 @@
 """The old path of messages, flags, errors and events: re-exports only."""
 
+from ._runtime.events import (
+    AsyncCallbackEvent,
+    AsyncEvent,
+    AsyncState,
+    LatencyTimer,
+    future_timeout_manager,
+    log_coroutine_exceptions,
+    log_future_exceptions,
+    until_any,
+    until_later,
+    until_some,
+)
+from ._state.handlers import DeviceMetaclass, convert_method_name
+from ._state.replies import KatcpReplyError
+from ._wire.flags import (
+    DEFAULT_KATCP_MAJOR,
+    FLOAT_TS_KATCP_MAJOR,
+    INTERFACE_CHANGED_KATCP_MAJOR,
+    MID_KATCP_MAJOR,
+    MS_TO_SEC_FAC,
+    SEC_TO_MS_FAC,
+    SEC_TS_KATCP_MAJOR,
+    VERSION_CONNECT_KATCP_MAJOR,
+    ProtocolFlags,
+)
+from ._wire.message import Message, encode_utf8_with_error_log
+from ._wire.parser import MessageParser
 from .compat import (
     AttrDict,
     DefaultAttrDict,
@@ -20,38 +47,11 @@ from .errors import (
     KatcpClientStopped,
     KatcpClientTimeout,
     KatcpDeviceError,
-    KatcpReplyError,
     KatcpSyntaxError,
     KatcpThreadError,
     KatcpTypeError,
     KatcpUsageError,
     KatcpVersionError,
-)
-from .events import (
-    AsyncCallbackEvent,
-    AsyncEvent,
-    AsyncState,
-    LatencyTimer,
-    future_timeout_manager,
-    log_coroutine_exceptions,
-    log_future_exceptions,
-    until_any,
-    until_later,
-    until_some,
-)
-from .handlers import DeviceMetaclass, convert_method_name
-from .message import Message, encode_utf8_with_error_log
-from .parser import MessageParser
-from .protocol import (
-    DEFAULT_KATCP_MAJOR,
-    FLOAT_TS_KATCP_MAJOR,
-    INTERFACE_CHANGED_KATCP_MAJOR,
-    MID_KATCP_MAJOR,
-    MS_TO_SEC_FAC,
-    SEC_TO_MS_FAC,
-    SEC_TS_KATCP_MAJOR,
-    VERSION_CONNECT_KATCP_MAJOR,
-    ProtocolFlags,
 )
 
 __all__ = [
@@ -103,3 +103,8 @@ __all__ = [
     "until_later",
     "until_some",
 ]
+
+for _name in __all__:
+    if getattr(globals()[_name], "__module__", "").startswith("katcp._"):
+        # What reprs, tracebacks and pickles show.
+        globals()[_name].__module__ = __name__

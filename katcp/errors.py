@@ -15,7 +15,7 @@ The tree::
     +-- FailReply                     a device's handler asks for a ``fail`` reply
     +-- AsyncReply                    a device's handler will reply later
     +-- KatcpClientError              what goes wrong between client and device
-        +-- KatcpReplyError           the device refused a request
+        +-- KatcpReplyError           the device refused a request (in `katcp`)
         +-- KatcpVersionError         the device's protocol has no such thing
         +-- KatcpClientDisconnected   no connection, or it was lost
         |   +-- KatcpClientOverflow   ... or a size limit was exceeded
@@ -27,11 +27,6 @@ holds in a reply that the client made up itself.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, Optional, Sequence
-
-if TYPE_CHECKING:
-    from .message import Message
 
 
 class KatcpSyntaxError(ValueError):
@@ -71,36 +66,6 @@ class AsyncReply(Exception):
 
 class KatcpClientError(Exception):
     """Something went wrong between a client and its device."""
-
-
-class KatcpReplyError(KatcpClientError):
-    """The device refused a request: its reply is ``fail``, ``invalid`` or anything but ``ok``.
-
-    Its text is the reason that the device gave.
-
-    Parameters
-    ----------
-    reason : str
-        The text.
-    reply : Message, optional
-        The reply.
-    informs : sequence of Message, optional
-        The informs before it.
-
-    Attributes
-    ----------
-    reply : Message or None
-        The reply.
-    informs : list of Message
-        The informs that came before it.
-    """
-
-    def __init__(
-        self, reason: str, reply: Optional[Message] = None, informs: Sequence[Message] = ()
-    ) -> None:
-        super().__init__(reason)
-        self.reply = reply
-        self.informs = list(informs)
 
 
 class KatcpVersionError(KatcpClientError):

@@ -9,17 +9,16 @@ thread that asked for it.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
 import threading
 from typing import Any, Callable, Optional
 
-import tornado.gen
 from tornado.ioloop import IOLoop
 from tornado.platform.asyncio import BaseAsyncIOLoop
 
+from ._runtime.events import with_relative_timeout as with_relative_timeout
+from ._runtime.portal import LoopDoor, call_in_loop
 from .errors import KatcpUsageError
-from .threadsafe import LoopDoor, call_in_loop
 
 _default_logger = logging.getLogger(__name__)
 
@@ -348,26 +347,3 @@ class IOLoopThreadWrapper:
             return self.call_in_ioloop(callable_, args, kwargs)
 
         return decorated
-
-
-def with_relative_timeout(
-    timeout: Optional[float], future: Any, io_loop: Optional[IOLoop] = None
-) -> Any:
-    """Return a future that fails with `tornado.gen.TimeoutError` after a time.
-
-    Parameters
-    ----------
-    timeout : float in seconds or None
-        How long to wait from now. None: no limit.
-    future : awaitable
-        What to wait for.
-    io_loop : tornado.ioloop.IOLoop, optional
-        Kept for old programs: the loop is the one that runs the caller.
-
-    Returns
-    -------
-    tornado.concurrent.Future
-    """
-    if timeout is None:
-        return future
-    return tornado.gen.with_timeout(datetime.timedelta(seconds=timeout), future)

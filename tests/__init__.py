@@ -4,12 +4,12 @@ import pytest
 
 # Their asserts count too, also under ``python -O``.
 pytest.register_assert_rewrite(
-    "tests.abnf",
-    "tests.command",
-    "tests.faultproxy",
-    "tests.kit",
-    "tests.process",
-    "tests.replay",
-    "tests.snippets",
-    "tests.tlsrelay",
+    "tests.support.abnf",
+    "tests.support.command",
+    "tests.support.faultproxy",
+    "tests.support.helpers",
+    "tests.support.process",
+    "tests.support.replay",
+    "tests.support.snippets",
+    "tests.support.tlsrelay",
 )

@@ -23,7 +23,7 @@ from typing import Any, Callable, Iterator
 import pytest
 from tornado.ioloop import IOLoop
 
-from .kit import TestDevice
+from tests.support.helpers import TestDevice
 
 # Also where katcp is not installed, but run from the checkout.
 pytest_plugins = ["pytest_katcp"]

@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from katcp import errors
+from katcp import core, errors
 
 CLASSES = {
     name: cls
-    for name, cls in vars(errors).items()
-    if inspect.isclass(cls) and cls.__module__ == errors.__name__
+    for name, cls in vars(core).items()
+    if inspect.isclass(cls) and issubclass(cls, Exception)
 }
 
 

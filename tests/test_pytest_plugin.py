@@ -8,8 +8,7 @@ import sys
 import pytest
 
 import pytest_katcp
-
-from .snippets import DOCS, ROOT, rest_snippets
+from tests.support.snippets import DOCS, ROOT, rest_snippets
 
 pytest_plugins = ["pytester"]
 
@@ -189,10 +188,10 @@ def test_run_without_devices_does_not_import_the_package(pytester, environment):
 
 
 def test_package_needs_no_pytest(environment):
-    needs_extra_cli = {"cli_livetable", "cli_prompt"}
-    rooms = {path.stem for path in ROOT.glob("katcp/[a-z]*.py")} - needs_extra_cli
-    modules = [f"katcp.{room}" for room in sorted(rooms)]
-    assert "katcp.simdevice" in modules
+    needs_extra_cli = {"katcp.cli.watch.table", "katcp.cli.shell.prompt"}
+    paths = [path.relative_to(ROOT).with_suffix("") for path in ROOT.glob("katcp/**/[a-z]*.py")]
+    modules = sorted({".".join(path.parts) for path in paths} - needs_extra_cli)
+    assert "katcp.simdevice.device" in modules
     code = f"import sys; sys.modules['pytest'] = None; import {', '.join(modules)}"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 

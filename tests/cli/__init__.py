@@ -1,1 +1,0 @@
-"""The command ``katcp`` in a terminal; needs the extra "cli", pexpect and pyte."""

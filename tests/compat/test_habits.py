@@ -17,8 +17,14 @@ import katcp
 import katcp.client
 import katcp.core
 from katcp import Message
-
-from ..kit import PATIENCE, Recorder, TestDevice, in_loop, start_client, until_answered
+from tests.support.helpers import (
+    PATIENCE,
+    Recorder,
+    TestDevice,
+    in_loop,
+    start_client,
+    until_answered,
+)
 
 # ---- habits ----
 
@@ -492,7 +498,7 @@ def test_every_public_method_has_a_docstring():
 
 
 def test_nothing_imports_future_but_for_newobject():
-    sources = Path(katcp.__file__).parent.glob("*.py")
+    sources = Path(katcp.__file__).parent.rglob("*.py")
     lines = [
         line.strip()
         for source in sources

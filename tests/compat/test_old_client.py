@@ -5,211 +5,211 @@ outside. Each test here names a section and a row of it; a row that is not
 here is kept by a test of the room that it belongs to:
 
 1, request timed out
-  test_client_requests.py::test_a_timeout_makes_up_a_proper_reply
+  client/test_requests.py::test_a_timeout_makes_up_a_proper_reply
 1, informs before the timeout
-  test_client_requests.py::test_informs_before_the_timeout_are_returned
+  client/test_requests.py::test_informs_before_the_timeout_are_returned
 1, connection lost
-  test_client_requests.py::test_a_lost_connection_fails_what_is_pending_at_once
+  client/test_requests.py::test_a_lost_connection_fails_what_is_pending_at_once
 1, mids not supported
-  test_client_requests.py::test_ids_that_the_server_does_not_support_are_refused
+  client/test_requests.py::test_ids_that_the_server_does_not_support_are_refused
 1, mids not supported, not connected
-  test_client_requests.py::test_not_connected_fails_with_a_proper_reply
+  client/test_requests.py::test_not_connected_fails_with_a_proper_reply
 1, timeout=0
-  test_client_requests.py::test_timeout_zero_or_less_fails_at_once_and_the_request_is_sent
+  client/test_requests.py::test_timeout_zero_or_less_fails_at_once_and_the_request_is_sent
 1, default timeout
-  test_client_requests.py::test_the_default_timeout_is_that_of_the_constructor
+  client/test_requests.py::test_the_default_timeout_is_that_of_the_constructor
 1, timeout=None
-  test_client_requests.py::test_timeout_none_in_the_constructor_waits_for_the_reply
+  client/test_requests.py::test_timeout_none_in_the_constructor_waits_for_the_reply
 1, late reply, no handler
-  test_client_requests.py::test_late_answers_with_ids_go_to_the_handlers
+  client/test_requests.py::test_late_answers_with_ids_go_to_the_handlers
 2, join before start
-  test_client.py::test_before_start_everything_says_call_start_first
+  client/test_lifetime.py::test_before_start_everything_says_call_start_first
 2, attributes before start
-  test_client.py::test_what_a_new_client_looks_like
+  client/test_lifetime.py::test_what_a_new_client_looks_like
 2, after stop and join
-  test_client.py::test_start_and_stop_with_a_managed_ioloop
+  client/test_lifetime.py::test_start_and_stop_with_a_managed_ioloop
 3, explicit mid, mid with use_mid=False
-  test_client_requests.py::test_an_id_that_the_program_chose_is_used
+  client/test_requests.py::test_an_id_that_the_program_chose_is_used
 3, use_mid=True, mid=77, send_message
-  test_client_requests.py::test_ids_that_the_server_does_not_support_are_refused
+  client/test_requests.py::test_ids_that_the_server_does_not_support_are_refused
 3, the object keeps its mid
-  test_client_requests.py::test_the_message_is_given_the_id_and_keeps_it_when_sent_again
+  client/test_requests.py::test_the_message_is_given_the_id_and_keeps_it_when_sent_again
 3, automatic mids
-  test_client_requests.py::test_ids_count_from_one_and_go_on_over_reconnects
+  client/test_requests.py::test_ids_count_from_one_and_go_on_over_reconnects
 3, before protocol info
-  test_client_requests.py::test_before_the_protocol_is_known_requests_go_without_id
+  client/test_requests.py::test_before_the_protocol_is_known_requests_go_without_id
 3, ... banner in between
-  test_client_requests.py::test_a_reply_without_id_is_matched_although_ids_come_into_use_in_between
+  client/test_requests.py::test_a_reply_without_id_is_matched_although_ids_come_into_use_in_between
 3, ... in notify_connected
-  test_client.py::test_requests_from_notify_connected_go_out_without_id
+  client/test_lifetime.py::test_requests_from_notify_connected_go_out_without_id
 4, duplicate reply
-  test_client_requests.py::test_a_second_reply_goes_to_the_handlers
+  client/test_requests.py::test_a_second_reply_goes_to_the_handlers
 4, replies out of order
-  test_client_requests.py::test_replies_out_of_order_go_each_to_its_own_request
+  client/test_requests.py::test_replies_out_of_order_go_each_to_its_own_request
 4, v4: first in, first out
-  test_client_requests.py::test_without_ids_answers_go_first_in_first_out
+  client/test_requests.py::test_without_ids_answers_go_first_in_first_out
 4, no reply_cb
-  test_client_requests.py::test_without_callbacks_reply_and_informs_go_to_the_handlers
+  client/test_requests.py::test_without_callbacks_reply_and_informs_go_to_the_handlers
 4, no handler for blocking, future
-  test_client_requests.py::test_a_handler_is_not_called_for_the_reply_of_a_blocking_request
+  client/test_requests.py::test_a_handler_is_not_called_for_the_reply_of_a_blocking_request
 4, user_data
-  test_client_requests.py::test_user_data_is_splatted
+  client/test_requests.py::test_user_data_is_splatted
 4, callbacks in the ioloop thread
-  test_client_requests.py::test_callback_request_calls_back_in_the_ioloop
+  client/test_requests.py::test_callback_request_calls_back_in_the_ioloop
 4, n same-name requests
-  test_pending.py::test_n_requests_of_one_name_cost_n_times_one
+  state/test_requests.py::test_n_requests_of_one_name_cost_n_times_one
 5, Connected to, Reconnected to
-  test_client_messages.py::test_logs_show_traffic_and_never_much_of_one_message
+  client/test_messages.py::test_logs_show_traffic_and_never_much_of_one_message
 5, ... after five failures
-  test_client.py::test_failing_to_connect_is_logged_once_per_reason
+  client/test_lifetime.py::test_failing_to_connect_is_logged_once_per_reason
 5, auto_reconnect=False, lost
-  test_client.py::test_without_auto_reconnect_the_client_ends_by_itself
+  client/test_lifetime.py::test_without_auto_reconnect_the_client_ends_by_itself
 5, disconnect()
-  test_client.py::test_disconnect_closes_and_reconnects
+  client/test_lifetime.py::test_disconnect_closes_and_reconnects
 5, disconnect(), not connected
-  test_client.py::test_disconnect_when_not_connected_does_nothing
+  client/test_lifetime.py::test_disconnect_when_not_connected_does_nothing
 5, preset_protocol_flags
-  test_client.py::test_preset_flags_hold_before_start_and_over_restarts
+  client/test_lifetime.py::test_preset_flags_hold_before_start_and_over_restarts
 5, ... after start
-  test_client.py::test_preset_flags_after_start_and_of_the_wrong_type
+  client/test_lifetime.py::test_preset_flags_after_start_and_of_the_wrong_type
 5, 6.0-IMZ
-  test_client_messages.py::test_a_newer_major_version_is_accepted_with_a_warning
+  client/test_messages.py::test_a_newer_major_version_is_accepted_with_a_warning
 5, fewer than two arguments
-  test_client_messages.py::test_a_greeting_with_too_few_arguments_is_ignored
+  client/test_messages.py::test_a_greeting_with_too_few_arguments_is_ignored
 5, #version, #build-state
-  test_client_messages.py::test_what_greetings_tell
+  client/test_messages.py::test_what_greetings_tell
 5, versions
-  test_client_messages.py::test_versions_may_be_got_as_attributes_and_are_native_text
+  client/test_messages.py::test_versions_may_be_got_as_attributes_and_are_native_text
 5, no host
-  test_client.py::test_no_host_means_every_address
+  client/test_lifetime.py::test_no_host_means_every_address
 5, last_connect_time
   compat/test_habits.py::test_last_connect_time_is_the_loops_time_at_connecting
 5, TCP_NODELAY
-  test_client.py::test_socket_options
+  client/test_lifetime.py::test_socket_options
 6, start() twice
-  test_client.py::test_a_second_start_is_refused_however_soon_it_comes
+  client/test_lifetime.py::test_a_second_start_is_refused_however_soon_it_comes
 6, stop() right after start()
-  test_client.py::test_stop_right_after_start
+  client/test_lifetime.py::test_stop_right_after_start
 6, stop() in the managed loop's thread
-  test_client.py::test_stop_in_the_managed_ioloops_own_thread
+  client/test_lifetime.py::test_stop_in_the_managed_ioloops_own_thread
 6, join() in the managed loop's thread
-  test_client.py::test_join_in_the_managed_ioloops_own_thread_is_refused
+  client/test_lifetime.py::test_join_in_the_managed_ioloops_own_thread_is_refused
 6, stop, join, start; managed
-  test_client.py::test_start_after_stop_makes_a_new_ioloop_and_thread
+  client/test_lifetime.py::test_start_after_stop_makes_a_new_ioloop_and_thread
 6, stop, join, start; unmanaged
-  test_client.py::test_start_and_stop_in_a_shared_ioloop
+  client/test_lifetime.py::test_start_and_stop_in_a_shared_ioloop
 6, join(0.3)
-  test_client.py::test_join_with_a_timeout_returns_while_the_client_runs
+  client/test_lifetime.py::test_join_with_a_timeout_returns_while_the_client_runs
 6, set_ioloop()
-  test_client.py::test_set_ioloop_without_argument_takes_the_current_one_at_start
+  client/test_lifetime.py::test_set_ioloop_without_argument_takes_the_current_one_at_start
 6, set_ioloop twice, or after start
-  test_client.py::test_set_ioloop_twice_or_after_start_is_refused
+  client/test_lifetime.py::test_set_ioloop_twice_or_after_start_is_refused
 6, start(0.5), loop does not run
-  test_client.py::test_start_in_a_shared_ioloop_that_does_not_run_times_out
+  client/test_lifetime.py::test_start_in_a_shared_ioloop_that_does_not_run_times_out
 6, wait_*
-  test_client.py::test_wait_x_returns_whether_it_is_so
+  client/test_lifetime.py::test_wait_x_returns_whether_it_is_so
 6, wait_* on timeout
-  test_client.py::test_wait_x_returns_false_after_its_timeout_and_leaves_nothing
+  client/test_lifetime.py::test_wait_x_returns_false_after_its_timeout_and_leaves_nothing
 6, until_* on timeout
-  test_client.py::test_until_x_fails_after_its_timeout
+  client/test_lifetime.py::test_until_x_fails_after_its_timeout
 6, exit with setDaemon(True)
-  test_client.py::test_with_a_daemon_thread_the_interpreter_exits_at_once
+  client/test_lifetime.py::test_with_a_daemon_thread_the_interpreter_exits_at_once
 6, fork: the parent, a new client
-  test_client.py::test_a_client_is_refused_in_a_forked_child
+  client/test_lifetime.py::test_a_client_is_refused_in_a_forked_child
 6, 20 cycles
-  test_client.py::test_a_hundred_cycles_leave_no_thread_and_no_descriptor
+  client/test_lifetime.py::test_a_hundred_cycles_leave_no_thread_and_no_descriptor
 7, order
-  test_client.py::test_the_order_of_events_on_a_connection
+  client/test_lifetime.py::test_the_order_of_events_on_a_connection
 7, order, on stop()
-  test_client.py::test_stop_notifies_too
+  client/test_lifetime.py::test_stop_notifies_too
 7, raises on True
-  test_client.py::test_notify_that_raises_on_connect_closes_and_tries_again
+  client/test_lifetime.py::test_notify_that_raises_on_connect_closes_and_tries_again
 7, raises on False
-  test_client.py::test_notify_that_raises_on_disconnect_is_logged_and_survived
+  client/test_lifetime.py::test_notify_that_raises_on_disconnect_is_logged_and_survived
 8, names
-  test_client_messages.py::test_messages_go_to_the_handler_of_their_name_else_to_unhandled
+  client/test_messages.py::test_messages_go_to_the_handler_of_their_name_else_to_unhandled
 8, tables of the class
-  test_handlers.py::test_methods_of_plain_mixin_classes_count
+  state/test_handlers.py::test_methods_of_plain_mixin_classes_count
 8, exception in reply_cb, inform_cb
-  test_client_requests.py::test_what_callbacks_raise_is_logged_and_survived
+  client/test_requests.py::test_what_callbacks_raise_is_logged_and_survived
 8, the reply of a request handler
-  test_client_messages.py::test_the_reply_of_a_request_handler_is_sent_with_the_requests_id
+  client/test_messages.py::test_the_reply_of_a_request_handler_is_sent_with_the_requests_id
 8, wrong reply name: nothing sent
-  test_client_messages.py::test_a_wrong_reply_of_a_request_handler_is_logged_and_not_sent
+  client/test_messages.py::test_a_wrong_reply_of_a_request_handler_is_logged_and_not_sent
 8, when reading pauses
-  test_client_messages.py::test_when_reading_pauses_for_a_handler_is_as_in_the_old_client
+  client/test_messages.py::test_when_reading_pauses_for_a_handler_is_as_in_the_old_client
 8, 8 threads
-  test_client_requests.py::test_eight_threads_on_one_client_get_their_own_answers
+  client/test_requests.py::test_eight_threads_on_one_client_get_their_own_answers
 9, unparsable
-  test_client_messages.py::test_a_bad_line_is_logged_once_and_nothing_else_is_lost
+  client/test_messages.py::test_a_bad_line_is_logged_once_and_nothing_else_is_lost
 9, empty line, \\n \\r\\n \\r, blanks
-  test_client_messages.py::test_empty_and_blank_lines_are_ignored_and_each_terminator_ends_a_line
+  client/test_messages.py::test_empty_and_blank_lines_are_ignored_and_each_terminator_ends_a_line
 9, bytes that are not UTF-8
-  test_client_messages.py::test_bytes_that_are_not_text_are_delivered_at_every_log_level
+  client/test_messages.py::test_bytes_that_are_not_text_are_delivered_at_every_log_level
 9, partial line at EOF
-  test_client_messages.py::test_a_half_line_at_the_end_is_dropped_and_logged_once
+  client/test_messages.py::test_a_half_line_at_the_end_is_dropped_and_logged_once
 9, byte by byte; 1000 in one segment
-  test_client_messages.py::test_byte_by_byte_and_a_thousand_in_one_segment
+  client/test_messages.py::test_byte_by_byte_and_a_thousand_in_one_segment
 9, a line as long as the limit
-  test_client_messages.py::test_a_line_as_long_as_the_limit_is_delivered
+  client/test_messages.py::test_a_line_as_long_as_the_limit_is_delivered
 9, a longer line
-  test_client_messages.py::test_a_longer_line_closes_the_connection_and_names_the_limit
+  client/test_messages.py::test_a_longer_line_closes_the_connection_and_names_the_limit
 10, server does not read
-  test_client_messages.py::test_writes_that_pile_up_hit_the_limit
+  client/test_messages.py::test_writes_that_pile_up_hit_the_limit
 10, one request above the limit
-  test_client_requests.py::test_a_request_that_overflows_the_buffer_names_the_limit
+  client/test_requests.py::test_a_request_that_overflows_the_buffer_names_the_limit
 10, send_message in the loop
-  test_client_messages.py::test_send_message_in_the_loop_returns_a_future_and_send_request_none
+  client/test_messages.py::test_send_message_in_the_loop_returns_a_future_and_send_request_none
 11, arguments
-  test_message.py::test_what_an_argument_becomes
+  wire/test_message.py::test_what_an_argument_becomes
 11, a list of bytes
-  test_message.py::test_arguments_are_a_list_of_ones_own
+  wire/test_message.py::test_arguments_are_a_list_of_ones_own
 11, lone surrogate
-  test_message.py::test_a_lone_surrogate_is_replaced_and_reported
+  wire/test_message.py::test_a_lone_surrogate_is_replaced_and_reported
 11, name of bytes
-  test_message.py::test_a_name_that_is_not_text_is_refused
+  wire/test_message.py::test_a_name_that_is_not_text_is_refused
 11, mid
-  test_message.py::test_an_id_is_kept_as_bytes
+  wire/test_message.py::test_an_id_is_kept_as_bytes
 11, mid refused
-  test_message.py::test_a_bad_id_is_refused
+  wire/test_message.py::test_a_bad_id_is_refused
 11, names refused
-  test_message.py::test_a_bad_name_is_refused
+  wire/test_message.py::test_a_bad_name_is_refused
 11, bytes(m)
-  test_message.py::test_serialise_vector
+  wire/test_message.py::test_serialise_vector
 11, repr(m), cut at 1000
-  test_message.py::test_repr_shows_the_id_and_cuts_long_arguments
+  wire/test_message.py::test_repr_shows_the_id_and_cuts_long_arguments
 11, eq
-  test_message.py::test_messages_are_equal_if_all_their_parts_are
+  wire/test_message.py::test_messages_are_equal_if_all_their_parts_are
 11, hash
-  test_message.py::test_a_message_is_not_hashable
+  wire/test_message.py::test_a_message_is_not_hashable
 11, __slots__
-  test_message.py::test_a_message_has_no_other_attributes
+  wire/test_message.py::test_a_message_has_no_other_attributes
 11, copy()
-  test_message.py::test_copy_drops_the_id_and_shares_nothing
+  wire/test_message.py::test_copy_drops_the_id_and_shares_nothing
 11, reply_ok
-  test_message.py::test_only_a_reply_with_ok_is_ok
+  wire/test_message.py::test_only_a_reply_with_ok_is_ok
 11, constants
-  test_message.py::test_the_constants_and_tables_are_those_of_the_old_package
+  wire/test_message.py::test_the_constants_and_tables_are_those_of_the_old_package
 11, unknown keyword
-  test_message.py::test_an_unknown_keyword_is_refused
+  wire/test_message.py::test_an_unknown_keyword_is_refused
 12, make_threadsafe
-  test_threadsafe.py::test_a_threadsafe_method_returns_none_at_once_and_runs_in_the_loop
+  runtime/test_portal.py::test_a_threadsafe_method_returns_none_at_once_and_runs_in_the_loop
 12, make_threadsafe_blocking
-  test_threadsafe.py::test_a_blocking_method_returns_what_it_returns_in_the_loop
+  runtime/test_portal.py::test_a_blocking_method_returns_what_it_returns_in_the_loop
 12, ... raises
-  test_threadsafe.py::test_a_blocking_method_raises_what_it_raises_in_the_loop
+  runtime/test_portal.py::test_a_blocking_method_raises_what_it_raises_in_the_loop
 12, ... default timeout
-  test_threadsafe.py::test_a_blocking_method_waits_5_seconds_if_not_told_otherwise
+  runtime/test_portal.py::test_a_blocking_method_waits_5_seconds_if_not_told_otherwise
 12, ... timeout=None
-  test_threadsafe.py::test_timeout_none_is_no_limit
+  runtime/test_portal.py::test_timeout_none_is_no_limit
 12, in the loop
-  test_threadsafe.py::test_a_blocking_method_in_the_loop_is_called_directly
+  runtime/test_portal.py::test_a_blocking_method_in_the_loop_is_called_directly
 12, enable_thread_safety
-  test_client.py::test_thread_safety_is_enabled_before_start_only
+  client/test_lifetime.py::test_thread_safety_is_enabled_before_start_only
 12, blocking_request in the ioloop
-  test_client_requests.py::test_blocking_request_in_the_ioloop_is_refused
+  client/test_requests.py::test_blocking_request_in_the_ioloop_is_refused
 12, request_check
-  test_client_requests.py::test_request_check_raises_what_it_is_told_to
+  client/test_requests.py::test_request_check_raises_what_it_is_told_to
 
 Rows marked "!" there, and what else is different on purpose, stand on the page
 "Differences from katcp 0.9", with their tests.
@@ -242,8 +242,7 @@ from katcp import (
     make_threadsafe,
     make_threadsafe_blocking,
 )
-
-from ..kit import (
+from tests.support.helpers import (
     PATIENCE,
     Recorder,
     TestDevice,

@@ -39,8 +39,15 @@ from katcp import (
     ProtocolFlags,
 )
 from katcp.client import make_threadsafe, make_threadsafe_blocking, request_check
-
-from ..kit import PATIENCE, Recorder, TestDevice, closed_port, in_loop, start_client, texts
+from tests.support.helpers import (
+    PATIENCE,
+    Recorder,
+    TestDevice,
+    closed_port,
+    in_loop,
+    start_client,
+    texts,
+)
 
 CLASSES = [DeviceClient, AsyncClient, CallbackClient, BlockingClient]
 REQUESTING = [AsyncClient, CallbackClient, BlockingClient]

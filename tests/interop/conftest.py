@@ -9,9 +9,8 @@ from typing import Any, Callable, Iterator
 import pytest
 
 import katcp
-
-from ..kit import PATIENCE, Recorder
-from .peers import KINDS, Peer
+from tests.interop.peers import KINDS, Peer
+from tests.support.helpers import PATIENCE, Recorder
 
 if "KATCP_PEERS" not in os.environ:
     raise pytest.UsageError("tests/interop needs the virtualenvs of its peers: tox -e interop")

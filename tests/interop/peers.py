@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from ..kit import PATIENCE
-from .environments import python_of
+from tests.interop.environments import python_of
+from tests.support.helpers import PATIENCE
 
 HERE = pathlib.Path(__file__).parent
 

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from ..kit import PATIENCE
-from . import environments
-from .environments import ENVIRONMENTS
-from .peers import KINDS
+from tests.interop import environments
+from tests.interop.environments import ENVIRONMENTS
+from tests.interop.peers import KINDS
+from tests.support.helpers import PATIENCE
 
 
 def test_a_missing_python_is_told_of_in_one_line(tmp_path):

@@ -9,9 +9,8 @@ import pytest
 from tornado import gen
 
 from katcp import AsyncClient, KatcpClientTimeout, KatcpVersionError, Message
-
-from ..kit import PATIENCE, Recorder, in_loop, texts, until_answered
-from .peers import AIOKATCP, KATCP_KINDS, KATCP_V4, only
+from tests.interop.peers import AIOKATCP, KATCP_KINDS, KATCP_V4, only
+from tests.support.helpers import PATIENCE, Recorder, in_loop, texts, until_answered
 
 MEBIBYTE = 1024 * 1024
 EVERY_BYTE = bytes(range(256))

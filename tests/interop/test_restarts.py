@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from katcp import KatcpClientDisconnected, Message
-
-from ..kit import PATIENCE, Recorder, texts, until_answered
-from .peers import AIOKATCP, KATCP_V4, KATCP_V51, Kind
+from tests.interop.peers import AIOKATCP, KATCP_V4, KATCP_V51, Kind
+from tests.support.helpers import PATIENCE, Recorder, texts, until_answered
 
 
 def take_out_records_of_outage(logs):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 
 from katcp import Message
-
-from ..kit import texts
-from .peers import AIOKATCP, KATCP_V4, KATCP_V5, KATCP_V51, only
+from tests.interop.peers import AIOKATCP, KATCP_V4, KATCP_V5, KATCP_V51, only
+from tests.support.helpers import texts
 
 
 def ask(client, *request):

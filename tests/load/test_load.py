@@ -24,8 +24,7 @@ import pytest
 import katcp
 from katcp import AsyncClient, BlockingClient, KatcpClientOverflow, Message
 from katcp.ioloop_manager import IOLoopManager
-
-from ..kit import PATIENCE, TestDevice, in_loop, start_client, until_answered
+from tests.support.helpers import PATIENCE, TestDevice, in_loop, start_client, until_answered
 
 SHARED_CLIENTS = 1000
 MANAGED_CLIENTS = 100

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.soak import LEAKS, MARGINS, Growth, Sample, after_warm_up, growths, main
+from tests.system.soak import LEAKS, MARGINS, Growth, Sample, after_warm_up, growths, main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -50,7 +50,7 @@ def test_too_short_a_run_is_no_success(capsys):
 @pytest.mark.parametrize("leak", LEAKS)
 def test_a_growth_is_found(leak):
     # Enough cycles after the warm-up that the thirds differ.
-    command = [sys.executable, "-m", "bench.soak", "--requests", "15000", "--leak", leak]
+    command = [sys.executable, "-m", "tests.system.soak", "--requests", "15000", "--leak", leak]
     soak = subprocess.run(
         [*command, "--seconds", "240"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )

@@ -14,7 +14,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from katcp.simdevice import SimulatedDevice
-from tests.snippets import DOCS, ROOT
+from tests.support.snippets import DOCS, ROOT
 
 NOTEBOOKS = sorted(DOCS.glob("notebooks/*.ipynb"))
 

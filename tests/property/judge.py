@@ -17,11 +17,10 @@ from typing import Any, Callable, Optional
 
 import katcp
 from katcp import Message
-from katcp.lifecycle import EVENT_NAMES, EVENTS, State
-
-from .peek import Peek
-from .peer import Peer
-from .virtual import ThreadCall, VirtualLoop
+from katcp._state.lifecycle import EVENT_NAMES, EVENTS, State
+from tests.property.peer import Peer
+from tests.property.virtual import ThreadCall, VirtualLoop
+from tests.support.peek import Peek
 
 # What may be logged without having been announced, because its cause stands in the log already.
 EXPLAINED = re.compile(

@@ -9,7 +9,7 @@ from typing import Callable, Iterator, Sequence, TypeVar
 
 from hypothesis import strategies
 
-from .. import abnf
+from tests.support import abnf
 
 T = TypeVar("T")
 

@@ -10,11 +10,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from katcp import KatcpSyntaxError, KatcpTypeError, Message, MessageParser
-from katcp.message import BLOCK_SIZE
-from katcp.parser import LineSplitter
-
-from .. import abnf
-from .lines import Lines, lines
+from katcp._wire.escaping import BLOCK_SIZE
+from katcp._wire.lines import LineSplitter
+from tests.property.lines import Lines, lines
+from tests.support import abnf
 
 # Compared at least, in one run.
 LINES = 200_000

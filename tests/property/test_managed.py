@@ -24,11 +24,10 @@ from hypothesis.stateful import (
 
 import katcp
 from katcp import Message
-from katcp.lifecycle import EVENT_NAMES, EVENTS, State
-
-from ..conftest import Logs
-from ..kit import PATIENCE, Recorder, TestDevice, in_loop, start_client
-from .peek import Peek
+from katcp._state.lifecycle import EVENT_NAMES, EVENTS, State
+from tests.conftest import Logs
+from tests.support.helpers import PATIENCE, Recorder, TestDevice, in_loop, start_client
+from tests.support.peek import Peek
 
 EXAMPLES = {"ci": 60, "long": 1000}
 STEPS = 20

@@ -19,10 +19,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from katcp.lifecycle import State
-
-from .judge import Ask
-from .world import World
+from katcp._state.lifecycle import State
+from tests.property.judge import Ask
+from tests.property.world import World
 
 EXAMPLES = {"ci": 500, "long": 20_000}
 STEPS = 50

@@ -7,7 +7,7 @@ import selectors
 import threading
 from typing import Any, Callable, Optional
 
-from ..kit import PATIENCE
+from tests.support.helpers import PATIENCE
 
 # A loop that goes round so often without coming to rest never will.
 MANY_TURNS = 20_000

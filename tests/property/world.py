@@ -11,13 +11,12 @@ from tornado.ioloop import IOLoop
 
 import katcp
 from katcp import Message
-from katcp.lifecycle import State
-
-from ..kit import PATIENCE
-from .judge import Ask, Judge, Waiting
-from .peek import virtual_world
-from .peer import Peer, PeerResolver
-from .virtual import ThreadCall, VirtualLoop
+from katcp._state.lifecycle import State
+from tests.property.judge import Ask, Judge, Waiting
+from tests.property.peer import Peer, PeerResolver
+from tests.property.virtual import ThreadCall, VirtualLoop
+from tests.support.helpers import PATIENCE
+from tests.support.peek import virtual_world
 
 # Whose records are judged, with those of the client itself.
 LOGGERS = ("tornado.application", "asyncio")

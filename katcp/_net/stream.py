@@ -1,0 +1,219 @@
+"""A stream that tells of the end only after what arrived before it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from typing import Any, Callable, Optional, Union
+
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
+
+from .tls import TlsStream
+
+# Some hundred messages: with more at a time, timers would be late.
+CHUNK_SIZE = 8192
+
+# How much is joined before it is sent.
+MAX_JOINED_SIZE = 65536
+
+# How many pieces every system sends in one call.
+MAX_PIECES = 1024
+
+# What the kernel says of a write to a peer that has gone.
+_PEER_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ESHUTDOWN)
+
+
+class _LateQueue:
+    """One of tornado's queues for what has to wait to be written.
+
+    An empty one takes 760 bytes, and most streams never need it: it is taken
+    away, and made again when somebody asks for it.
+    """
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._type: Optional[type[Any]] = None
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        self._name = name
+
+    def __get__(self, stream: IOStream, owner: type[Any]) -> Any:
+        if self._type is None:
+            raise AttributeError(self._name)
+        queue = self._type()
+        setattr(stream, self._name, queue)
+        return queue
+
+    def take_away(self, stream: IOStream) -> None:
+        """Take the empty queue away from a new stream, if this tornado has one of this name."""
+        queue = getattr(stream, self._name, None)
+        if queue is not None:
+            self._type = type(queue)
+            delattr(stream, self._name)
+
+
+class PatientStream(IOStream):
+    """A stream that lets the reader find out that the peer has gone.
+
+    `IOStream` closes itself when a write fails, and with it goes what the peer
+    had sent before: its last words, often the reason.
+
+    Attributes
+    ----------
+    write_error : OSError or None
+        What a write found, if that was not an orderly end; the kernel tells
+        it once, so the reader would not be told.
+    on_data : callable or None
+        Is given what arrives while `read_bytes` waits, instead of the stream's
+        buffer. It returns whether it wants more.
+    chunk_size : int
+        How much is read at a time.
+    has_stopped_reading : bool
+        Whether `read_bytes` resolved, with nothing, because `on_data` wanted no
+        more.
+    takes_pieces : bool
+        Whether data can be sent in pieces, without joining them.
+    """
+
+    # With more than 30 attributes in its dictionary, an object takes a
+    # kilobyte more; tornado's stream has nearly so many.
+    __slots__ = (
+        "_has_written",
+        "_read_error",
+        "_wants_no_more",
+        "chunk_size",
+        "has_stopped_reading",
+        "on_data",
+        "write_error",
+    )
+
+    _write_buffer = _LateQueue()
+    _write_futures = _LateQueue()
+
+    is_encrypted = False
+    takes_pieces = hasattr(socket.socket, "sendmsg")
+
+    def __init__(self, sock: socket.socket, **options: Any) -> None:
+        self.write_error: Optional[OSError] = None
+        self.on_data: Optional[Callable[[bytes], bool]] = None
+        self.has_stopped_reading = False
+        # Before that, to look whether something waits would make the queue for it.
+        self._has_written = False
+        self.chunk_size = CHUNK_SIZE
+        self._wants_no_more = False
+        self._read_error: Optional[OSError] = None
+        super().__init__(sock, **options)
+        for queue in _LATE_QUEUES:
+            queue.take_away(self)
+
+    def _handle_events(self, fd: Any, events: int) -> None:
+        is_to_read = events == IOLoop.READ
+        if is_to_read and self.on_data is not None and not self.is_encrypted:
+            self._receive(fd, self.on_data)
+        elif is_to_read and not self.reading() and not self.closed():
+            # Nobody reads: what has come, and the end, are left to the next read.
+            self._state = IOLoop.ERROR | (IOLoop.WRITE if self.writing() else 0)
+            self.io_loop.update_handler(fd, self._state)
+        else:
+            super()._handle_events(fd, events)
+
+    def _receive(self, fd: Any, on_data: Callable[[bytes], bool]) -> None:
+        """Let what can be read go to *on_data*, past the stream's buffer.
+
+        A tornado that does not call `_handle_events` any more goes through `read_from_fd`.
+        """
+        try:
+            data = self.socket.recv(self.chunk_size)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._read_error = error  # the kernel tells it once
+            data = b""
+        if data and on_data(data):
+            return
+        self._wants_no_more = bool(data)
+        if not self.closed():
+            super()._handle_events(fd, IOLoop.READ)
+
+    def read_from_fd(self, buf: Union[bytearray, memoryview]) -> Optional[int]:
+        if self._read_error is not None:
+            raise self._read_error
+        while not self._wants_no_more:
+            size = super().read_from_fd(buf)
+            if not size or self.on_data is None:
+                return size
+            with memoryview(buf) as view:
+                data = bytes(view[:size])
+            self._wants_no_more = not self.on_data(data)
+            if not self._wants_no_more and not self.holds_more():
+                return None  # to the stream, nothing has arrived
+        # Something must resolve the read; it is thrown away.
+        self._wants_no_more = False
+        self.has_stopped_reading = True
+        buf[:1] = b"\n"
+        return 1
+
+    def holds_more(self) -> bool:
+        """Return whether something can be read of which the loop is not told."""
+        return False
+
+    def write(self, data: Union[bytes, memoryview]) -> asyncio.Future[None]:
+        self._has_written = True
+        return super().write(data)
+
+    def writing(self) -> bool:
+        return self._has_written and super().writing()
+
+    def write_at_once(self, data: bytes) -> bytes:
+        """Send what the kernel takes of *data*, if nothing waits before; return the rest."""
+        if len(data) > MAX_JOINED_SIZE:
+            return data  # the stream hands it over in pieces that every system takes
+        try:
+            size = self.socket.send(data)
+        except OSError as error:
+            # The stream finds the same once more, and knows what to do.
+            return b"" if self._tells_of_the_end(error) else data
+        return b"" if size == len(data) else data[size:]
+
+    def write_pieces_at_once(self, pieces: list[bytes]) -> bytes:
+        """Do the same with data in pieces."""
+        if not self.takes_pieces:
+            return self.write_at_once(b"".join(pieces))
+        try:
+            size = self.socket.sendmsg(pieces[:MAX_PIECES])
+        except OSError as error:
+            return b"" if self._tells_of_the_end(error) else b"".join(pieces)
+        return b"" if size == sum(map(len, pieces)) else b"".join(pieces)[size:]
+
+    def write_to_fd(self, data: memoryview) -> int:
+        try:
+            return super().write_to_fd(data)
+        except OSError as error:
+            if not self._tells_of_the_end(error):
+                raise
+            return len(data)
+
+    def _tells_of_the_end(self, error: OSError) -> bool:
+        """Return whether the peer has gone; the reader is going to find that out."""
+        if error.errno not in _PEER_GONE:
+            return False
+        if error.errno != errno.EPIPE:
+            # Without its traceback, which would hold on to the buffer.
+            self.write_error = error.with_traceback(None)
+        return True
+
+
+_LATE_QUEUES = [queue for queue in vars(PatientStream).values() if isinstance(queue, _LateQueue)]
+
+
+class PatientTlsStream(PatientStream, TlsStream):
+    """The same with TLS: what is patient stands before what encrypts."""
+
+    is_encrypted = True
+    takes_pieces = False
+
+    def holds_more(self) -> bool:
+        # The rest of a record that was decrypted as a whole.
+        return not self.closed() and self.socket.pending() > 0

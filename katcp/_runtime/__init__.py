@@ -1,0 +1,1 @@
+"""Threads and loops; nothing here knows of KATCP."""

@@ -1,0 +1,1 @@
+"""What a client knows, decided without threads, sockets, clocks and loops."""

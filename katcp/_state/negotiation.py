@@ -1,0 +1,101 @@
+"""What a device's informs tell of the protocol it speaks.
+
+`ProtocolFlags` is the value: version and flags. `ServerProtocol` is what a
+client knows of its device at a moment: it is fed the greeting informs one by
+one, in any order, since nothing marks the end of a greeting. The rules are
+those of protocol.md, section 6:
+
+1. before the first of them arrives nothing is known: no message ids;
+2. a ``katcp-protocol`` with a parsable version decides;
+3. one that cannot be parsed is as if it had not come;
+4. without it, ``#version`` or ``#build-state`` mean version 4;
+5. after it, those two are information only;
+6. flags that the user preset override all of this;
+7. a later, different ``katcp-protocol`` is adopted, with a warning.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from .._wire.flags import DEFAULT_KATCP_MAJOR, ProtocolFlags, parse_version
+from .._wire.message import Message, shorten
+
+
+class ServerProtocol:
+    """What a client knows of the protocol of its device.
+
+    Attributes
+    ----------
+    flags : ProtocolFlags or None
+        None as long as nothing is known.
+    preset : bool
+        Whether the user said what the flags are; informs change nothing then.
+    """
+
+    def __init__(self) -> None:
+        self.flags: Optional[ProtocolFlags] = None
+        self.preset = False
+        self._announced = False
+
+    @property
+    def message_ids(self) -> bool:
+        """Whether requests may carry message ids."""
+        return self.flags is not None and self.flags.message_ids
+
+    def use_preset(self, flags: ProtocolFlags) -> None:
+        """Take *flags* as given, whatever the device says."""
+        self.flags = flags
+        self.preset = True
+
+    def reset(self) -> None:
+        """Forget what one connection told: the next device may be another."""
+        self._announced = False
+        if not self.preset:
+            self.flags = None
+
+    def on_version_connect(self, msg: Message) -> Optional[str]:
+        """Take in ``#version-connect katcp-protocol``; return a warning, if one is due."""
+        flags = parse_version(ProtocolFlags, msg.arguments[1])
+        if self.preset:
+            return None if flags == self.flags else self._preset_warning(msg)
+        if flags is None:
+            return (
+                "Protocol Version Warning: Ignoring inform received from server with a katcp "
+                f"protocol version that cannot be understood. Inform received: {_quoted(msg)}"
+            )
+        previous, known = self.flags, self._announced
+        self.flags = flags
+        self._announced = True
+        if known and flags != previous:
+            return (
+                "Protocol Version Warning: Inform received from server indicating a katcp "
+                "protocol revision inconsistent with the previously detected version. "
+                f"Previous version: '{previous}'. Inform received: {_quoted(msg)}"
+            )
+        if flags.major > DEFAULT_KATCP_MAJOR:
+            return (
+                f"Protocol Version Warning: Server speaks katcp {flags}, which is newer than "
+                f"this client knows; assuming that it works like version {DEFAULT_KATCP_MAJOR}."
+            )
+        return None
+
+    def on_v4_inform(self, msg: Message) -> Optional[str]:
+        """Take in ``#version`` or ``#build-state``; return a warning, if one is due."""
+        if self.preset:
+            same = self.flags is not None and self.flags.major <= 4
+            return None if same else self._preset_warning(msg)
+        if not self._announced:
+            self.flags = ProtocolFlags(4, 0)
+        return None
+
+    def _preset_warning(self, msg: Message) -> str:
+        return (
+            "Protocol Version Warning: Ignoring inform received from server indicating a katcp "
+            "protocol revision inconsistent with the static configuration. "
+            f"Static configuration: '{self.flags}'.Inform received: {_quoted(msg)}"
+        )
+
+
+def _quoted(msg: Message) -> str:
+    return f"'{shorten(str(msg))}'"

@@ -1,0 +1,132 @@
+"""What a request ends with: the device's answer, or a reply that the client makes up."""
+
+from __future__ import annotations
+
+from typing import Optional, Sequence, Union
+
+from .._wire.message import Message
+from ..errors import (
+    KatcpClientError,
+    KatcpClientStopped,
+    KatcpClientTimeout,
+)
+from .requests import PendingRequest
+
+
+class KatcpReplyError(KatcpClientError):
+    """The device refused a request: its reply is ``fail``, ``invalid`` or anything but ``ok``.
+
+    Its text is the reason that the device gave.
+
+    Parameters
+    ----------
+    reason : str
+        The text.
+    reply : Message, optional
+        The reply.
+    informs : sequence of Message, optional
+        The informs before it.
+
+    Attributes
+    ----------
+    reply : Message or None
+        The reply.
+    informs : list of Message
+        The informs that came before it.
+    """
+
+    def __init__(
+        self, reason: str, reply: Optional[Message] = None, informs: Sequence[Message] = ()
+    ) -> None:
+        super().__init__(reason)
+        self.reply = reply
+        self.informs = list(informs)
+
+
+class Answer(tuple[list[bytes], list[Message]]):
+    """The answer to a request that the device did not refuse.
+
+    It is the pair of `arguments` and `informs`, and unpacks like that::
+
+        arguments, informs = client.ask("sensor-value", "temperature")
+
+    Parameters
+    ----------
+    reply : Message
+        The reply, whose first argument is ``ok``.
+    informs : list of Message
+        The informs before it.
+    """
+
+    _reply: Message
+
+    def __new__(cls, reply: Message, informs: list[Message]) -> Answer:
+        self = super().__new__(cls, (reply.arguments[1:], informs))
+        self._reply = reply
+        return self
+
+    def __getnewargs__(self) -> tuple[Message, list[Message]]:
+        return self.reply, self.informs
+
+    @property
+    def arguments(self) -> list[bytes]:
+        """The arguments of the reply after ``ok``."""
+        return self[0]
+
+    @property
+    def informs(self) -> list[Message]:
+        """The informs that came before the reply."""
+        return self[1]
+
+    @property
+    def reply(self) -> Message:
+        """The reply, for the helpers of `Message`: its argument 0 is ``ok``."""
+        return self._reply
+
+    def __repr__(self) -> str:
+        count = len(self.informs)
+        informs = f", {count} inform{'' if count == 1 else 's'}" if count else ""
+        return f"<Answer {self.reply!r}{informs}>"
+
+
+def answer_of(reply: Message, informs: list[Message]) -> Answer:
+    """Return the answer, or raise why there is none.
+
+    Raises
+    ------
+    KatcpReplyError
+        If the device refused the request.
+    KatcpClientError
+        As the reply's `Message.local_error` says, if the device did not answer.
+    """
+    if reply.reply_ok():
+        return Answer(reply, informs)
+    error = reply.local_error
+    if error is not None:
+        # A new one: all requests that end at once share theirs, and each thread
+        # that raises an exception writes into it.
+        raise type(error)(*error.args) from error.__cause__
+    raise KatcpReplyError(_reason(reply), reply, informs)
+
+
+def _reason(reply: Message) -> str:
+    """Return why the device refused, in its own words if it said any."""
+    code, *texts = reply.arguments or [b""]
+    if texts and code in (Message.FAIL, Message.INVALID):
+        return texts[0].decode("utf-8", "backslashreplace")
+    return str(reply.copy())
+
+
+def made_up_reply(request: Union[Message, PendingRequest], error: KatcpClientError) -> Message:
+    """Return the reply that tells why there is none of the device."""
+    reply = Message.reply(request.name, Message.FAIL, str(error), mid=request.mid)
+    reply.local_error = error
+    return reply
+
+
+def stopped_first() -> KatcpClientStopped:
+    return KatcpClientStopped("Client stopped before reply was received")
+
+
+def timed_out(name: str, seconds: float) -> KatcpClientTimeout:
+    return KatcpClientTimeout(f"Request {name} timed out after {seconds:f} seconds.")

@@ -1,0 +1,720 @@
+"""The KATCP message: a value, and how it is written on the wire.
+
+Strategy
+--------
+A message is a type, a name, an optional id and a list of arguments. Names are
+native strings, ids and arguments are bytes: KATCP names no encoding, and an
+argument may hold any binary data.
+
+Escaping never walks over single bytes in Python. Most messages have nothing to
+escape, which a few looks at the whole line tell. Else each kind of special byte
+that an argument holds is one `bytes.replace`. Long arguments are escaped block
+by block: a block of zero bytes (blank FPGA memory) is recognised as a whole,
+and one that is full of special bytes is escaped by a codec, in one step for all
+kinds.
+
+Reading is in `katcp._wire.parser`.
+"""
+
+from __future__ import annotations
+
+import logging
+import numbers
+import re
+import sys
+from typing import Any, Callable, ClassVar, Iterable, Optional, TypeVar, Union
+
+from ..errors import KatcpArgumentError, KatcpClientError, KatcpSyntaxError, KatcpTypeError
+from . import escaping
+from .arguments import read_bool, read_float, read_int, read_text, read_timestamp
+from .escaping import (
+    BLOCK_SIZE,
+    MARK_SPECIALS_BUT_SPACE,
+    SEPARATOR,
+    SMALL_SIZE,
+    escape_argument,
+    escaped_pieces,
+    with_escaped,
+)
+
+logger = logging.getLogger("katcp.core")
+
+_Value = TypeVar("_Value")
+
+MAX_MID = 2**31 - 1
+_LAST_MID = b"%d" % MAX_MID
+_NAME_RE = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
+
+# Heads ("?foo") that were checked and encoded before. Programs use few names,
+# but they may make them up, and a client answers a device's requests of any
+# name: the table keeps short ones only and starts anew when it is full.
+_heads: dict[tuple[int, str], bytes] = {}
+_MAX_HEADS = 1000
+_MAX_HEAD_SIZE = 100
+
+
+# A message without arguments, and its name and id, in bytes of memory.
+_EMPTY_SIZE = 200
+
+# What an argument takes besides its bytes: the object, and its place in the list.
+_ARGUMENT_SIZE = sys.getsizeof(b"") + 8
+
+# So many bytes of an argument are shown in IPython, where people look at many messages.
+_PLAIN_SIZE = 120
+
+
+class Message:
+    r"""A KATCP message: a request, a reply or an inform.
+
+    Parameters
+    ----------
+    mtype : {Message.REQUEST, Message.REPLY, Message.INFORM}
+        The type of the message.
+    name : str
+        The name: ASCII letters, digits and dashes, beginning with a letter.
+    arguments : iterable, optional
+        The arguments; each is turned into bytes by `format_argument`.
+    mid : int, str or bytes, optional
+        The message id, 1 to 2147483647 without leading zeros. Default: no id.
+
+    Raises
+    ------
+    KatcpSyntaxError
+        If the type, the name or the id is not allowed by the grammar.
+    KatcpTypeError
+        If the name, the id or an argument is of a type that cannot be sent.
+
+    Attributes
+    ----------
+    mtype : int
+        One of `REQUEST`, `REPLY`, `INFORM`.
+    name : str
+        The name.
+    arguments : list of bytes
+        The arguments, unescaped. A plain list that may be changed.
+    mid : bytes or None
+        The message id.
+    local_error : KatcpClientError or None
+        None in every message that came from a device or that a program made.
+        In a reply that the client made up itself (timeout, disconnected,
+        stopped, ...) the exception that tells the cause.
+
+    Notes
+    -----
+    A message may be made and read in any thread. It is mutable, and hence not
+    hashable.
+
+    Examples
+    --------
+    >>> msg = Message.request("sensor-sampling", "temperature", "period", 0.5)
+    >>> bytes(msg)
+    b'?sensor-sampling temperature period 0.5'
+    >>> Message.reply("read", "ok", b"two words").arguments
+    [b'ok', b'two words']
+    """
+
+    __slots__ = ("_client_mid", "arguments", "local_error", "mid", "mtype", "name")
+
+    mtype: int
+    name: str
+    arguments: list[bytes]
+    mid: Optional[bytes]
+    local_error: Optional[KatcpClientError]
+    # The id that a client gave to this object, which it may take back when
+    # the object is sent again; ids that a program chose are never changed.
+    _client_mid: Optional[bytes]
+
+    # Message types.
+    REQUEST: ClassVar[int] = 0
+    REPLY: ClassVar[int] = 1
+    INFORM: ClassVar[int] = 2
+
+    # Return codes: the first argument of a reply.
+    OK: ClassVar[bytes] = b"ok"
+    FAIL: ClassVar[bytes] = b"fail"
+    INVALID: ClassVar[bytes] = b"invalid"
+
+    TYPE_NAMES: ClassVar[dict[int, str]] = {
+        REQUEST: "REQUEST",
+        REPLY: "REPLY",
+        INFORM: "INFORM",
+    }
+    TYPE_SYMBOLS: ClassVar[dict[int, bytes]] = {REQUEST: b"?", REPLY: b"!", INFORM: b"#"}
+    TYPE_SYMBOL_LOOKUP: ClassVar[dict[bytes, int]] = {
+        symbol: mtype for mtype, symbol in TYPE_SYMBOLS.items()
+    }
+
+    # The letter after a backslash -> what it stands for, and the way back.
+    # The empty key is the empty argument, written ``\@``.
+    ESCAPE_LOOKUP: ClassVar[dict[bytes, bytes]] = escaping.ESCAPE_LOOKUP
+    REVERSE_ESCAPE_LOOKUP: ClassVar[dict[bytes, bytes]] = escaping.REVERSE_ESCAPE_LOOKUP
+    ESCAPE_RE: ClassVar[re.Pattern[bytes]] = re.compile(rb"[\\ \0\n\r\x1b\t]")
+
+    def __init__(
+        self,
+        mtype: int,
+        name: str,
+        arguments: Optional[Iterable[Any]] = None,
+        mid: Union[int, str, bytes, None] = None,
+    ) -> None:
+        # Bytes are never looked up: "foo" and b"foo" have the same hash, and
+        # ``python -bb`` forbids to compare them.
+        if type(name) is not str or (mtype, name) not in _heads:
+            _encode_head(mtype, name)
+        if isinstance(arguments, (str, bytes, bytearray)):
+            raise KatcpTypeError(
+                f"The arguments of {name!r} must be a sequence of arguments, "
+                f"not a single {type(arguments).__name__}."
+            )
+        self.mtype = mtype
+        self.name = name
+        self.arguments = [] if arguments is None else [*map(self.format_argument, arguments)]
+        self.mid = None if mid is None else _format_mid(mid)
+        self.local_error = None
+        self._client_mid = None
+
+    @classmethod
+    def request(cls, name: str, *args: Any, **kwargs: Any) -> Message:
+        """Return a request message.
+
+        Parameters
+        ----------
+        name : str
+            The name of the request.
+        *args
+            The arguments.
+        mid : int, str or bytes, optional
+            The message id (keyword only). Default: no id.
+
+        Returns
+        -------
+        Message
+        """
+        return cls(cls.REQUEST, name, args, _only_mid(kwargs) if kwargs else None)
+
+    @classmethod
+    def reply(cls, name: str, *args: Any, **kwargs: Any) -> Message:
+        """Return a reply message; parameters as for `request`.
+
+        Returns
+        -------
+        Message
+        """
+        return cls(cls.REPLY, name, args, _only_mid(kwargs) if kwargs else None)
+
+    @classmethod
+    def inform(cls, name: str, *args: Any, **kwargs: Any) -> Message:
+        """Return an inform message; parameters as for `request`.
+
+        Returns
+        -------
+        Message
+        """
+        return cls(cls.INFORM, name, args, _only_mid(kwargs) if kwargs else None)
+
+    @classmethod
+    def reply_to_request(cls, req_msg: Message, *args: Any) -> Message:
+        """Return the reply to *req_msg*: with its name and its id.
+
+        Parameters
+        ----------
+        req_msg : Message
+            The request to answer.
+        *args
+            The arguments of the reply.
+
+        Returns
+        -------
+        Message
+        """
+        return cls(cls.REPLY, req_msg.name, args, mid=req_msg.mid)
+
+    @classmethod
+    def reply_inform(cls, req_msg: Message, *args: Any) -> Message:
+        """Return an inform that belongs to *req_msg*: with its name and its id.
+
+        Parameters
+        ----------
+        req_msg : Message
+            The request that the inform is part of the answer to.
+        *args
+            The arguments of the inform.
+
+        Returns
+        -------
+        Message
+        """
+        return cls(cls.INFORM, req_msg.name, args, mid=req_msg.mid)
+
+    def copy(self) -> Message:
+        """Return a copy with an argument list of its own and without the id.
+
+        Returns
+        -------
+        Message
+        """
+        copied = make_message(self.mtype, self.name, list(self.arguments), None)
+        copied.local_error = self.local_error
+        return copied
+
+    def reply_ok(self) -> bool:
+        """Return whether this is a reply whose first argument is ``ok``.
+
+        Returns
+        -------
+        bool
+        """
+        return self.mtype == self.REPLY and self.arguments[:1] == [self.OK]
+
+    # An argument as a value. Positions are those of the list `arguments`.
+
+    def get_text(self, index: int) -> str:
+        """Return an argument as text.
+
+        Parameters
+        ----------
+        index : int
+            The position in `arguments`.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        KatcpArgumentError
+            If there is no such argument, or it is not UTF-8.
+
+        Examples
+        --------
+        >>> Message.inform("sensor-status", "1.5", "1", "wind").get_text(2)
+        'wind'
+        """
+        return self._read_argument(index, "text in UTF-8", read_text)
+
+    def get_int(self, index: int) -> int:
+        """Return an argument as an integer.
+
+        Parameters
+        ----------
+        index : int
+            The position in `arguments`.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        KatcpArgumentError
+            If there is no such argument, or it is not an integer.
+
+        Examples
+        --------
+        >>> Message.reply("help", "ok", "many").get_int(1)
+        Traceback (most recent call last):
+          ...
+        katcp.errors.KatcpArgumentError: arguments[1] of !help is not an integer: 'many'
+        """
+        return self._read_argument(index, "an integer", read_int)
+
+    def get_float(self, index: int) -> float:
+        """Return an argument as a number.
+
+        Parameters
+        ----------
+        index : int
+            The position in `arguments`.
+
+        Returns
+        -------
+        float
+            It may be infinite or not a number: devices send ``inf`` and ``nan``.
+
+        Raises
+        ------
+        KatcpArgumentError
+            If there is no such argument, or it is not a number.
+        """
+        return self._read_argument(index, "a number", read_float)
+
+    def get_bool(self, index: int) -> bool:
+        """Return an argument as a truth value.
+
+        Parameters
+        ----------
+        index : int
+            The position in `arguments`.
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        KatcpArgumentError
+            If there is no such argument, or it is neither ``1`` nor ``0``.
+        """
+        return self._read_argument(index, "a boolean (1 or 0)", read_bool)
+
+    def get_timestamp(self, index: int, milliseconds: Optional[bool] = None) -> float:
+        """Return an argument as a time.
+
+        Parameters
+        ----------
+        index : int
+            The position in `arguments`.
+        milliseconds : bool, optional
+            Whether the device sends milliseconds, as those of protocol
+            version 4 do, and not seconds. Default: if the number is so large
+            (from 10\\ :sup:`11` on) that it cannot be seconds.
+
+        Returns
+        -------
+        float
+            Seconds since 1970, UTC.
+
+        Raises
+        ------
+        KatcpArgumentError
+            If there is no such argument, or it is not a finite number.
+
+        Examples
+        --------
+        >>> Message.inform("log", "warn", "1322206610270").get_timestamp(1)
+        1322206610.27
+        """
+        return self._read_argument(
+            index, "a timestamp", lambda argument: read_timestamp(argument, milliseconds)
+        )
+
+    def _read_argument(self, index: int, kind: str, read: Callable[[bytes], _Value]) -> _Value:
+        """Return what *read* makes of an argument, or raise the error that names it."""
+        head = f"{self.TYPE_SYMBOLS[self.mtype].decode()}{self.name}"
+        try:
+            argument = self.arguments[index]
+        except IndexError:
+            raise KatcpArgumentError(
+                f"{head} has no arguments[{index}], which should be {kind}: "
+                f"it has {len(self.arguments)}."
+            ) from None
+        try:
+            return read(argument)
+        except ValueError:
+            text = shorten(repr(argument.decode("utf-8", "backslashreplace")), 200)
+            raise KatcpArgumentError(
+                f"arguments[{index}] of {head} is not {kind}: {text}"
+            ) from None
+
+    def format_argument(self, arg: Any) -> bytes:
+        """Return *arg* as the bytes of one argument, before escaping.
+
+        Bytes, bytearrays and memoryviews are taken as they are, text as UTF-8,
+        True and False as ``1`` and ``0``, numbers (NumPy's too) by value, and
+        anything else as its `str`.
+
+        Parameters
+        ----------
+        arg : object
+            The argument.
+
+        Returns
+        -------
+        bytes
+
+        Raises
+        ------
+        KatcpTypeError
+            If *arg* is an array: that is many arguments, or binary data.
+        """
+        if isinstance(arg, bytes):
+            return arg
+        if isinstance(arg, str):
+            return _encode_text(arg)
+        if isinstance(arg, (bytearray, memoryview)):
+            return bytes(arg)
+        if isinstance(arg, numbers.Number):
+            return _format_number(arg).encode("ascii")
+        if hasattr(arg, "shape") and hasattr(arg, "item"):
+            return self.format_argument(_array_item(arg))
+        return _encode_text(str(arg))
+
+    def __bytes__(self) -> bytes:
+        """Return the line to send, without its terminator."""
+        arguments = self.arguments
+        try:
+            head = _heads[self.mtype, self.name]
+        except KeyError:
+            head = _encode_head(self.mtype, self.name)
+        mid = self.mid
+        if mid is not None:
+            # An id that a client gave is good, and so are most others.
+            if mid is not self._client_mid and not (
+                type(mid) is bytes and mid.isdigit() and len(mid) < 10 and mid >= b"1"
+            ):
+                mid = _format_mid(mid)
+            head = b"".join((head, b"[", mid, b"]"))
+        if not arguments:
+            return head
+        try:
+            together = b" ".join(arguments)
+        except TypeError:
+            raise self._argument_error() from None
+        # Most messages have nothing to escape: one look for all arguments. In
+        # a large argument finding a space is faster than counting all spaces.
+        size = len(together)
+        if (
+            (size <= BLOCK_SIZE or size <= BLOCK_SIZE * len(arguments))
+            and together.translate(MARK_SPECIALS_BUT_SPACE) == together
+            and together.count(b" ") < len(arguments)
+            and b"" not in arguments
+        ):
+            return head + b" " + together
+        if size <= SMALL_SIZE and together.find(SEPARATOR) < 0:
+            return with_escaped(head, arguments)
+        return b" ".join([head, *map(escape_argument, map(bytes, arguments))])
+
+    def _line_in_pieces(self) -> list[bytes]:
+        """Return the line to send, with its terminator; a large one in pieces."""
+        # Large arguments are mostly the last. A class of a program may write its
+        # messages in its own way.
+        last = self.arguments[-1] if self.arguments else b""
+        if type(last) is not bytes or len(last) <= BLOCK_SIZE or type(self) is not Message:
+            # Not bytes(self), which is slower.
+            return [self.__bytes__() + b"\n"]
+        pieces = [bytes(make_message(self.mtype, self.name, [], self.mid))]
+        try:
+            for argument in self.arguments:
+                data = argument if type(argument) is bytes else memoryview(argument).tobytes()
+                pieces += (b" ", *escaped_pieces(data))
+        except TypeError:
+            raise self._argument_error() from None
+        pieces.append(b"\n")
+        return pieces
+
+    def _argument_error(self) -> KatcpTypeError:
+        """Return the error that names the argument which is not bytes."""
+        position, argument = next(
+            (position, argument)
+            for position, argument in enumerate(self.arguments, 1)
+            if not isinstance(argument, (bytes, bytearray, memoryview))
+        )
+        return KatcpTypeError(
+            f"Argument {position} of {self.name!r} is of type {type(argument).__name__}, "
+            "not bytes: use Message.format_argument() before adding it."
+        )
+
+    def __str__(self) -> str:
+        """Return the line as text; what is not UTF-8 as backslash escapes."""
+        try:
+            line = bytes(self)
+        except (KatcpSyntaxError, KatcpTypeError):
+            # The program has changed it to what cannot be sent. It can be shown.
+            return repr(self)
+        return line.decode("utf-8", "backslashreplace")
+
+    def __repr__(self) -> str:
+        return self._describe(_short_repr)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the message in IPython, with its arguments as Python shows them."""
+        printer.text(self._describe(_plain_repr))
+
+    def _describe(self, describe_argument: Callable[[Any], str]) -> str:
+        mid = "" if self.mid is None else f"[{_printable(self.mid)}]"
+        arguments = ", ".join(map(describe_argument, self.arguments))
+        return (
+            f"<Message {self.TYPE_NAMES.get(self.mtype, 'unknown').lower()} {self.name}{mid} "
+            f"{'(' + arguments + ')' if arguments else ''}>"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return (
+            self.mtype == other.mtype
+            and self.name == other.name
+            and self.mid == other.mid
+            and self.arguments == other.arguments
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def encode_utf8_with_error_log(arg: str) -> bytes:
+    """Return *arg* in UTF-8, with ``?`` and an error log for what has no UTF-8 form.
+
+    Parameters
+    ----------
+    arg : str
+        The text. Only lone surrogates cannot be encoded.
+
+    Returns
+    -------
+    bytes
+    """
+    try:
+        return arg.encode("utf-8")
+    except UnicodeEncodeError:
+        logger.error(
+            "Error encoding message argument to byte str! Replacing bad characters with '?'."
+        )
+        return arg.encode("utf-8", "replace")
+
+
+_encode_text = encode_utf8_with_error_log
+
+
+def is_mid(mid: bytes) -> bool:
+    """Return whether *mid* can stand on the wire: 1 to 2147483647, no leading zero.
+
+    Parameters
+    ----------
+    mid : bytes
+        What is to be an id.
+
+    Returns
+    -------
+    bool
+    """
+    # isdigit() of bytes knows ASCII digits only. Numbers of the same length
+    # are ordered like their texts.
+    return (
+        mid.isdigit() and mid >= b"1" and (len(mid) < 10 or (len(mid) == 10 and mid <= _LAST_MID))
+    )
+
+
+def shorten(text: str, limit: int = 1000) -> str:
+    """Return *text*, cut to *limit* characters: what a log may show of a message.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+    limit : int, optional
+        The number of characters that are kept.
+
+    Returns
+    -------
+    str
+    """
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def memory_size(message: Message) -> int:
+    """Return about how many bytes of memory a message takes.
+
+    With short arguments that is many times the size of its line.
+
+    Parameters
+    ----------
+    message : Message
+        Any message.
+
+    Returns
+    -------
+    int
+    """
+    arguments = message.arguments
+    count = len(arguments)
+    # To join a few is four times as fast; for many it takes memory.
+    size = len(b"".join(arguments)) if count <= 10 else sum(map(len, arguments))
+    return _EMPTY_SIZE + len(message.name) + _ARGUMENT_SIZE * count + size
+
+
+_new_message = Message.__new__
+
+
+def make_message(mtype: int, name: str, arguments: list[bytes], mid: Optional[bytes]) -> Message:
+    """Return a message whose parts are known to be good, unchecked and not copied."""
+    message = _new_message(Message)
+    message.mtype = mtype
+    message.name = name
+    message.arguments = arguments
+    message.mid = mid
+    message.local_error = None
+    message._client_mid = None
+    return message
+
+
+def _encode_head(mtype: int, name: str) -> bytes:
+    """Check type and name, and return them as they stand on the wire."""
+    if mtype not in Message.TYPE_SYMBOLS:
+        raise KatcpSyntaxError(f"Invalid command type {mtype!r}.")
+    if not name:
+        raise KatcpSyntaxError("Command missing command name.")
+    if not isinstance(name, str):
+        raise KatcpTypeError(f"A message name must be a str, not {type(name).__name__}.")
+    if not _NAME_RE.fullmatch(name):
+        if not _NAME_RE.match(name):
+            raise KatcpSyntaxError(
+                "Command name should start with an alphabetic character "
+                f"(got {shorten(name, 100)!r})."
+            )
+        raise KatcpSyntaxError(
+            "Command name should consist only of alphanumeric characters and dashes "
+            f"(got {shorten(name, 100)!r})."
+        )
+    head = Message.TYPE_SYMBOLS[mtype] + name.encode("ascii")
+    if len(head) <= _MAX_HEAD_SIZE:
+        if len(_heads) >= _MAX_HEADS:
+            _heads.clear()
+        _heads[mtype, name] = head
+    return head
+
+
+def _format_mid(mid: Union[int, str, bytes]) -> bytes:
+    """Return a message id as bytes, or raise KatcpSyntaxError."""
+    text = mid.encode("utf-8", "replace") if isinstance(mid, str) else mid
+    if isinstance(text, numbers.Integral) and not isinstance(text, bool):
+        text = b"%d" % int(text)
+    if not (isinstance(text, bytes) and is_mid(text)):
+        raise KatcpSyntaxError(f"Invalid message id {mid!r}.")
+    return text
+
+
+def _only_mid(kwargs: dict[str, Any]) -> Any:
+    """Return the keyword argument ``mid``, or raise if there are others."""
+    unknown = {key: value for key, value in kwargs.items() if key != "mid"}
+    if unknown:
+        raise TypeError(f"Invalid keyword argument(s): {unknown!r}")
+    return kwargs["mid"]
+
+
+def _format_number(number: Any) -> str:
+    """Return a number as the shortest text that reads back as the same value."""
+    if isinstance(number, numbers.Integral):
+        return str(int(number))
+    if isinstance(number, (float, numbers.Real)):
+        return repr(float(number))
+    if isinstance(number, numbers.Complex):
+        return repr(complex(number)).strip("()")
+    return str(number)  # a Decimal
+
+
+def _array_item(array: Any) -> Any:
+    """Return the one value of a NumPy scalar that is no `numbers.Number`."""
+    if array.shape != ():
+        raise KatcpTypeError(
+            f"An array of shape {array.shape} is not one argument: pass its values with "
+            "*array, or its memory with array.tobytes()."
+        )
+    return array.item()
+
+
+def _short_repr(argument: Any) -> str:
+    if not isinstance(argument, bytes):
+        return shorten(repr(argument))
+    escaped = escape_argument(argument[:1001])
+    return repr(escaped) if len(escaped) <= 1000 else f"{escaped[:1000]!r}..."
+
+
+def _plain_repr(argument: Any) -> str:
+    # Cut first: an argument may hold megabytes.
+    if isinstance(argument, bytes) and len(argument) > _PLAIN_SIZE:
+        return f"{argument[:_PLAIN_SIZE]!r}... ({len(argument)} bytes)"
+    return shorten(repr(argument))
+
+
+def _printable(data: Any) -> str:
+    return data.decode("ascii", "backslashreplace") if isinstance(data, bytes) else str(data)

@@ -1,0 +1,139 @@
+"""What ``katcp shell`` does with requests and messages, on a terminal or without.
+
+The main thread reads lines and waits for replies; the client lives in its own
+thread, and prints what comes unasked.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import re
+import time
+from typing import Any, Callable, NamedTuple, Optional
+
+from .._wire.message import Message
+from .common import CommandClient, paint
+from .loglines import show_log
+from .quoting import BadWords, quote, split
+
+_NAME_RE = re.compile(rb"[a-zA-Z][a-zA-Z0-9-]*")
+
+
+class ShellClient(CommandClient):
+    """A client that prints what comes unasked."""
+
+    def unhandled_inform(self, msg: Message) -> None:
+        """Show an inform that belongs to no request."""
+        self._print(self.text_of_unasked(msg))
+
+    def unhandled_reply(self, msg: Message) -> None:
+        """Show a reply that nobody waits for."""
+        self._print(text_of(msg))
+
+    def _print(self, text: str) -> None:
+        # The main thread finds it out, too, and ends.
+        with contextlib.suppress(BrokenPipeError):
+            print(text, flush=True)
+
+    def text_of_unasked(self, msg: Message) -> str:
+        """Return what to show of an inform that belongs to no request."""
+        if msg.name != "log" or len(msg.arguments) < 3:
+            return text_of(msg)
+        return show_log(msg, self.protocol_flags)
+
+
+class Answer(NamedTuple):
+    """The reply to a request, and how many seconds it took."""
+
+    reply: Message
+    seconds: float
+
+
+class Asking:
+    """One request; what comes of it is shown in the client's thread, in its order.
+
+    Parameters
+    ----------
+    client : ShellClient
+        Who sends it.
+    request : Message
+        The request.
+    timeout : float
+        How many seconds to wait for the reply.
+    show : callable
+        Shows the answer.
+    """
+
+    def __init__(
+        self,
+        client: ShellClient,
+        request: Message,
+        timeout: float,
+        show: Callable[[Answer], None],
+    ) -> None:
+        self._show = show
+        self._is_given_up = False
+        self._answered: concurrent.futures.Future[Answer] = concurrent.futures.Future()
+        self._began = time.monotonic()
+        client.callback_request(request, self._on_reply, self._on_inform, timeout=timeout)
+
+    def wait(self, patience: Optional[float] = None) -> Answer:
+        """Return the answer when it has been shown.
+
+        Raises what printing has raised, and `concurrent.futures.TimeoutError` if
+        *patience* ends before.
+        """
+        return self._answered.result(patience)
+
+    def give_up(self) -> float:
+        """Wait no more; return for how many seconds it was waited."""
+        self._is_given_up = True
+        return time.monotonic() - self._began
+
+    def _on_inform(self, inform: Message) -> None:
+        self._try(self._print, inform)
+
+    def _on_reply(self, reply: Message) -> None:
+        answer = Answer(reply, time.monotonic() - self._began)
+        if not self._is_given_up:
+            self._try(self._show, answer)
+        elif reply.local_error is None:
+            self._try(self._print, reply)
+        if not self._answered.done():
+            self._answered.set_result(answer)
+
+    def _print(self, msg: Message) -> None:
+        late = f"   {paint('(late)', 'dim')}" if self._is_given_up else ""
+        print(f"{text_of(msg)}{late}", flush=True)
+
+    def _try(self, show: Callable[[Any], None], shown: Any) -> None:
+        """Show something; the one who waits is told what went wrong."""
+        try:
+            show(shown)
+        except Exception as error:
+            if not self._answered.done():
+                self._answered.set_exception(error)
+
+
+def parse_line(line: str) -> Optional[Message]:
+    """Return the request that a line asks for, None if it is blank.
+
+    Raises
+    ------
+    BadWords
+        If it cannot be understood.
+    """
+    words = split(line)
+    if not words:
+        return None
+    name = words[0].removeprefix(b"?")
+    if not _NAME_RE.fullmatch(name):
+        raise BadWords(f"{quote(words[0])} is not the name of a request.", 0)
+    return Message.request(name.decode(), *words[1:])
+
+
+def text_of(msg: Message) -> str:
+    """Return a message as a line, without its id; the arguments as they can be typed."""
+    symbol = Message.TYPE_SYMBOLS[msg.mtype].decode()
+    return " ".join([symbol + msg.name, *map(quote, msg.arguments)])

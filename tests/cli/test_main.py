@@ -1,0 +1,154 @@
+"""The command ``katcp``."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+import katcp
+from katcp import cli
+from katcp.cli.commands import demo
+from katcp.simdevice import SimulatedDevice
+from tests.support.process import ENVIRONMENT
+
+
+def run_in_process(capsys, *arguments):
+    code = cli.main(arguments)
+    output = capsys.readouterr()
+    return code, output.out, output.err
+
+
+def check_demo(output):
+    """The output shows every step, in order, with the lines of both directions."""
+    assert re.findall(r"^(\d+)\. ", output, re.MULTILINE) == [str(n) for n in range(1, 10)]
+    steps = [
+        r"<-- #version-connect katcp-protocol 5\.1-BIM\n",
+        r"--> \?version-list\[\d+\]\n",
+        r"<-- #version-list\[\d+\] katcp-protocol 5\.1-BIM\n",
+        r"katcp-protocol is 5\.1-BIM\.\n",
+        r"--> \?help\[\d+\]\n",
+        r"\.\.\. \d+ more\n   <-- !help\[\d+\] ok \d+\n",
+        r"--> \?sensor-list\[\d+\]\n",
+        r"temperature +nominal +\d+\.\d+ degC\n",
+        r"--> \?sensor-sampling\[\d+\] counter event\n",
+        *[r"<-- #sensor-status \S+ 1 counter nominal \d+\n", r"inform_sensor_status\(\): \d+\n"]
+        * demo.UPDATES,
+        r"<-- !sensor-sampling\[\d+\] ok counter none\n",
+        r"--> \?write\[\d+\] bram 0 any\\_bytes:\\_\\0\\_\\n\\_\\\\\n",
+        r"<-- !write\[\d+\] ok\n",
+        r"Written: (b'.*')\n   Read:    \1\n",
+        r"--> \?read\[\d+\] no-such-register\n",
+        r"reply\.local_error is None",
+        r"--> \?watchdog\[\d+\]\n",
+        r"timed out after 0\.\d+ seconds\.\n",
+        r"reply\.local_error is a KatcpClientTimeout",
+        r"The client and the device have stopped\.",
+    ]
+    position = 0
+    for step in steps:
+        found = re.compile(step).search(output, position)
+        assert found, f"{step!r} is not in what follows {output[:position][-200:]!r}"
+        position = found.end()
+    assert max(map(len, output.splitlines())) <= 120
+
+
+def test_demo(capsys):
+    code, output, errors = run_in_process(capsys, "demo")
+    assert (code, errors) == (0, "")
+    check_demo(output)
+
+
+def test_demo_as_a_process():
+    done = subprocess.run(
+        [sys.executable, "-m", "katcp", "demo"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    check_demo(done.stdout)
+
+
+def test_demo_whose_reader_goes_away():
+    """As in ``katcp demo | head -1``: no traceback, and an end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "katcp", "demo"],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout.readline().startswith("A simulated device listens on 127.0.0.1:")
+        process.stdout.close()
+        assert process.wait(30) == 1
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("faults", "reason"),
+    [
+        (["no-greeting"], "the device did not say which protocol it speaks"),
+        (["no-reply"], r"\?version-list failed: Request version-list timed out after .* seconds\."),
+        (["no-code:help"], r"\?help failed: no reason was given"),
+    ],
+    ids=lambda value: str(value)[:16],
+)
+def test_demo_with_a_faulty_device(faults, reason, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "SimulatedDevice", lambda: SimulatedDevice(faults=faults))
+    monkeypatch.setattr(demo, "PATIENCE", 0.3)
+    code, _, errors = run_in_process(capsys, "demo")
+    assert code == 1
+    assert re.fullmatch(f"katcp demo: {reason}\n", errors)
+
+
+def test_demo_without_updates(capsys, monkeypatch):
+    def drop(client, msg):
+        """Let the update be lost."""
+
+    monkeypatch.setitem(demo._DemoClient._inform_handlers, "sensor-status", drop)
+    monkeypatch.setattr(demo, "PATIENCE", 0.3)
+    code, _, errors = run_in_process(capsys, "demo")
+    assert code == 1
+    assert errors == "katcp demo: an update of the sensor did not come within 0.3 seconds\n"
+
+
+def test_interrupted(capsys, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo._Demo, "_read_sensors", interrupt)
+    code, output, errors = run_in_process(capsys, "demo")
+    assert (code, errors) == (130, "")
+    assert "3. " in output
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"katcp {katcp.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"]], ids=" ".join)
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 0
+    assert "usage: katcp" in capsys.readouterr().out
+
+
+def test_without_command(capsys):
+    code, output, _ = run_in_process(capsys)
+    assert code == 0
+    assert "demo" in output
+
+
+def test_unknown_command(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["dance"])
+    assert exit_.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err

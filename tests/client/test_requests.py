@@ -1,0 +1,965 @@
+"""Requests of an AsyncClient: callback, future and blocking ones, ids, timeouts, ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import re
+import threading
+import time
+
+import pytest
+
+import katcp
+from katcp import (
+    AsyncClient,
+    BlockingClient,
+    CallbackClient,
+    KatcpClientDisconnected,
+    KatcpClientError,
+    KatcpClientOverflow,
+    KatcpClientStopped,
+    KatcpClientTimeout,
+    KatcpThreadError,
+    KatcpTypeError,
+    KatcpUsageError,
+    KatcpVersionError,
+    Message,
+    ProtocolFlags,
+)
+from tests.support.helpers import (
+    PATIENCE,
+    Recorder,
+    TestDevice,
+    closed_port,
+    in_loop,
+    start_client,
+    texts,
+    until_answered,
+)
+
+
+def assert_made_up(reply, reason, error_class):
+    """The reply was made up by the client, for this reason."""
+    assert reply.mtype == Message.REPLY
+    assert not reply.reply_ok()
+    assert reply.arguments[0] == Message.FAIL
+    assert re.fullmatch(reason, reply.arguments[1].decode())
+    assert isinstance(reply.local_error, error_class)
+    assert isinstance(reply.local_error, KatcpClientError)
+
+
+def pending_count(client):
+    return len(client._pending_requests)
+
+
+# ---- the three kinds of request ----
+
+
+@pytest.mark.parametrize("protocol", ["5.1-MIB", "5.0-M", "4"])
+def test_blocking_request_returns_reply_and_informs(protocol):
+    with TestDevice(protocol=protocol) as device:
+        client = start_client(device)
+        reply, informs = client.blocking_request(Message.request("count", 3))
+        assert texts([reply]) == ["!count ok 3"]
+        assert texts(informs) == ["#count 0", "#count 1", "#count 2"]
+        assert reply.local_error is None
+        assert (reply.mid is not None) == ("I" in protocol)
+
+
+@pytest.mark.parametrize("protocol", ["5.1-MIB", "4"])
+def test_future_request_resolves_with_reply_and_informs(protocol):
+    with TestDevice(protocol=protocol) as device:
+        client = start_client(device)
+        reply, informs = in_loop(client, client.future_request, Message.request("count", 2))
+        assert texts([reply, *informs]) == ["!count ok 2", "#count 0", "#count 1"]
+
+
+@pytest.mark.parametrize("protocol", ["5.1-MIB", "4"])
+def test_callback_request_calls_back_in_the_ioloop(protocol):
+    threads = []
+    with TestDevice(protocol=protocol) as device:
+        client = start_client(device, CallbackClient)
+        replies, informs = Recorder(), Recorder()
+
+        def reply_cb(*args):
+            threads.append(threading.get_ident())
+            replies(*args)
+
+        client.callback_request(Message.request("count", 2), reply_cb, informs)
+        replies.wait()
+        assert texts(informs.messages) == ["#count 0", "#count 1"]
+        assert texts(replies.messages) == ["!count ok 2"]
+        assert threads == [client.ioloop_thread_id]
+
+
+@pytest.mark.parametrize(
+    ("user_data", "expected"),
+    [((1, "x"), (1, "x")), ([1, 2], (1, 2)), ((), ()), (None, ()), ("ab", ("a", "b"))],
+)
+def test_user_data_is_splatted(device, user_data, expected):
+    client = start_client(device)
+    replies, informs = Recorder(), Recorder()
+    client.callback_request(Message.request("count", 1), replies, informs, user_data)
+    replies.wait()
+    assert replies.calls[0][1:] == expected
+    assert informs.calls[0][1:] == expected
+
+
+def test_without_callbacks_reply_and_informs_go_to_the_handlers(device):
+    replies, informs = Recorder(), Recorder()
+
+    class Client(CallbackClient):
+        def reply_count(self, msg):
+            replies(msg)
+
+        def inform_count(self, msg):
+            informs(msg)
+
+    client = start_client(device, Client)
+    client.callback_request(Message.request("count", 1))
+    client.callback_request(Message.request("count", 2), inform_cb=lambda msg: None)
+    client.request(Message.request("count", 3))
+    assert texts(m for (m,) in replies.wait(3)) == ["!count ok 1", "!count ok 2", "!count ok 3"]
+    assert len(informs.calls) == 1 + 0 + 3
+    assert pending_count(client) == 0
+
+
+def test_a_handler_is_not_called_for_the_reply_of_a_blocking_request(device):
+    replies = Recorder()
+
+    class Client(BlockingClient):
+        def reply_echo(self, msg):
+            replies(msg)
+
+    client = start_client(device, Client)
+    client.blocking_request(Message.request("echo"))
+    in_loop(client, client.future_request, Message.request("echo"))
+    assert replies.calls == []
+
+
+def test_a_failing_device_is_told_from_a_lost_cable(device):
+    client = start_client(device)
+    reply, _ = client.blocking_request(Message.request("refuse"))
+    assert texts([reply]) == [r"!refuse fail not\_today"]
+    assert reply.local_error is None
+
+
+# ---- timeouts ----
+
+
+@pytest.mark.parametrize("protocol", ["5.1-MIB", "4"])
+def test_a_timeout_makes_up_a_proper_reply(protocol):
+    with TestDevice(protocol=protocol) as device:
+        client = start_client(device)
+        request = Message.request("silent")
+        reply, informs = client.blocking_request(request, timeout=0.05)
+        assert_made_up(
+            reply, r"Request silent timed out after 0\.\d{6} seconds\.", KatcpClientTimeout
+        )
+        assert reply.name == "silent"
+        assert reply.mid == request.mid
+        assert informs == []
+        assert pending_count(client) == 0
+
+
+def test_informs_before_the_timeout_are_returned(device):
+    client = start_client(device)
+
+    @device.request
+    def stall(request):
+        request.inform("half")
+
+    reply, informs = client.blocking_request(Message.request("stall"), timeout=0.3)
+    assert isinstance(reply.local_error, KatcpClientTimeout)
+    assert texts(informs) == ["#stall half"]
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_timeout_zero_or_less_fails_at_once_and_the_request_is_sent(device, timeout):
+    client = start_client(device)
+    reply, _ = client.blocking_request(Message.request("silent"), timeout=timeout)
+    assert_made_up(reply, r"Request silent timed out after .*", KatcpClientTimeout)
+    device.wait_for_request("silent")
+
+
+def test_the_default_timeout_is_that_of_the_constructor(device):
+    client = start_client(device, timeout=0.05)
+    reply, _ = client.blocking_request(Message.request("silent"))
+    assert isinstance(reply.local_error, KatcpClientTimeout)
+    assert AsyncClient("localhost", 1)._request_timeout == 5.0
+
+
+def test_timeout_none_in_the_constructor_waits_for_the_reply(device):
+    client = start_client(device, timeout=None)
+    replies = Recorder()
+    client.callback_request(Message.request("hold"), replies)
+    held = device.next_held()
+    assert in_loop(client, lambda: client._deadline_timer) is None
+    held.reply("ok")
+    assert texts([replies.wait()[0][0]]) == ["!hold ok"]
+
+
+def test_timeouts_end_in_the_order_of_their_deadlines(device):
+    client = start_client(device)
+    ended = Recorder()
+    for timeout in (0.09, 0.03, 0.06):
+        client.callback_request(
+            Message.request("silent"), ended, user_data=(timeout,), timeout=timeout
+        )
+    assert [timeout for _, timeout in ended.wait(3)] == [0.03, 0.06, 0.09]
+
+
+def test_the_rest_after_a_look_at_deadlines_ends_with_the_connection(device, monkeypatch):
+    monkeypatch.setattr("katcp.client._clients._REST_PER_REQUEST", 100.0)
+    client = start_client(device, timeout=None)
+    ended = Recorder()
+    client.callback_request(Message.request("silent"), ended)
+    client.callback_request(Message.request("silent"), ended, timeout=0)
+    ended.wait()
+    client.disconnect()
+    ended.wait(2)
+    assert client.wait_connected(PATIENCE)
+    client.callback_request(Message.request("silent"), ended, timeout=0)
+    ended.wait(3)
+
+
+def test_user_data_without_callbacks_is_not_looked_at(device):
+    client = start_client(device)
+    client.callback_request(Message.request("echo"), user_data=5)
+    until_answered(client)
+
+
+def test_there_is_one_timer_for_all_pending_requests(device):
+    client = start_client(device)
+
+    def ask_often():
+        for _ in range(50):
+            client.callback_request(Message.request("hold"), lambda msg: None, timeout=60)
+        scheduled = client.ioloop.asyncio_loop._scheduled
+        return len([handle for handle in scheduled if not handle.cancelled()])
+
+    assert in_loop(client, ask_often) == 1
+
+
+def test_a_look_at_many_deadlines_is_followed_by_a_rest(device, monkeypatch):
+    """Else n requests that end one after another would cost n times n."""
+    monkeypatch.setattr("katcp.client._clients._REST_PER_REQUEST", 100.0)
+    client = start_client(device, timeout=None)
+    ended = Recorder()
+
+    def end_one(beside=0):
+        for _ in range(beside):
+            client.callback_request(Message.request("silent"))
+        client.callback_request(Message.request("silent"), ended, timeout=0)
+        asyncio_loop = client.ioloop.asyncio_loop
+        return asyncio_loop.time(), client._deadline_timer.when()
+
+    began, _ = in_loop(client, end_one, 3)
+    ended.wait()
+    assert in_loop(client, end_one)[1] >= began + 300
+
+
+@pytest.mark.parametrize("informs", [False, True])
+def test_late_answers_with_ids_go_to_the_handlers(device, informs):
+    seen = Recorder()
+
+    class Client(BlockingClient):
+        def unhandled_reply(self, msg):
+            seen(msg)
+
+        def unhandled_inform(self, msg):
+            if msg.name == "hold":
+                seen(msg)
+
+    client = start_client(device, Client)
+    request = Message.request("hold")
+    client.blocking_request(request, timeout=0.01)
+    held = device.next_held()
+    if informs:
+        held.inform("late")
+    held.reply("ok", "late")
+    seen.wait(2 if informs else 1)
+    assert {msg.mid for msg in seen.messages} == {request.mid}
+
+
+# ---- ids ----
+
+
+def test_ids_count_from_one_and_go_on_over_reconnects(device):
+    client = start_client(device)
+    assert [client.request(Message.request("echo")) for _ in range(3)] == [b"1", b"2", b"3"]
+    device.close_clients()
+    device.wait_for_connection(2)
+    until_answered(client)
+    assert int(client.request(Message.request("echo"))) > 3
+
+
+def test_ids_wrap_and_skip_pending_ones(device):
+    client = start_client(device)
+    client.callback_request(Message.request("hold", mid=1), lambda msg: None)
+    client._pending_requests._last_mid = 2**31 - 2
+    assert client.request(Message.request("echo")) == b"2147483647"
+    assert client.request(Message.request("echo")) == b"2"
+
+
+def test_a_request_without_id_returns_none(device, device_v4):
+    assert start_client(device_v4).request(Message.request("echo")) is None
+    assert start_client(device).request(Message.request("echo"), use_mid=False) is None
+    assert device.wait_for_request("echo").mid is None
+
+
+def test_before_the_protocol_is_known_requests_go_without_id():
+    with TestDevice(faults=["no-greeting"]) as device:
+        client = start_client(device, wait="connected")
+        assert client.request(Message.request("echo")) is None
+        reply, _ = client.blocking_request(Message.request("echo", "x"))
+        assert str(reply) == "!echo ok x"
+
+
+def test_a_reply_without_id_is_matched_although_ids_come_into_use_in_between():
+    with TestDevice(faults=["late-greeting=0.1"]) as device:
+        client = start_client(device, wait="connected")
+        replies = Recorder()
+        client.callback_request(Message.request("hold"), replies)
+        held = device.next_held()
+        assert client.wait_protocol(PATIENCE)
+        held.reply("ok")
+        assert str(replies.wait()[0][0]) == "!hold ok"
+
+
+def test_the_greeting_may_come_late():
+    with TestDevice(faults=["late-greeting=0.1"]) as device:
+        client = start_client(device, wait=None)
+        assert client.wait_connected(PATIENCE)
+        assert client.wait_protocol(PATIENCE)
+        assert client.blocking_request(Message.request("echo"))[0].mid == b"1"
+
+
+@pytest.mark.parametrize("use_mid", [None, True])
+def test_an_id_that_the_program_chose_is_used(device, use_mid):
+    client = start_client(device)
+    reply, _ = client.blocking_request(Message.request("echo", mid=77), use_mid=use_mid)
+    assert reply.mid == b"77"
+    assert client.request(Message.request("echo", mid=78), use_mid=False) == b"78"
+
+
+@pytest.mark.parametrize(("mid", "use_mid"), [(77, None), (None, True), (77, True), (77, False)])
+def test_ids_that_the_server_does_not_support_are_refused(device_v4, mid, use_mid):
+    client = start_client(device_v4)
+    text = "Message IDs not supported by server"
+    with pytest.raises(KatcpVersionError, match=text):
+        client.request(Message.request("echo", mid=mid), use_mid)
+    request = Message.request("echo", mid=mid)
+    reply, informs = client.blocking_request(request, use_mid=use_mid)
+    assert_made_up(reply, text, KatcpVersionError)
+    assert informs == []
+    if mid is not None:
+        with pytest.raises(KatcpVersionError, match=text):
+            client.send_request(Message.request("echo", mid=mid))
+    client.send_message(Message.request("echo", mid=5))
+    device_v4.wait_for_request("echo")
+    assert [str(msg) for msg in device_v4.received_requests("echo")] == ["?echo[5]"]
+
+
+def test_the_message_is_given_the_id_and_keeps_it_when_sent_again(device):
+    client = start_client(device)
+    request = Message.request("echo")
+    client.blocking_request(request)
+    assert request.mid == b"1"
+    reply, _ = client.blocking_request(request)
+    assert (request.mid, reply.mid) == (b"1", b"1")
+
+
+def test_a_message_sent_again_while_pending_gets_its_own_id(device):
+    client = start_client(device)
+    request = Message.request("hold")
+    replies = Recorder()
+    client.callback_request(request, replies, user_data=("first",))
+    first = device.next_held()
+    client.callback_request(request, replies, user_data=("second",))
+    second = device.next_held()
+    second.reply("ok", 2)
+    first.reply("ok", 1)
+    assert [(who, msg.arguments[1]) for msg, who in replies.wait(2)] == [
+        ("second", b"2"),
+        ("first", b"1"),
+    ]
+
+
+def test_a_message_sent_again_after_its_timeout_is_not_given_the_late_reply(device):
+    client = start_client(device)
+    request = Message.request("hold")
+    assert client.blocking_request(request, timeout=0.01)[0].local_error
+    late = device.next_held()
+    replies = Recorder()
+    client.callback_request(request, replies)
+    retried = device.next_held()
+    late.reply("ok", "late")
+    retried.reply("ok", "retried")
+    assert replies.wait()[0][0].arguments == [b"ok", b"retried"]
+
+
+def test_a_reply_that_nobody_awaits_answers_no_later_request_of_its_id(device):
+    """Found by tests/property: sent again, a message kept the id of its first sending."""
+    client = start_client(device)
+    request = Message.request("hold")
+    client.request(request)
+    replies = Recorder()
+    client.callback_request(request, replies)
+    # Nor is an id given out that the program has used.
+    client.send_request(Message.request("hold", mid=3))
+    client.callback_request(Message.request("hold"), replies)
+    for number in range(4):
+        device.next_held().reply("ok", number)
+    assert [call[0].arguments[1] for call in replies.wait(2)] == [b"1", b"3"]
+
+
+def test_an_explicit_id_that_is_pending_is_refused_where_it_is_used(device):
+    client = start_client(device)
+    replies = Recorder()
+    client.callback_request(Message.request("hold", mid=7), replies)
+    held = device.next_held()
+    for use in (
+        lambda: client.callback_request(Message.request("echo", mid=7), replies),
+        lambda: client.blocking_request(Message.request("echo", mid=7)),
+        lambda: client.request(Message.request("echo", mid="7")),
+        lambda: in_loop(client, client.future_request, Message.request("echo", mid=7)),
+    ):
+        with pytest.raises(KatcpUsageError, match="id 7 is used by a pending request"):
+            use()
+    held.reply("ok")
+    assert str(replies.wait()[0][0]) == "!hold[7] ok"
+    assert client.blocking_request(Message.request("echo", mid=7))[0].reply_ok()
+
+
+def test_an_explicit_id_that_two_threads_use_at_once_ends_both_requests(device, logs):
+    client = start_client(device)
+    replies = Recorder()
+
+    def use_it_twice_while_the_loop_is_busy():
+        def use_it():
+            for _ in range(2):
+                client.callback_request(Message.request("echo", mid=7), replies)
+
+        thread = threading.Thread(target=use_it)
+        thread.start()
+        thread.join()
+
+    in_loop(client, use_it_twice_while_the_loop_is_busy)
+    outcomes = {str(msg) for (msg,) in replies.wait(2)}
+    assert "!echo[7] ok" in outcomes
+    assert any("id_7_is_used_by_a_pending_request" in text.replace("\\_", "_") for text in outcomes)
+    logs.expect("Exception in callback", logging.ERROR)
+
+
+def test_a_reply_without_id_does_not_disarm_a_request_sent_with_one(device):
+    client = start_client(device)
+    device.faults = ["no-ids:hold"]
+    replies = Recorder()
+    client.callback_request(Message.request("hold"), replies, timeout=0.3)
+    device.next_held().reply("ok", "who am I for")
+    assert_made_up(replies.wait()[0][0], "Request hold timed out after .*", KatcpClientTimeout)
+    assert len(replies.calls) == 1
+    assert pending_count(client) == 0
+
+
+def test_a_reply_of_another_name_is_not_accepted(device, logs):
+    client = start_client(device)
+    replies = Recorder()
+    client.callback_request(Message.request("hold"), replies)
+    held = device.next_held()
+    device.send_raw(b"#other[1] x\n!other[1] ok\n")
+    held.reply("ok")
+    assert str(replies.wait()[0][0]) == "!hold[1] ok"
+    for line in ("#other[1] x", "!other[1] ok"):
+        logs.expect(f"Ignoring the id of {line}: the pending request with this id is ?hold.")
+
+
+def test_a_second_reply_goes_to_the_handlers(device):
+    seen = Recorder()
+
+    class Client(BlockingClient):
+        def unhandled_reply(self, msg):
+            seen(msg)
+
+    client = start_client(device, Client)
+    device.faults = ["duplicate-reply"]
+    assert client.blocking_request(Message.request("echo"))[0].reply_ok()
+    assert texts([seen.wait()[0][0]]) == ["!echo ok"]
+
+
+def test_replies_out_of_order_go_each_to_its_own_request(device):
+    client = start_client(device)
+    replies = Recorder()
+    for position in range(20):
+        client.callback_request(Message.request("hold"), replies, user_data=(position,))
+    held = [device.next_held() for _ in range(20)]
+    for position, request in reversed(list(enumerate(held))):
+        request.reply("ok", position)
+    assert [int(msg.arguments[1]) - position for msg, position in replies.wait(20)] == [0] * 20
+
+
+# ---- without ids ----
+
+
+def test_without_ids_answers_go_first_in_first_out(device_v4):
+    client = start_client(device_v4)
+    replies = Recorder()
+    for position in range(3):
+        client.callback_request(Message.request("hold"), replies, user_data=(position,))
+    for position in range(3):
+        device_v4.next_held().reply("ok", position)
+    assert [(who, int(msg.arguments[1])) for msg, who in replies.wait(3)] == [
+        (0, 0),
+        (1, 1),
+        (2, 2),
+    ]
+
+
+def test_without_ids_a_late_reply_never_answers_a_later_request(device_v4):
+    seen = Recorder()
+
+    class Client(BlockingClient):
+        def unhandled_reply(self, msg):
+            seen(msg)
+
+        def unhandled_inform(self, msg):
+            if msg.name == "hold":
+                seen(msg)
+
+    client = start_client(device_v4, Client)
+    assert client.blocking_request(Message.request("hold", "first"), timeout=0.01)[0].local_error
+    first = device_v4.next_held()
+    replies, informs = Recorder(), Recorder()
+    client.callback_request(Message.request("hold", "second"), replies, informs)
+    second = device_v4.next_held()
+    for request, text in ((first, "first"), (second, "second")):
+        request.inform(text)
+        request.reply("ok", text)
+    assert str(replies.wait()[0][0]) == "!hold ok second"
+    assert texts(informs.messages) == ["#hold second"]
+    assert texts(seen.messages) == ["#hold first", "!hold ok first"]
+
+
+def test_without_ids_one_lost_reply_costs_one_more_timeout_at_most(device_v4):
+    client = start_client(device_v4)
+    client.blocking_request(Message.request("hold", "lost"), timeout=0.01)
+    device_v4.next_held()
+    # Its reply is taken for that of the lost one.
+    replies = Recorder()
+    client.callback_request(Message.request("hold", "next"), replies, timeout=0.1)
+    device_v4.next_held().reply("ok", "next")
+    assert isinstance(replies.wait()[0][0].local_error, KatcpClientTimeout)
+    client.callback_request(Message.request("hold", "third"), replies)
+    device_v4.next_held().reply("ok", "third")
+    assert str(replies.wait(2)[1][0]) == "!hold ok third"
+
+
+def test_without_ids_the_reply_of_request_answers_no_other_one(device_v4):
+    client = start_client(device_v4)
+    client.request(Message.request("hold", "unclaimed"))
+    client.send_request(Message.request("hold", "unclaimed"))
+    replies = Recorder()
+    client.callback_request(Message.request("hold", "claimed"), replies)
+    for _ in range(3):
+        request = device_v4.next_held()
+        request.reply("ok", *request.message.arguments)
+    assert str(replies.wait()[0][0]) == "!hold ok claimed"
+
+
+# ---- how requests end without a reply ----
+
+
+def test_not_connected_fails_with_a_proper_reply():
+    port = closed_port()
+    client = BlockingClient("127.0.0.1", port, logger=logging.getLogger("quiet"))
+    logging.getLogger("quiet").setLevel(logging.CRITICAL)
+    client.start()
+    try:
+        text = f"Not connected to device 127.0.0.1:{port}"
+        reply, informs = client.blocking_request(Message.request("echo"))
+        assert_made_up(reply, text, KatcpClientDisconnected)
+        assert (reply.name, reply.mid, informs) == ("echo", None, [])
+        reply, _ = in_loop(client, client.future_request, Message.request("echo"))
+        assert_made_up(reply, text, KatcpClientDisconnected)
+        replies = Recorder()
+        client.callback_request(Message.request("echo"), replies)
+        assert_made_up(replies.wait()[0][0], text, KatcpClientDisconnected)
+        for call in (client.request, client.send_request, client.send_message):
+            with pytest.raises(KatcpClientDisconnected, match=text):
+                call(Message.request("echo"))
+        reply, _ = client.blocking_request(Message.request("echo", mid=5))
+        assert_made_up(reply, "Message IDs not supported by server", KatcpVersionError)
+        assert pending_count(client) == 0
+    finally:
+        client.stop()
+
+
+def test_a_callback_that_tries_again_when_not_connected_does_not_recurse():
+    client = AsyncClient("127.0.0.1", closed_port(), logger=logging.getLogger("quiet"))
+    logging.getLogger("quiet").setLevel(logging.CRITICAL)
+    client.start()
+    tries = Recorder()
+
+    def try_again(msg):
+        tries(msg)
+        if len(tries.calls) < 2000:
+            client.callback_request(Message.request("echo"), try_again)
+
+    client.ioloop.add_callback(client.callback_request, Message.request("echo"), try_again)
+    tries.wait(2000)
+    client.stop()
+
+
+@pytest.mark.parametrize("end", ["close_clients", "reset_clients", "disconnect"])
+def test_a_lost_connection_fails_what_is_pending_at_once(device, logs, end):
+    client = start_client(device)
+    outcomes = Recorder()
+
+    def ask():
+        outcomes(*client.blocking_request(Message.request("stream"), timeout=60))
+
+    @device.request
+    def stream(request):
+        request.inform("one")
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    device.wait_for_request("stream")
+    replies = Recorder()
+    client.callback_request(Message.request("hold"), replies, timeout=60)
+    device.next_held()
+    # What was sent before this answer has arrived.
+    client.blocking_request(Message.request("echo"))
+    getattr(client if end == "disconnect" else device, end)()
+    reply, informs = outcomes.wait()[0]
+    thread.join()
+    reason = "Connection closed before reply was received"
+    assert_made_up(reply, reason, KatcpClientDisconnected)
+    assert texts(informs) == ["#stream one"]
+    assert_made_up(replies.wait()[0][0], reason, KatcpClientDisconnected)
+    if end == "reset_clients":
+        logs.expect("closed with error ConnectionResetError(104, 'Connection reset by peer')")
+        assert isinstance(reply.local_error.__cause__, ConnectionResetError)
+
+
+@pytest.mark.parametrize(
+    ("line", "announced"),
+    [
+        (b"#disconnect Shutting\\_down. later", ", as the device announced: Shutting down."),
+        (
+            b"#disconnect \xff" + b"x" * 2000,
+            ", as the device announced: \\xff" + "x" * 996 + "... (2004 characters)",
+        ),
+        (b"#disconnect", ""),
+        (b"!disconnect ok", ""),
+    ],
+)
+def test_a_lost_connection_that_the_device_announced_names_its_reason(device, line, announced):
+    client = start_client(device)
+    for reason in (announced, ""):
+        replies = Recorder()
+        client.callback_request(Message.request("hold"), replies, timeout=60)
+        device.next_held()
+        if reason == announced:
+            device.send_raw(line + b"\n")
+        device.close_clients()
+        assert_made_up(
+            replies.wait()[0][0],
+            re.escape(f"Connection closed before reply was received{reason}"),
+            KatcpClientDisconnected,
+        )
+        # What one connection announced is nothing to the next.
+        until_answered(client)
+
+
+def test_stop_fails_what_is_pending(device):
+    client = start_client(device)
+    outcomes, replies = Recorder(), Recorder()
+    threads = [
+        threading.Thread(
+            target=lambda: outcomes(*client.blocking_request(Message.request("hold"), timeout=60))
+        )
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in range(8):
+        client.callback_request(Message.request("hold"), replies, timeout=60)
+    device.wait_for_request("hold", count=16)
+    client.stop()
+    assert len(outcomes.wait(8)) == len(replies.wait(8)) == 8
+    for thread in threads:
+        thread.join()
+    for reply in [*outcomes.messages, *replies.messages]:
+        assert_made_up(reply, "Client stopped before reply was received", KatcpClientStopped)
+
+
+def test_a_request_that_overflows_the_buffer_names_the_limit(device, logs):
+    client = start_client(device, max_write_buffer_size=1000)
+    text = (
+        f"Could not send to device {client.bind_address_string}: more than "
+        r"MAX_WRITE_BUFFER_SIZE (1000 bytes) would wait to be sent"
+    )
+    reply, _ = client.blocking_request(Message.request("echo", b"x" * 2000))
+    assert_made_up(reply, re.escape(text), KatcpClientOverflow)
+    logged = logs.expect(text)
+    assert len(logged) < 1500
+    logs.expect("closed with error KatcpClientOverflow")
+    for send in (client.request, client.send_message):
+        until_answered(client)
+        with pytest.raises(KatcpClientOverflow, match="MAX_WRITE_BUFFER_SIZE"):
+            send(Message.request("echo", b"x" * 2000))
+        logs.expect("MAX_WRITE_BUFFER_SIZE (1000 bytes)")
+        logs.expect("closed with error KatcpClientOverflow")
+
+
+def test_a_loop_that_is_busy_does_not_hang_the_thread_and_sends_nothing_late(device):
+    class Client(BlockingClient):
+        busy = threading.Event()
+        go_on = threading.Event()
+
+        def inform_busy(self, msg):
+            self.busy.set()
+            assert self.go_on.wait(PATIENCE)
+
+    client = start_client(device, Client)
+    device.inform(Message.inform("busy"))
+    assert client.busy.wait(PATIENCE)
+    reply, _ = client.blocking_request(Message.request("echo"), timeout=0.01)
+    assert_made_up(reply, "Request echo timed out after .*", KatcpClientTimeout)
+    client.go_on.set()
+    assert client.blocking_request(Message.request("echo", "next"))[0].reply_ok()
+    assert [str(msg.copy()) for msg in device.received_requests("echo")] == ["?echo next"]
+
+
+# ---- misuse ----
+
+
+@pytest.mark.parametrize(
+    "msg",
+    [Message.reply("echo", "ok"), Message.inform("echo"), "?echo", None, b"?echo"],
+    ids=["reply", "inform", "str", "None", "bytes"],
+)
+def test_a_message_of_the_wrong_type_raises_in_the_caller_at_once(device, msg):
+    client = start_client(device)
+    for method in (client.callback_request, client.blocking_request, client.request):
+        with pytest.raises(KatcpTypeError):
+            method(msg)
+    with pytest.raises(KatcpTypeError):
+        client.send_request(msg)
+    with pytest.raises(KatcpTypeError):
+        in_loop(client, client.future_request, msg)
+    assert pending_count(client) == 0
+
+
+def test_arguments_that_are_not_bytes_raise_in_the_caller_and_leave_nothing(device):
+    client = start_client(device)
+    msg = Message.request("echo")
+    msg.arguments.append("text")
+    for method in (client.callback_request, client.blocking_request, client.request):
+        with pytest.raises(KatcpTypeError, match="Argument 1 of 'echo' is of type str, not bytes"):
+            method(msg)
+    assert pending_count(client) == 0
+    assert in_loop(client, lambda: client._pending_requests.next_deadline()) is None
+
+
+def test_a_timeout_that_is_no_number_raises_in_the_caller_and_leaves_nothing(device):
+    client = start_client(device)
+    text = "A timeout must be a number of seconds, not '5'"
+    for method in (client.callback_request, client.blocking_request):
+        with pytest.raises(KatcpTypeError, match=text):
+            method(Message.request("echo"), timeout="5")
+    with pytest.raises(KatcpTypeError, match=text):
+        in_loop(client, lambda: client.future_request(Message.request("echo"), timeout="5"))
+    assert pending_count(client) == 0
+
+
+@pytest.mark.parametrize("name", ["reply_cb", "inform_cb"])
+def test_a_callback_that_cannot_be_called_raises_in_the_caller(device, name):
+    client = start_client(device)
+    with pytest.raises(KatcpTypeError, match="A callback must be callable, not 'print'"):
+        client.callback_request(Message.request("echo"), **{name: "print"})
+    assert pending_count(client) == 0
+
+
+def test_blocking_request_in_the_ioloop_is_refused(device):
+    client = start_client(device)
+    with pytest.raises(KatcpThreadError, match=r"Cannot call blocking_request\(\) in ioloop"):
+        in_loop(client, client.blocking_request, Message.request("echo"))
+    with pytest.raises(AssertionError, match=r"Cannot call blocking_request\(\) in ioloop"):
+        in_loop(client, client.blocking_request, Message.request("echo"))
+
+
+def test_future_request_in_another_thread_is_refused(device):
+    client = start_client(device)
+    with pytest.raises(KatcpThreadError, match="must be called in the thread of the ioloop"):
+        client.future_request(Message.request("echo"))
+
+
+def test_a_plain_async_client_says_how_to_be_used_from_other_threads(device):
+    client = start_client(device, AsyncClient)
+    for method in (client.callback_request, client.request, client.send_message):
+        with pytest.raises(KatcpThreadError, match=r"Call enable_thread_safety\(\) before start"):
+            method(Message.request("echo"))
+    assert client.blocking_request(Message.request("echo"))[0].reply_ok()
+
+
+@pytest.mark.parametrize(
+    "name", ["callback_request", "blocking_request", "future_request", "request", "send_message"]
+)
+@pytest.mark.parametrize("cls", [AsyncClient, CallbackClient])
+def test_requests_before_start_and_after_stop_say_so(device, cls, name):
+    client = cls(*device.address)
+    with pytest.raises(RuntimeError, match=rf"Call start\(\) before {name}\(\)"):
+        getattr(client, name)(Message.request("echo"))
+    client.start()
+    client.stop()
+    with pytest.raises(RuntimeError, match=rf"client is stopped: call start\(\) before {name}"):
+        getattr(client, name)(Message.request("echo"))
+
+
+# ---- callbacks that fail, futures that are cancelled ----
+
+
+def test_what_callbacks_raise_is_logged_and_survived(device, logs):
+    client = start_client(device)
+
+    def fail(msg):
+        raise ValueError(f"no {msg.mtype}")
+
+    client.callback_request(Message.request("count", 1), fail, fail)
+    text = logs.expect("Callback inform count FAIL: Traceback", logging.ERROR)
+    assert "ValueError: no 2" in text
+    assert "ValueError: no 1" in logs.expect("Callback reply count FAIL:", logging.ERROR)
+    client.callback_request(Message.request("silent"), fail, timeout=0)
+    text = logs.expect("Callback reply during failure Request silent timed out", logging.ERROR)
+    assert "seconds., silent FAIL: Traceback" in text
+    assert client.blocking_request(Message.request("echo"))[0].reply_ok()
+
+
+def test_what_coroutine_callbacks_raise_is_logged(device, logs):
+    client = start_client(device)
+
+    async def fail(msg):
+        await asyncio.sleep(0)
+        raise ValueError("later")
+
+    client.callback_request(Message.request("count", 1), fail, fail)
+    logs.expect("Callback inform count FAIL:", logging.ERROR)
+    logs.expect("Callback reply count FAIL:", logging.ERROR)
+
+
+def test_a_cancelled_future_forgets_the_request(device):
+    client = start_client(device)
+
+    async def cancel():
+        future = client.future_request(Message.request("hold"))
+        future.cancel()
+        await asyncio.sleep(0)
+        return pending_count(client)
+
+    assert in_loop(client, cancel) == 0
+    device.next_held().reply("ok")
+    assert client.blocking_request(Message.request("echo"))[0].reply_ok()
+
+
+def test_finished_requests_leave_nothing_behind(device):
+    client = start_client(device)
+    for _ in range(300):
+        client.blocking_request(Message.request("echo"))
+    client.blocking_request(Message.request("silent"), timeout=0)
+    pending = client._pending_requests
+    assert (len(pending), pending._by_name) == (0, {})
+    device.clear_received()
+    gc.collect()
+    assert sum(isinstance(obj, Message) for obj in gc.get_objects()) < 50
+
+
+# ---- threads ----
+
+
+def test_eight_threads_on_one_client_get_their_own_answers(device):
+    client = start_client(device)
+    wrong = []
+
+    def ask(who):
+        for number in range(40):
+            nonce = b"%d-%d" % (who, number)
+            reply, _ = client.blocking_request(Message.request("echo", nonce))
+            if reply.arguments != [b"ok", nonce]:
+                wrong.append((nonce, reply))
+
+    threads = [threading.Thread(target=ask, args=(who,)) for who in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_eight_clients_at_once(device):
+    clients = [start_client(device) for _ in range(8)]
+    for number, client in enumerate(clients):
+        reply, _ = client.blocking_request(Message.request("echo", number))
+        assert reply.arguments == [b"ok", b"%d" % number]
+
+
+# ---- request_check ----
+
+
+def test_request_check_returns_reply_and_informs(device):
+    client = start_client(device)
+    reply, informs = katcp.request_check(client, ValueError, "count", 1, timeout=5, mid=9)
+    assert str(reply) == "!count[9] ok 1"
+    assert [str(inform) for inform in informs] == ["#count[9] 0"]
+
+
+def test_request_check_raises_what_it_is_told_to(device):
+    client = start_client(device)
+    with pytest.raises(ValueError, match="Unexpected failure reply") as caught:
+        katcp.client.request_check(client, ValueError, "refuse")
+    assert str(caught.value) == (
+        'Unexpected failure reply "!refuse[1] fail not\\_today"\n'
+        f" with device at {client.bind_address_string}, request \n"
+        '"?refuse[1]"'
+    )
+
+
+def test_request_check_survives_bytes_that_are_not_text(device):
+    client = start_client(device)
+
+    @device.request
+    def garble(request, data):
+        return "fail", b"\xff\xfe"
+
+    with pytest.raises(ValueError, match=r"!garble\[1\] fail \\xff\\xfe"):
+        katcp.request_check(client, ValueError, "garble", b"\xfd")
+
+
+def test_request_check_refuses_unknown_keywords(device):
+    with pytest.raises(TypeError, match=r"unexpected keyword argument\(s\) \['use_mid'\]"):
+        katcp.request_check(start_client(device), ValueError, "echo", use_mid=True)
+
+
+# ---- flags ----
+
+
+def test_preset_flags_decide_whether_ids_are_used(device, logs):
+    class Preset(BlockingClient):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.preset_protocol_flags(ProtocolFlags(5, 1, "M"))
+
+    client = start_client(device, Preset)
+    assert client.request(Message.request("echo")) is None
+    logs.expect("Ignoring inform received from server indicating a katcp protocol revision")
+
+
+def test_requests_time_out_by_the_monotonic_clock(device, monkeypatch):
+    client = start_client(device)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    reply, _ = client.blocking_request(Message.request("silent"), timeout=0.01)
+    assert isinstance(reply.local_error, KatcpClientTimeout)
