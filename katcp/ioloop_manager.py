@@ -17,7 +17,8 @@ from tornado.ioloop import IOLoop
 from tornado.platform.asyncio import BaseAsyncIOLoop
 
 from ._runtime.events import with_relative_timeout as with_relative_timeout
-from ._runtime.portal import LoopDoor, call_in_loop
+from ._runtime.portal import LoopPortal, call_in_loop
+from ._runtime.waiter import Latch
 from .errors import KatcpUsageError
 
 _default_logger = logging.getLogger(__name__)
@@ -45,11 +46,12 @@ class IOLoopManager:
         self._managed = managed_default
         self._logger = logger
         self._ioloop: Optional[IOLoop] = None
-        self._door: Optional[LoopDoor] = None
+        self._portal: Optional[LoopPortal] = None
         self._thread: Optional[threading.Thread] = None
         # Set by start(): a client on a shared loop needs none.
-        self._ended: Optional[threading.Event] = None
-        self._lock = threading.RLock()
+        self._ended: Optional[Latch] = None
+        # For threads that start and make loops; the loop's thread never takes it.
+        self._start_lock = threading.RLock()
 
     @property
     def managed(self) -> bool:
@@ -100,15 +102,15 @@ class IOLoopManager:
         if self._managed and self._thread is not None:
             # The last run may have ended a moment ago, and its thread with it.
             self.join()
-        with self._lock:
+        with self._start_lock:
             known = self._ioloop
             if known is ioloop:
                 return
-            if known is not None and not LoopDoor(known).is_closed():
+            if known is not None and not LoopPortal(known).is_closed():
                 raise KatcpUsageError("The client was given another ioloop than the running one.")
             self._managed = False
             self._ioloop = ioloop
-            self._door = None
+            self._portal = None
 
     def get_ioloop(self) -> IOLoop:
         """Return the loop; it is made now if there is none yet.
@@ -117,10 +119,14 @@ class IOLoopManager:
         -------
         tornado.ioloop.IOLoop
         """
-        with self._lock:
-            if self._ioloop is None:
-                self._ioloop = self._new_ioloop() if self._managed else IOLoop.current()
-            return self._ioloop
+        ioloop = self._ioloop
+        if ioloop is None:
+            with self._start_lock:
+                ioloop = self._ioloop
+                if ioloop is None:
+                    ioloop = self._new_ioloop() if self._managed else IOLoop.current()
+                    self._ioloop = ioloop
+        return ioloop
 
     def _new_ioloop(self) -> IOLoop:
         asyncio_loop = asyncio.SelectorEventLoop()
@@ -128,17 +134,20 @@ class IOLoopManager:
         ioloop: IOLoop = BaseAsyncIOLoop(asyncio_loop=asyncio_loop, make_current=False)
         return ioloop
 
-    def get_door(self) -> LoopDoor:
+    def get_portal(self) -> LoopPortal:
         """Return the way into the loop from other threads.
 
         Returns
         -------
-        LoopDoor
+        LoopPortal
         """
-        with self._lock:
-            if self._door is None:
-                self._door = LoopDoor(self.get_ioloop())
-            return self._door
+        portal = self._portal
+        if portal is None:
+            with self._start_lock:
+                portal = self._portal
+                if portal is None:
+                    portal = self._portal = LoopPortal(self.get_ioloop())
+        return portal
 
     def start(self, timeout: Optional[float] = None) -> None:
         """Run a managed loop in a new thread; return when it runs.
@@ -155,15 +164,15 @@ class IOLoopManager:
         """
         if not self._managed:
             return
-        with self._lock:
+        with self._start_lock:
             if self._thread is not None and self._thread.is_alive():
                 raise KatcpUsageError("The managed ioloop is running already.")
-            started = threading.Event()
-            self._ended = ended = threading.Event()
-            door = self.get_door()
+            started = Latch()
+            self._ended = ended = Latch()
+            portal = self.get_portal()
             self._thread = threading.Thread(
                 target=self._run_managed_ioloop,
-                args=(door, started, ended),
+                args=(portal, started, ended),
                 name="katcp-ioloop",
                 daemon=self.daemon,
             )
@@ -185,11 +194,11 @@ class IOLoopManager:
         callback : callable, optional
             What to run in the loop before it stops.
         """
-        door = self._door
-        if door is None:
+        portal = self._portal
+        if portal is None:
             return
         try:
-            door.post(self._stop_in_ioloop, door, callback)
+            portal.call_soon(self._stop_in_ioloop, portal, callback)
         except KatcpUsageError:
             # The loop is closed already: it was stopped before.
             return
@@ -213,41 +222,41 @@ class IOLoopManager:
             return
         if self._thread is None or self._ended is None:
             raise KatcpUsageError("Cannot join if not started")
-        if threading.current_thread() is not self._thread and self._thread.is_alive():
-            # Not by Thread.join(): where Ctrl-C interrupts that, Python before
-            # 3.13 takes the thread for ended.
-            self._ended.wait(timeout)
-            if not self._ended.is_set():
-                return
-        self._thread.join(timeout)
+        # Not by Thread.join(): where Ctrl-C interrupts that, Python before 3.13 takes the
+        # thread for ended.
+        is_other = threading.current_thread() is not self._thread
+        if is_other and self._thread.is_alive() and not self._ended.wait(timeout):
+            return
+        # It has nothing left to do. The limit is for a finalizer that joins in the
+        # middle of another join of its thread, which Python before 3.13 would block.
+        self._thread.join(1.0 if timeout is None else min(max(timeout, 0), 1.0))
 
-    def _stop_in_ioloop(self, door: LoopDoor, callback: Optional[Callable[[], Any]]) -> None:
+    def _stop_in_ioloop(self, portal: LoopPortal, callback: Optional[Callable[[], Any]]) -> None:
         """Run *callback* and end the loop; in the loop's thread."""
         try:
             if callback is not None:
                 callback()
         finally:
             if self._managed:
-                self._logger.info("Stopping ioloop %r", door.ioloop)
-                door.ioloop.stop()
+                self._logger.info("Stopping ioloop %r", portal.ioloop)
+                portal.ioloop.stop()
 
-    def _run_managed_ioloop(
-        self, door: LoopDoor, started: threading.Event, ended: threading.Event
-    ) -> None:
+    def _run_managed_ioloop(self, portal: LoopPortal, started: Latch, ended: Latch) -> None:
         """Run and close the loop; the body of its thread."""
-        ioloop = door.ioloop
-        door.remember_thread()
+        ioloop = portal.ioloop
+        portal.remember_thread()
         ioloop.add_callback(started.set)
         try:
             ioloop.start()
-            # What was posted before the door was shut is run, as promised.
-            door.shut()
+            # What was submitted before the portal was closed is run, as promised.
+            portal.close()
             ioloop.add_callback(ioloop.stop)
             ioloop.start()
-        except Exception:
+        except BaseException:
+            # Also SystemExit, of which a thread would say nothing.
             self._logger.exception("Error running tornado IOloop")
         finally:
-            door.shut()
+            portal.close()
             started.set()
             try:
                 self._close(ioloop)
@@ -262,9 +271,8 @@ class IOLoopManager:
             asyncio_loop.run_until_complete(_cancel_the_others())
             asyncio_loop.run_until_complete(asyncio_loop.shutdown_asyncgens())
             ioloop.close()
-        with self._lock:
-            self._ioloop = None
-            self._door = None
+        self._ioloop = None
+        self._portal = None
         self._logger.info("Managed tornado IOloop %r stopped", ioloop)
 
 

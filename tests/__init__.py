@@ -11,5 +11,6 @@ pytest.register_assert_rewrite(
     "tests.support.process",
     "tests.support.replay",
     "tests.support.snippets",
+    "tests.support.steps",
     "tests.support.tlsrelay",
 )

@@ -72,21 +72,21 @@ def test_a_star_import_gives_the_public_names_and_nothing_else():
     assert private == ["__version__"]
 
 
-@pytest.mark.parametrize("door", DOORS, ids=short)
-def test_no_name_is_exported_twice(door):
-    assert len(door.__all__) == len(set(door.__all__))
+@pytest.mark.parametrize("portal", DOORS, ids=short)
+def test_no_name_is_exported_twice(portal):
+    assert len(portal.__all__) == len(set(portal.__all__))
 
 
-@pytest.mark.parametrize("door", DOORS, ids=short)
-def test_the_door_imports_no_name_that_it_does_not_export(door):
-    tree = ast.parse(inspect.getsource(door))
+@pytest.mark.parametrize("portal", DOORS, ids=short)
+def test_the_door_imports_no_name_that_it_does_not_export(portal):
+    tree = ast.parse(inspect.getsource(portal))
     imported = {
         alias.asname or alias.name
         for node in tree.body
         if isinstance(node, ast.ImportFrom) and node.module is not None
         for alias in node.names
     }
-    assert imported == set(door.__all__)
+    assert imported == set(portal.__all__)
 
 
 def is_documented(value):
@@ -97,9 +97,9 @@ def is_documented(value):
     return bool(value.__doc__) and value.__doc__ not in inherited
 
 
-@pytest.mark.parametrize("door", DOORS, ids=short)
-def test_what_is_exported_exists_and_is_documented(door):
-    assert [name for name in door.__all__ if not is_documented(getattr(door, name))] == []
+@pytest.mark.parametrize("portal", DOORS, ids=short)
+def test_what_is_exported_exists_and_is_documented(portal):
+    assert [name for name in portal.__all__ if not is_documented(getattr(portal, name))] == []
 
 
 def test_a_plain_import_is_enough_for_the_old_paths():

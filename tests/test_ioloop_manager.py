@@ -63,14 +63,14 @@ async def never():
 
 
 def test_a_managed_loop_runs_in_a_thread_of_its_own(started):
-    door = started.get_door()
+    portal = started.get_portal()
     assert started.managed
-    assert door.ioloop is started.get_ioloop()
-    thread = door.call(threading.current_thread)
+    assert portal.ioloop is started.get_ioloop()
+    thread = portal.call(threading.current_thread)
     assert thread is not threading.current_thread()
     assert thread.name == "katcp-ioloop"
-    assert door.thread_id == thread.ident
-    assert door.call(IOLoop.current) is started.get_ioloop()
+    assert portal.thread_id == thread.ident
+    assert portal.call(IOLoop.current) is started.get_ioloop()
 
 
 def test_a_managed_loop_is_never_current_in_the_thread_that_made_it(manager):
@@ -115,11 +115,11 @@ def test_start_returns_when_the_loop_runs(manager):
 
 def test_start_waits_no_longer_than_its_timeout(manager):
     go_on = threading.Event()
-    manager.get_door().post(go_on.wait, TIMEOUT)
+    manager.get_portal().call_soon(go_on.wait, TIMEOUT)
     manager.start(timeout=SOON)
     assert not go_on.is_set()
     go_on.set()
-    assert manager.get_door().call(lambda: "runs") == "runs"
+    assert manager.get_portal().call(lambda: "runs") == "runs"
 
 
 def test_starting_twice_is_refused(started):
@@ -128,15 +128,15 @@ def test_starting_twice_is_refused(started):
 
 
 def test_restart_makes_a_new_loop(started):
-    ioloop, door = started.get_ioloop(), started.get_door()
+    ioloop, portal = started.get_ioloop(), started.get_portal()
     stop_and_join(started)
-    assert door.is_closed()
+    assert portal.is_closed()
     started.start(TIMEOUT)
     assert started.get_ioloop() is not ioloop
-    assert started.get_door() is not door
-    assert started.get_door().call(lambda: "runs") == "runs"
+    assert started.get_portal() is not portal
+    assert started.get_portal().call(lambda: "runs") == "runs"
     with pytest.raises(KatcpUsageError, match="closed"):
-        door.post(print)
+        portal.call_soon(print)
 
 
 def test_start_and_end_are_logged(manager, logs):
@@ -170,17 +170,17 @@ def test_set_daemon_takes_effect_at_the_next_start(manager, daemon):
     manager.setDaemon(not daemon)
     manager.start(TIMEOUT)
     manager.setDaemon(daemon)
-    assert manager.get_door().call(threading.current_thread).daemon is (not daemon)
+    assert manager.get_portal().call(threading.current_thread).daemon is (not daemon)
     stop_and_join(manager)
     manager.start(TIMEOUT)
-    assert manager.get_door().call(threading.current_thread).daemon is daemon
+    assert manager.get_portal().call(threading.current_thread).daemon is daemon
 
 
 # stop, join
 
 
 def test_stop_runs_the_callback_in_the_loop_and_ends_the_thread(started):
-    thread, calls = started.get_door().call(threading.current_thread), []
+    thread, calls = started.get_portal().call(threading.current_thread), []
     started.stop(callback=lambda: calls.append(threading.current_thread()))
     started.join(TIMEOUT)
     assert calls == [thread]
@@ -188,7 +188,7 @@ def test_stop_runs_the_callback_in_the_loop_and_ends_the_thread(started):
 
 
 def test_a_callback_that_raises_is_logged_and_the_loop_stops(started, logs):
-    thread = started.get_door().call(threading.current_thread)
+    thread = started.get_portal().call(threading.current_thread)
     started.stop(callback=unlucky)
     started.join(TIMEOUT)
     assert not thread.is_alive()
@@ -208,8 +208,8 @@ def test_stopping_what_was_never_started_does_nothing():
 
 
 def test_stop_from_the_loops_own_thread_ends_it(started):
-    thread = started.get_door().call(threading.current_thread)
-    started.get_door().call(started.stop)
+    thread = started.get_portal().call(threading.current_thread)
+    started.get_portal().call(started.stop)
     started.join(TIMEOUT)
     assert not thread.is_alive()
 
@@ -221,25 +221,25 @@ def test_join_before_the_start_raises():
 
 def test_join_in_the_loops_own_thread_raises(started):
     with pytest.raises(RuntimeError, match="cannot join current thread"):
-        started.get_door().call(started.join)
+        started.get_portal().call(started.join)
 
 
 def test_join_waits_no_longer_than_its_timeout(started):
     started.join(SOON)
-    assert started.get_door().call(lambda: "still runs") == "still runs"
+    assert started.get_portal().call(lambda: "still runs") == "still runs"
 
 
 def test_what_was_posted_before_the_end_runs_and_posting_afterwards_raises(started):
-    door, ran, go_on = started.get_door(), [], threading.Event()
-    door.post(go_on.wait, TIMEOUT)
+    portal, ran, go_on = started.get_portal(), [], threading.Event()
+    portal.call_soon(go_on.wait, TIMEOUT)
     started.stop()
     for number in range(100):
-        door.post(ran.append, number)
+        portal.call_soon(ran.append, number)
     go_on.set()
     started.join(TIMEOUT)
     assert ran == list(range(100))
     with pytest.raises(KatcpUsageError, match="The ioloop is closed"):
-        door.post(ran.append, 100)
+        portal.call_soon(ran.append, 100)
 
 
 def test_coroutines_that_are_pending_at_the_stop_are_cancelled(started):
@@ -250,7 +250,7 @@ def test_coroutines_that_are_pending_at_the_stop_are_cancelled(started):
         begun.set()
         await never()
 
-    started.get_door().post(wait_for_ever)
+    started.get_portal().call_soon(wait_for_ever)
     assert begun.wait(TIMEOUT)
     stop_and_join(started)
     assert ended == [True]
@@ -265,7 +265,7 @@ def test_a_thread_that_waits_for_a_coroutine_is_woken_by_the_stop(started):
 
     def ask():
         try:
-            started.get_door().call(wait_for_ever, timeout=None)
+            started.get_portal().call(wait_for_ever, timeout=None)
         except concurrent.futures.CancelledError as error:
             outcome.append(error)
 
@@ -288,7 +288,7 @@ def test_asynchronous_generators_are_closed_at_the_stop(started):
             closed.append(True)
 
     generator = numbers()
-    assert started.get_door().call(generator.__anext__) == 1
+    assert started.get_portal().call(generator.__anext__) == 1
     stop_and_join(started)
     assert closed == [True]
 
@@ -302,7 +302,7 @@ def test_a_loop_that_cannot_run_is_logged_and_nobody_hangs(manager, logs):
     logs.expect("Error running tornado IOloop", logging.ERROR)
     manager.start(TIMEOUT)
     assert manager.get_ioloop() is not ioloop
-    assert manager.get_door().call(lambda: "runs") == "runs"
+    assert manager.get_portal().call(lambda: "runs") == "runs"
 
 
 # A shared loop
@@ -315,7 +315,7 @@ def test_a_shared_loop_is_used_and_left_running(ioloop):
         assert not manager.managed
         manager.start()
         assert manager.get_ioloop() is ioloop
-        manager.get_door().post(calls.append, "posted")
+        manager.get_portal().call_soon(calls.append, "posted")
         manager.stop(callback=lambda: calls.append("stopped"))
         manager.join()
         await asyncio.sleep(0)
@@ -329,10 +329,10 @@ def test_stopping_after_a_shared_loop_was_closed_does_nothing():
     ioloop = IOLoop(make_current=False)
     manager = IOLoopManager()
     manager.set_ioloop(ioloop, managed=False)
-    door = manager.get_door()
+    portal = manager.get_portal()
     ioloop.close()
     manager.stop()
-    assert door.is_closed()
+    assert portal.is_closed()
 
 
 def test_the_current_loop_is_shared_if_none_is_given(ioloop):
@@ -352,7 +352,7 @@ def test_set_ioloop_may_say_whether_the_loop_is_managed():
     assert manager.managed
     manager.start(TIMEOUT)
     assert manager.get_ioloop() is ioloop
-    assert manager.get_door().call(IOLoop.current) is ioloop
+    assert manager.get_portal().call(IOLoop.current) is ioloop
     stop_and_join(manager)
     assert ioloop.asyncio_loop.is_closed()
 
@@ -392,7 +392,7 @@ def test_the_wrapper_returns_and_raises_what_the_function_does(wrapper, started)
 
 def test_the_wrapper_decorates_functions(wrapper, started):
     ident = wrapper.decorate_callable(threading.get_ident)
-    assert ident() == started.get_door().thread_id
+    assert ident() == started.get_portal().thread_id
     assert wrapper.decorate_callable(dict)([("a", 1)], b=2) == {"a": 1, "b": 2}
 
 

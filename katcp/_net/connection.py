@@ -52,7 +52,7 @@ import tornado.netutil
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
-from .._runtime.tasks import run_in_daemon_thread
+from .._runtime.tasks import FATAL, run_in_daemon_thread
 from .._wire.lines import LineSplitter
 from ..errors import KatcpClientDisconnected, KatcpClientOverflow
 from . import tls
@@ -525,6 +525,10 @@ class Connection:
         self._is_handling = True
         try:
             left = on_lines(lines) if lines else None
+        except FATAL as error:
+            # What the chunk holds besides would be lost.
+            self.close(error)
+            raise
         finally:
             self._is_handling = self._sent_since_read = False
             if self._joined:

@@ -19,7 +19,7 @@ from tornado.ioloop import IOLoop
 from tornado.util import TimeoutError as TornadoTimeoutError
 
 from ..errors import KatcpThreadError
-from .portal import LoopDoor
+from .portal import LoopPortal
 
 _Coroutine = TypeVar("_Coroutine", bound=Callable[..., Any])
 
@@ -117,13 +117,13 @@ class AsyncEvent:
         """
         if self._flag:
             return True
-        door = LoopDoor(ioloop)
-        if door.is_inside():
+        portal = LoopPortal(ioloop)
+        if portal.in_loop():
             raise KatcpThreadError("Cannot call wait_with_ioloop() in ioloop, use until_set()")
         # The limit holds on both sides, or the future would stay in the event.
         until_set = functools.partial(self.until_set, timeout)
         try:
-            door.call(until_set, timeout=timeout)
+            portal.call(until_set, timeout=timeout)
         except (concurrent.futures.TimeoutError, TornadoTimeoutError):
             return self._flag
         return True

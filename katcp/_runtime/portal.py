@@ -1,15 +1,14 @@
-"""The one bridge from other threads into the loop.
+"""The way into a loop from the threads that do not run it.
 
-The thread that runs the loop owns all state. Any other thread comes in through
-a `LoopDoor`: it *posts* a call that it does not wait for, or *calls* and waits
-for the outcome. The rules:
+The thread that runs the loop owns all state. Other threads submit calls through a
+`LoopPortal`, and may wait for the outcome. The rules:
 
-- what was posted before the door was shut is run; afterwards posting raises;
-- a thread that waits is always woken: by the outcome, by its timeout, or
-  because the loop has gone (looked at every `LOOP_CHECK_INTERVAL` seconds);
+- what was submitted before the portal was closed is run; afterwards submitting raises;
+- a thread that waits is always woken: by the outcome, by its timeout, or because the loop
+  is gone;
 - a call from the loop's own thread is made directly, never waited for.
 
-Functions and lines that run in the loop's thread say so in their docstring.
+Functions that run in the loop's thread say so in their docstring.
 """
 
 from __future__ import annotations
@@ -19,94 +18,20 @@ import concurrent.futures
 import functools
 import inspect
 import threading
-import time
 from typing import Any, Callable, Optional, cast
 
 from tornado.ioloop import IOLoop
 from tornado.log import app_log
 
 from ..errors import KatcpUsageError
-from .tasks import let_run
-
-# How often a waiting thread looks whether the loop is still there. Only a loop
-# that was closed or stopped behind the client's back is found this way.
-LOOP_CHECK_INTERVAL = 0.25
+from .tasks import FATAL, spawn
+from .waiter import LoopGone, Waiter
 
 DEFAULT_CALL_TIMEOUT = 5.0
 
 
-class LoopGone(Exception):
-    """The loop was closed or stopped while a thread waited for it."""
-
-
-class Waiter:
-    """One thread waits, another hands over an outcome; only the first one counts."""
-
-    __slots__ = ("_done", "_error", "_lock", "_result")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self._done = False
-        self._result: Any = None
-        self._error: Optional[BaseException] = None
-
-    def set_result(self, result: Any) -> None:
-        """Hand over *result* and wake the waiting thread; in the loop's thread."""
-        if not self._done:
-            self._done = True
-            self._result = result
-            self._lock.release()
-
-    def set_error(self, error: BaseException) -> None:
-        """Hand over an exception to raise in the waiting thread; in the loop's thread."""
-        if not self._done:
-            self._done = True
-            self._error = error
-            self._lock.release()
-
-    def give_up(self) -> None:
-        """Take no outcome any more; in the waiting thread."""
-        self._done = True
-
-    def is_over(self) -> bool:
-        """Return whether an outcome would change nothing; in the loop's thread."""
-        return self._done
-
-    def wait(self, door: LoopDoor, timeout: Optional[float] = None) -> bool:
-        """Wait for the outcome; return False when *timeout* seconds are over.
-
-        Raises `LoopGone` if the loop can no longer hand anything over.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        was_gone = False
-        while True:
-            patience = LOOP_CHECK_INTERVAL
-            if deadline is not None:
-                patience = min(patience, deadline - time.monotonic())
-            if self._lock.acquire(timeout=max(patience, 0)):
-                return True
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
-            # Twice in a row, since a loop may be stopped and run again at once.
-            gone = door.is_gone()
-            if gone and was_gone:
-                raise LoopGone
-            was_gone = gone
-
-    def result(self) -> Any:
-        """Return or raise the outcome; only after `wait` returned True."""
-        try:
-            if self._error is not None:
-                raise self._error
-            return self._result
-        finally:
-            # The error's traceback holds this frame: leave no cycle behind.
-            self._error = None
-
-
-class LoopDoor:
-    """The way into one loop, for the threads that do not run it.
+class LoopPortal:
+    """The way into one loop.
 
     Parameters
     ----------
@@ -117,12 +42,14 @@ class LoopDoor:
     ----------
     asyncio_loop : asyncio.AbstractEventLoop
         The same loop as asyncio knows it.
+    thread_id : int or None
+        The thread that ran the loop last, as far as it is known.
     """
 
     def __init__(self, ioloop: IOLoop) -> None:
         self.ioloop = ioloop
-        self.thread_id: Optional[int] = None
         self.asyncio_loop: asyncio.AbstractEventLoop = ioloop.asyncio_loop  # type: ignore[attr-defined]
+        self.thread_id: Optional[int] = None
         self._is_open = True
         self._has_run = False
 
@@ -130,9 +57,9 @@ class LoopDoor:
         """Note which thread runs the loop; in the loop's thread."""
         self.thread_id = threading.get_ident()
 
-    def is_inside(self) -> bool:
+    def in_loop(self) -> bool:
         """Return whether the calling thread is the one that runs the loop."""
-        if asyncio._get_running_loop() is self.asyncio_loop:
+        if running_loop() is self.asyncio_loop:
             return True
         # The loop may be between two runs; when it is closed, a new thread may
         # have got the old number.
@@ -143,7 +70,7 @@ class LoopDoor:
         return self.asyncio_loop.is_closed()
 
     def is_gone(self) -> bool:
-        """Return whether nothing that is posted will ever run, as it looks now.
+        """Return whether nothing that is submitted will ever run, as it looks now.
 
         A loop that has not begun to run yet is not gone.
         """
@@ -152,13 +79,13 @@ class LoopDoor:
         return self.has_run() and not self.asyncio_loop.is_running()
 
     def has_run(self) -> bool:
-        """Return whether somebody has run the loop, as far as the door has seen."""
+        """Return whether somebody has run the loop, as far as the portal has seen."""
         if self.asyncio_loop.is_running() or self.thread_id is not None:
             self._has_run = True
         return self._has_run
 
-    def post(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Run *function* in the loop, soon; its exceptions are logged there.
+    def call_soon(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Run *function* in the loop, soon; what it raises is logged.
 
         Raises
         ------
@@ -166,20 +93,20 @@ class LoopDoor:
             If the loop is closed.
         """
         call = functools.partial(function, *args, **kwargs)
-        # Whoever takes the claim out decides: the loop, which runs the call, or this
-        # thread, which came too late. There is no lock, since a signal handler, a
-        # finalizer or an exception from another thread may come in at any point.
-        claim: list[Callable[[], Any]] = [call]
+        # Whoever takes the call out decides: the loop, which runs it, or this thread,
+        # which came too late. There is no lock, since a signal handler, a finalizer or
+        # an exception from another thread may come in at any point.
+        submitted: list[Callable[[], Any]] = [call]
         try:
             if not self._is_open:
                 raise _closed()
-            self.asyncio_loop.call_soon_threadsafe(_run_posted, claim)
+            self.asyncio_loop.call_soon_threadsafe(_run_submitted, submitted)
         except RuntimeError:
             if self.asyncio_loop.is_closed():
-                # Behind the door's back.
+                # Behind the portal's back.
                 raise _closed() from None
             raise
-        if not self._is_open and _take(claim) is not None:
+        if not self._is_open and _take(submitted) is not None:
             raise _closed()
 
     def call(
@@ -202,13 +129,13 @@ class LoopDoor:
             If the loop is closed, or is stopped meanwhile.
         """
         call = functools.partial(function, *args, **kwargs)
-        if self.is_inside():
+        if self.in_loop():
             return call()
         waiter = Waiter()
         self.has_run()  # notes that the loop runs now, in case it is stopped soon
-        self.post(_run_for_waiter, call, waiter)
+        self.call_soon(_run_for_waiter, call, waiter)
         try:
-            if not waiter.wait(self, timeout):
+            if not waiter.wait(self.is_gone, timeout):
                 raise concurrent.futures.TimeoutError()
         except LoopGone:
             raise KatcpUsageError(
@@ -216,9 +143,17 @@ class LoopDoor:
             ) from None
         return waiter.result()
 
-    def shut(self) -> None:
-        """Let nothing more in; what was posted before will still be run."""
+    def close(self) -> None:
+        """Accept nothing more; what was submitted before will still be run."""
         self._is_open = False
+
+
+def running_loop() -> Optional[asyncio.AbstractEventLoop]:
+    """Return the loop that runs in the calling thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def call_in_loop(
@@ -228,36 +163,38 @@ def call_in_loop(
     timeout: Optional[float] = DEFAULT_CALL_TIMEOUT,
     **kwargs: Any,
 ) -> Any:
-    """Run *function* in *ioloop* from any thread; see `LoopDoor.call`."""
-    return LoopDoor(ioloop).call(function, *args, timeout=timeout, **kwargs)
+    """Run *function* in *ioloop* from any thread; see `LoopPortal.call`."""
+    return LoopPortal(ioloop).call(function, *args, timeout=timeout, **kwargs)
 
 
 def _closed() -> KatcpUsageError:
     return KatcpUsageError("The ioloop is closed: start the client again to use it.")
 
 
-def _take(claim: list[Callable[[], Any]]) -> Optional[Callable[[], Any]]:
-    """Return the call that was posted, to the first who asks; any thread."""
+def _take(submitted: list[Callable[[], Any]]) -> Optional[Callable[[], Any]]:
+    """Return the call that was submitted, to the first who asks; any thread."""
     try:
-        return claim.pop()
+        return submitted.pop()
     except IndexError:
         return None
 
 
-def _run_posted(claim: list[Callable[[], Any]]) -> None:
-    """Run what another thread posted; in the loop's thread."""
-    call = _take(claim)
+def _run_submitted(submitted: list[Callable[[], Any]]) -> None:
+    """Run what another thread submitted; in the loop's thread."""
+    call = _take(submitted)
     if call is None:
         return
     try:
         result = call()
         if inspect.isawaitable(result):
-            let_run(result).add_done_callback(functools.partial(_end_posted, call))
-    except Exception:
+            spawn(result).add_done_callback(functools.partial(_log_failure, call))
+    except FATAL:
+        raise
+    except BaseException:
         app_log.exception("Exception in callback %r", call)
 
 
-def _end_posted(call: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+def _log_failure(call: Callable[[], Any], future: asyncio.Future[Any]) -> None:
     if not future.cancelled() and future.exception() is not None:
         app_log.error("Exception in callback %r", call, exc_info=future.exception())
 
@@ -267,14 +204,14 @@ def _run_for_waiter(call: Callable[[], Any], waiter: Waiter) -> None:
     try:
         result = call()
         if inspect.isawaitable(result):
-            asyncio.ensure_future(result).add_done_callback(functools.partial(_hand_over, waiter))
+            asyncio.ensure_future(result).add_done_callback(functools.partial(_pass_on, waiter))
         else:
             waiter.set_result(result)
     except BaseException as error:
         waiter.set_error(error)
 
 
-def _hand_over(waiter: Waiter, future: asyncio.Future[Any]) -> None:
+def _pass_on(waiter: Waiter, future: asyncio.Future[Any]) -> None:
     """Give the outcome of *future* to the waiting thread; in the loop's thread."""
     if future.cancelled():
         waiter.set_error(concurrent.futures.CancelledError())

@@ -1,4 +1,4 @@
-"""Awaitables that programs return from their handlers."""
+"""Work that goes on beside the caller: awaitables of the program, and daemon threads."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import threading
 from concurrent.futures import Future as ConcurrentFuture
 from typing import Any, Awaitable, Callable, Optional
 
-# Those that go on although nobody may wait for them: the loop itself holds no
-# reference that would keep them alive.
+# What is never swallowed: it ends the loop. Everything else that code of the program
+# raises is logged, asyncio.CancelledError and GeneratorExit included.
+FATAL = (KeyboardInterrupt, SystemExit)
+
+# The loop itself holds no reference that would keep these alive.
 _background: set[asyncio.Future[Any]] = set()
 
 
@@ -19,18 +22,38 @@ def is_awaitable(result: Any) -> bool:
     return inspect.isawaitable(result) or isinstance(result, ConcurrentFuture)
 
 
-def let_run(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
-    """Let an awaitable go on, whether or not somebody waits for it."""
+def spawn(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
+    """Run an awaitable, whether or not somebody waits for it."""
     task = asyncio.ensure_future(awaitable)
     _background.add(task)
     task.add_done_callback(_background.discard)
     return task
 
 
-def let_run_if_awaitable(result: Any) -> None:
-    """Let what a handler returned go on, if it can."""
+def spawn_if_awaitable(result: Any) -> None:
+    """Run what a handler returned, if it can be awaited."""
     if result is not None and is_awaitable(result):
-        let_run(result)
+        spawn(result)
+
+
+async def run_logged(awaitable: Any, log: Callable[[], None]) -> Any:
+    """Return the result of *awaitable*, or None after *log* was called for its exception."""
+    if isinstance(awaitable, ConcurrentFuture):
+        awaitable = asyncio.wrap_future(awaitable)
+    task = asyncio.ensure_future(awaitable)
+    try:
+        # It raises nothing of the task's: a CancelledError is our own.
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    try:
+        return task.result()
+    except FATAL:
+        raise
+    except BaseException:
+        log()
+        return None
 
 
 def run_in_daemon_thread(function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
@@ -42,7 +65,7 @@ def run_in_daemon_thread(function: Callable[..., Any], *args: Any) -> asyncio.Fu
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
-    def hand_over(result: Any, error: Optional[BaseException]) -> None:
+    def pass_on(result: Any, error: Optional[BaseException]) -> None:
         if future.done():
             return
         if error is not None:
@@ -58,7 +81,7 @@ def run_in_daemon_thread(function: Callable[..., Any], *args: Any) -> asyncio.Fu
             outcome = None, error
         # A loop that was closed meanwhile has nobody who waits.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(hand_over, *outcome)
+            loop.call_soon_threadsafe(pass_on, *outcome)
 
     threading.Thread(target=work, name="katcp-worker", daemon=True).start()
     return future

@@ -63,6 +63,16 @@ _ARGUMENT_SIZE = sys.getsizeof(b"") + 8
 _PLAIN_SIZE = 120
 
 
+class AssignedMid(bytes):
+    """A message id that a client chose: it may choose another one when the message is sent again.
+
+    Ids that a program chose are never changed. The type tells them apart, so that a message
+    may be used by several threads: to read its id is one step.
+    """
+
+    __slots__ = ()
+
+
 class Message:
     r"""A KATCP message: a request, a reply or an inform.
 
@@ -113,16 +123,13 @@ class Message:
     [b'ok', b'two words']
     """
 
-    __slots__ = ("_client_mid", "arguments", "local_error", "mid", "mtype", "name")
+    __slots__ = ("arguments", "local_error", "mid", "mtype", "name")
 
     mtype: int
     name: str
     arguments: list[bytes]
     mid: Optional[bytes]
     local_error: Optional[KatcpClientError]
-    # The id that a client gave to this object, which it may take back when
-    # the object is sent again; ids that a program chose are never changed.
-    _client_mid: Optional[bytes]
 
     # Message types.
     REQUEST: ClassVar[int] = 0
@@ -171,7 +178,6 @@ class Message:
         self.arguments = [] if arguments is None else [*map(self.format_argument, arguments)]
         self.mid = None if mid is None else _format_mid(mid)
         self.local_error = None
-        self._client_mid = None
 
     @classmethod
     def request(cls, name: str, *args: Any, **kwargs: Any) -> Message:
@@ -448,8 +454,8 @@ class Message:
             head = _encode_head(self.mtype, self.name)
         mid = self.mid
         if mid is not None:
-            # An id that a client gave is good, and so are most others.
-            if mid is not self._client_mid and not (
+            # An id that a client assigned is good, and so are most others.
+            if type(mid) is not AssignedMid and not (
                 type(mid) is bytes and mid.isdigit() and len(mid) < 10 and mid >= b"1"
             ):
                 mid = _format_mid(mid)
@@ -633,7 +639,6 @@ def make_message(mtype: int, name: str, arguments: list[bytes], mid: Optional[by
     message.arguments = arguments
     message.mid = mid
     message.local_error = None
-    message._client_mid = None
     return message
 
 

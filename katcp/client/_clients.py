@@ -37,7 +37,17 @@ import traceback
 from concurrent.futures import Future as ConcurrentFuture
 from concurrent.futures import InvalidStateError
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, ClassVar, Optional, TypeVar, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Awaitable,
+    Callable,
+    ClassVar,
+    Iterable,
+    Optional,
+    TypeVar,
+    Union,
+)
 
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
@@ -47,8 +57,9 @@ from tornado.util import TimeoutError as TornadoTimeoutError
 from .._net.connection import Connection, ConnectionEnded, ConnectionFailed
 from .._net.tls import TlsFailure, check_ssl_options
 from .._runtime.events import AsyncEvent
-from .._runtime.portal import LoopDoor, LoopGone, Waiter
-from .._runtime.tasks import is_awaitable, let_run, let_run_if_awaitable
+from .._runtime.portal import LoopPortal, running_loop
+from .._runtime.tasks import FATAL, is_awaitable, run_logged, spawn, spawn_if_awaitable
+from .._runtime.waiter import LoopGone, Waiter
 from .._state.handlers import DeviceMetaclass
 from .._state.lifecycle import EVENT_NAMES, Lifecycle, State
 from .._state.negotiation import ServerProtocol
@@ -63,7 +74,7 @@ from .._state.validation import (
     check_timeout,
 )
 from .._wire.flags import FLOAT_TS_KATCP_MAJOR, SEC_TO_MS_FAC, SEC_TS_KATCP_MAJOR, ProtocolFlags
-from .._wire.message import Message, memory_size, shorten
+from .._wire.message import AssignedMid, Message, memory_size, shorten
 from .._wire.parser import MessageParser
 from ..errors import (
     KatcpClientDisconnected,
@@ -256,7 +267,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     # an object with more than 30 attributes takes a kilobyte more.
     _message_parser = MessageParser()
     _threadsafe = False
-    _loop_door: Optional[LoopDoor] = None
+    _loop_portal: Optional[LoopPortal] = None
+    # Which thread is in the middle of start().
+    _starting_thread: Optional[int] = None
     _device_connection: Optional[Connection] = None
     _versions_overflowed = False
     # What reading has to wait for, as a handler wants.
@@ -338,7 +351,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     @property
     def ioloop(self) -> Optional[IOLoop]:
         """The ioloop of the client; None before `start`."""
-        return None if self._loop_door is None else self._loop_door.ioloop
+        return None if self._loop_portal is None else self._loop_portal.ioloop
 
     @property
     def threadsafe(self) -> bool:
@@ -428,11 +441,11 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             )
         self._server_protocol.use_preset(protocol_flags)
         received = self._state_events["protocol"]
-        door = self._loop_door
-        if door is None or door.is_inside() or self._lifecycle.state is State.STOPPED:
+        portal = self._loop_portal
+        if portal is None or portal.in_loop() or self._lifecycle.state is State.STOPPED:
             received.set()
         else:
-            door.post(received.set)
+            portal.call_soon(received.set)
 
     # Start, stop, and waiting for either.
 
@@ -459,11 +472,18 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         -----
         May be called from any thread.
         """
-        with self._start_lock:
+        # Nobody waits for this lock: a finalizer may call start() in the middle of it.
+        if not self._start_lock.acquire(blocking=False):
+            raise KatcpUsageError("Device client already started.")
+        try:
             self._refuse_in_fork("start")
             if self._lifecycle.state is not State.STOPPED:
                 raise KatcpUsageError("Device client already started.")
+            self._starting_thread = threading.get_ident()
             self._start_run()
+        finally:
+            self._starting_thread = None
+            self._start_lock.release()
         if timeout is not None and not self._is_in_ioloop():
             self.wait_running(timeout)
 
@@ -494,15 +514,17 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         -----
         May be called from any thread.
         """
-        door = self._loop_door
-        if door is None:
+        portal = self._loop_portal
+        if portal is None:
             raise KatcpUsageError("Call start() before stop()")
         if self._is_forked():
             return
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._lifecycle.state is not State.STOPPED:
-            self._stop_and_wait(door, timeout)
-        if self._ioloop_manager.managed and not door.is_inside():
+            self._stop_and_wait(portal, timeout)
+        if self._starting_thread == threading.get_ident():
+            return
+        if self._ioloop_manager.managed and not portal.in_loop():
             remaining = None if deadline is None else max(deadline - time.monotonic(), 0)
             self._ioloop_manager.join(remaining)
 
@@ -783,7 +805,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         This calls nothing that a subclass overrides; `notify_connected` is
         called as always.
         """
-        if asyncio._get_running_loop() is not None:
+        if running_loop() is not None:
             raise KatcpThreadError(
                 "'with' would block the loop that runs in this thread: use 'async with'."
             )
@@ -1037,7 +1059,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._refuse_other_threads("send_request")
         check_request(msg)
         if msg.mid is not None:
-            self._check_mid(msg)
+            self._check_mid(msg.mid)
         self.send_message(msg)
         self._note_unclaimed(msg)
 
@@ -1094,9 +1116,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         """
         if self._has_ended_by_itself():
             return
-        door = self._door_to_enter("disconnect")
-        if door is not None:
-            door.post(self._disconnect_now)
+        portal = self._portal_to_enter("disconnect")
+        if portal is not None:
+            portal.call_soon(self._disconnect_now)
         else:
             self._refuse_other_threads("disconnect")
             self._disconnect_now()
@@ -1218,7 +1240,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             What the handler returned.
         """
         result = self._call_handler("Inform", self._inform_handlers, self.unhandled_inform, msg)
-        if self._inform_callbacks.by_name:
+        if self._inform_callbacks:
             self._call_inform_callbacks(msg)
         return result
 
@@ -1335,23 +1357,23 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     def _has_ended_by_itself(self) -> bool:
         """Whether it was started and is stopped, though nobody stopped it; any thread."""
-        started = self._loop_door is not None
+        started = self._loop_portal is not None
         stopped = self._lifecycle.state is State.STOPPED
         return started and stopped and not self._stop_wanted.is_set()
 
     def _is_at_work_here(self) -> bool:
         """Whether it is connected and this is the loop's thread: nothing to refuse; any thread."""
-        door = self._loop_door
+        portal = self._loop_portal
         return (
-            door is not None
-            and asyncio._get_running_loop() is door.asyncio_loop
+            portal is not None
+            and running_loop() is portal.asyncio_loop
             and self._lifecycle.state is State.CONNECTED
             and self._forks_at_start == _forks
         )
 
     def _is_in_ioloop(self) -> bool:
         """Whether this is the thread of the loop; any thread."""
-        return self._loop_door is not None and self._loop_door.is_inside()
+        return self._loop_portal is not None and self._loop_portal.in_loop()
 
     def _refuse_in_fork(self, name: str) -> None:
         """Raise if the client was started in another process; any thread."""
@@ -1367,53 +1389,53 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         instead: str = "Call enable_thread_safety() before start() to use it from other threads.",
     ) -> None:
         """Raise unless this is the thread of a started client's loop; any thread."""
-        door = self._started_door(name)
-        if door.thread_id is not None and not door.is_inside():
+        portal = self._started_portal(name)
+        if portal.thread_id is not None and not portal.in_loop():
             raise KatcpThreadError(
                 f"{name}() must be called in the thread of the ioloop. {instead}"
             )
 
-    def _started_door(self, name: str) -> LoopDoor:
-        """Return the door of a client that is not stopped, or raise; any thread."""
-        door = self._loop_door
+    def _started_portal(self, name: str) -> LoopPortal:
+        """Return the portal of a client that is not stopped, or raise; any thread."""
+        portal = self._loop_portal
         self._refuse_in_fork(name)
-        if door is None:
+        if portal is None:
             raise KatcpUsageError(f"Call start() before {name}()")
         if self._has_ended_by_itself():
             raise self._not_connected()
         if self._lifecycle.state is State.STOPPED:
             raise KatcpUsageError(f"The client is stopped: call start() before {name}()")
-        return door
+        return portal
 
-    def _door_to_enter(self, name: str) -> Optional[LoopDoor]:
+    def _portal_to_enter(self, name: str) -> Optional[LoopPortal]:
         """Return where a thread-safe call has to go in, None to call directly; any thread."""
         if not self._threadsafe or self._is_in_ioloop():
             return None
-        return self._started_door(name)
+        return self._started_portal(name)
 
     def _post(self, name: str, function: Callable[..., Any], *args: Any) -> None:
-        """Let the loop run *function*, or raise as `_started_door` does; any thread."""
+        """Let the loop run *function*, or raise as `_started_portal` does; any thread."""
         try:
-            self._started_door(name).post(function, *args)
+            self._started_portal(name).call_soon(function, *args)
         except KatcpUsageError:
             # The client ended a moment ago: say how, if it is known by now.
-            self._started_door(name)
+            self._started_portal(name)
             raise
 
-    def _door_of_run(self, name: str) -> LoopDoor:
-        """Return the door of a client that was started, here, at some time; any thread."""
+    def _portal_of_run(self, name: str) -> LoopPortal:
+        """Return the portal of a client that was started, here, at some time; any thread."""
         self._refuse_in_fork(name)
-        door = self._loop_door
-        if door is None:
+        portal = self._loop_portal
+        if portal is None:
             raise KatcpUsageError(f"Call start() before {name}()")
-        return door
+        return portal
 
-    def _door_to_wait_at(self, name: str, instead: str) -> LoopDoor:
-        """Return the door of a started client, in a thread that may wait; any thread."""
-        door = self._door_of_run(name)
-        if door.is_inside():
+    def _portal_to_wait_at(self, name: str, instead: str) -> LoopPortal:
+        """Return the portal of a started client, in a thread that may wait; any thread."""
+        portal = self._portal_of_run(name)
+        if portal.in_loop():
             raise KatcpThreadError(f"Cannot call {name}() in ioloop{instead}")
-        return door
+        return portal
 
     def _not_connected(self) -> KatcpClientDisconnected:
         return KatcpClientDisconnected(f"Not connected to device {self.bind_address_string}")
@@ -1443,18 +1465,18 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def _wait_for(self, event_name: str, timeout: Optional[float]) -> bool:
         """Wait for an event; return whether it holds; any thread but the loop's."""
         name = f"wait_{event_name}"
-        door = self._door_to_wait_at(name, f", use until_{event_name}()")
+        portal = self._portal_to_wait_at(name, f", use until_{event_name}()")
         event = self._state_events[event_name]
         if event_name != "disconnected" and not self._has_ended_by_itself():
-            self._started_door(name)
+            self._started_portal(name)
         if event.is_set():
             return True
         if self._has_ended_by_itself() or (timeout is not None and timeout <= 0):
             return False
         waiter = Waiter()
         try:
-            door.post(self._wake_at, event, waiter, timeout)
-            came = waiter.wait(door, timeout) and waiter.result()
+            portal.call_soon(self._wake_at, event, waiter, timeout)
+            came = waiter.wait(portal.is_gone, timeout) and waiter.result()
         except (KatcpUsageError, LoopGone):
             return False
         return came or event.is_set()
@@ -1473,12 +1495,12 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         """Return a future that resolves with *value* when an event holds."""
         name = f"until_{event_name}"
         self._refuse_in_fork(name)
-        door = self._loop_door
-        if door is None and self._ioloop_manager.managed:
+        portal = self._loop_portal
+        if portal is None and self._ioloop_manager.managed:
             raise KatcpThreadError(
                 f"Call start() before {name}(), and call that in the ioloop only."
             )
-        if door is not None and door.thread_id is not None and not door.is_inside():
+        if portal is not None and portal.thread_id is not None and not portal.in_loop():
             raise KatcpThreadError(f"{name}() must be called in the thread of the ioloop.")
         return self._state_events[event_name].until_set(timeout, value)
 
@@ -1538,34 +1560,39 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def _start_run(self) -> None:
         """Let the main coroutine begin; any thread, under the start lock."""
         manager = self._ioloop_manager
-        if self._loop_door is not None and manager.managed:
+        if self._loop_portal is not None and manager.managed:
             # The last run may have ended a moment ago, and its thread with it.
             manager.join()
         manager.start()
-        door = manager.get_door()
-        if door.is_closed():
+        portal = manager.get_portal()
+        if portal.is_closed():
             raise KatcpUsageError("The ioloop is closed: a client needs one that can run.")
         for event in (*self._state_events.values(), self._stop_wanted):
-            event.ioloop = door.ioloop
+            event.ioloop = portal.ioloop
         self._forks_at_start = _forks
         self._stop_wanted.clear()
         self._connect_failures = 0
         self._connect_failure_reason = None
         self._forget_protocol_event()
-        self._loop_door = door
+        self._loop_portal = portal
         self._enter(State.STARTING)
-        door.post(self._begin_run, door)
+        portal.call_soon(self._begin_run, portal)
 
-    def _begin_run(self, door: LoopDoor) -> None:
+    def _begin_run(self, portal: LoopPortal) -> None:
         """Be running, and let the main coroutine go on.
 
         Not all in a coroutine, which would begin a turn later: what a program
         posts right after start() finds a client that runs, as it always has.
         """
-        door.remember_thread()
-        self.ioloop_thread_id = door.thread_id
+        portal.remember_thread()
+        self.ioloop_thread_id = portal.thread_id
+        if self._lifecycle.state is State.STOPPING:
+            # stop() came in the middle of start().
+            self._end_run()
+            return
         self._enter(State.CONNECTING)
-        let_run(self._install())
+        # What it raises ends the loop, and is reported with that.
+        spawn(self._install()).add_done_callback(_retrieve)
 
     async def _install(self) -> None:
         """The main coroutine: from start to stop."""
@@ -1661,8 +1688,10 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             connection.close()
             if self._lifecycle.state is State.CONNECTED:
                 self._enter(State.WAITING)
-            self._notify(False)
-            self._fail_pending(self._why_ended(connection))
+            try:
+                self._notify(False)
+            finally:
+                self._fail_pending(self._why_ended(connection))
         if connection.was_refused:
             self._log_connect_failure(str(connection.error))
 
@@ -1671,7 +1700,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         has_succeeded = True
         try:
             self.notify_connected(connected)
-        except Exception:
+        except FATAL:
+            raise
+        except BaseException:
             self._logger.exception(
                 "Notify connect failed. Disconnecting." if connected else "Notify connect failed"
             )
@@ -1706,23 +1737,28 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             self._reconnect_attempt = 0
             self._enter(State.WAITING)
 
-    def _stop_and_wait(self, door: LoopDoor, timeout: Optional[float]) -> None:
+    def _stop_and_wait(self, portal: LoopPortal, timeout: Optional[float]) -> None:
         """Let the main coroutine end; wait for it, but not in its thread; any thread."""
         waiter = Waiter()
         try:
-            door.post(self._begin_stop, waiter)
+            portal.call_soon(self._begin_stop, waiter)
         except KatcpUsageError:
-            self._end_run_without_ioloop(door)
+            self._end_run_without_ioloop(portal)
             return
-        if door.is_inside() or not (self._ioloop_manager.managed or door.has_run()):
-            # Nobody to wait for: the caller himself has to run the loop.
+        if (
+            portal.in_loop()
+            or self._starting_thread == threading.get_ident()
+            or not (self._ioloop_manager.managed or portal.has_run())
+        ):
+            # Nobody to wait for: the caller himself has to run the loop, or is a finalizer
+            # in the middle of start().
             return
         try:
-            if not waiter.wait(door, timeout):
+            if not waiter.wait(portal.is_gone, timeout):
                 self._logger.warning("The client has not stopped within %s seconds", timeout)
         except LoopGone:
             self._logger.warning("The ioloop does not run: the client stops when it does")
-            self._end_run_without_ioloop(door)
+            self._end_run_without_ioloop(portal)
 
     def _begin_stop(self, waiter: Waiter) -> None:
         """Cut whatever the main coroutine waits for."""
@@ -1742,7 +1778,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             self._enter(State.STOPPING)
         if self._device_connection is not None:
             self._device_connection.close()
-        self._fail_pending(stopped_first())
+        try:
+            self._fail_pending(stopped_first())
+        finally:
+            self._be_stopped()
+
+    def _be_stopped(self) -> None:
+        """Wake all that wait for a client that has ended."""
         self._device_connection = None
         self._logger.info("Client connect loop for %r finished.", self._bindaddr)
         self._forget_protocol_event()
@@ -1758,9 +1800,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         if self._ioloop_manager.managed:
             self._ioloop_manager.stop()
 
-    def _end_run_without_ioloop(self, door: LoopDoor) -> None:
+    def _end_run_without_ioloop(self, portal: LoopPortal) -> None:
         """End the run of a client whose loop was closed behind its back; any thread."""
-        if door.is_closed() and self._lifecycle.state is not State.STOPPED:
+        if portal.is_closed() and self._lifecycle.state is not State.STOPPED:
             self._stop_wanted.set()
             self._end_run()
 
@@ -1808,12 +1850,14 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
                     self._disconnect_inform = msg
                 try:
                     result = handlers[msg.mtype](msg)
-                except Exception:
+                except FATAL:
+                    raise
+                except BaseException:
                     self._log_unhandled(msg)
                     result = None
                 if result is not None and is_awaitable(result):
                     log = functools.partial(self._log_unhandled, msg)
-                    self._reading_pause = let_run(self._log_failure_of(result, log))
+                    self._reading_pause = spawn(run_logged(result, log))
                     return lines[position + 1 :]
         return None
 
@@ -1843,13 +1887,15 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
                 result = handler(self, msg)
             else:
                 result = fallback(msg) if fallback is not None else None
-        except Exception:
+        except FATAL:
+            raise
+        except BaseException:
             self._log_handler_failure(kind, msg)
             return None
         if result is None or not is_awaitable(result):
             return result
         log = functools.partial(self._log_handler_failure, kind, msg)
-        return self._log_failure_of(result, log)
+        return run_logged(result, log)
 
     def _call_inform_callbacks(self, msg: Message) -> None:
         for callback in self._inform_callbacks.matching(msg.name):
@@ -1869,21 +1915,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         """Call a callback with its news; what it raises, now or later, is logged."""
         try:
             result = callback(news, *more) if more else callback(news)
-        except Exception:
+        except FATAL:
+            raise
+        except BaseException:
             log(news)
             return
         if result is not None and is_awaitable(result):
-            let_run(self._log_failure_of(result, functools.partial(log, news)))
-
-    async def _log_failure_of(self, awaitable: Any, log: Callable[[], None]) -> Any:
-        """Return the result of *awaitable*, or None after its exception was logged."""
-        try:
-            if isinstance(awaitable, ConcurrentFuture):
-                awaitable = asyncio.wrap_future(awaitable)
-            return await awaitable
-        except Exception:
-            log()
-            return None
+            spawn(run_logged(result, functools.partial(log, news)))
 
     async def _send_handler_reply_later(self, msg: Message, reply: Awaitable[Any]) -> None:
         self._send_handler_reply(msg, await reply)
@@ -1900,7 +1938,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
                 )
             reply.mid = msg.mid
             self.send_message(reply)
-        except Exception:
+        except FATAL:
+            raise
+        except BaseException:
             self._log_handler_failure("Request", msg)
 
     def _remember_version(self, role: str, texts: tuple[str, ...]) -> None:
@@ -1938,16 +1978,16 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             ):
                 msg.mid = None
             else:
-                self._check_mid(msg)
+                self._check_mid(msg.mid)
                 return
         if use_mid or (use_mid is None and supported):
             if not supported:
                 raise KatcpVersionError("Message IDs not supported by server")
-            msg.mid = msg._client_mid = b"%d" % self._pending_requests.next_mid()
+            msg.mid = AssignedMid(b"%d" % self._pending_requests.next_mid())
 
     def _is_own_mid(self, msg: Message) -> bool:
         """Whether a client gave *msg* its id, when it was sent before."""
-        return msg.mid is not None and msg.mid == msg._client_mid
+        return type(msg.mid) is AssignedMid
 
     def _is_stale_mid(self, msg: Message) -> bool:
         """Whether the id from the last time *msg* was sent may still be answered."""
@@ -1957,13 +1997,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         pending = self._pending_requests
         return pending.is_mid_pending(mid) or pending.may_be_answered_late(mid)
 
-    def _check_mid(self, msg: Message) -> None:
-        """Raise if *msg* cannot be sent with the id that the program chose."""
+    def _check_mid(self, mid: bytes) -> None:
+        """Raise if no message can be sent with an id that the program chose."""
         if not self._server_protocol.message_ids:
             raise KatcpVersionError("Message IDs not supported by server")
-        if self._is_mid_in_use(int(msg.mid or 0)):
+        if self._is_mid_in_use(int(mid)):
             raise KatcpUsageError(
-                f"Message id {_as_text(msg.mid or b'')} is used by a pending request: "
+                f"Message id {_as_text(mid)} is used by a pending request: "
                 "choose another one, or leave the choice to the client."
             )
 
@@ -2233,7 +2273,7 @@ class AsyncClient(DeviceClient):
                 self._begin_request(msg, reply_cb, inform_cb, limit, use_mid, more)
                 return
             request = (msg, reply_cb, inform_cb, limit, use_mid, more)
-            if self._door_to_enter("callback_request") is None:
+            if self._portal_to_enter("callback_request") is None:
                 self._refuse_other_threads("callback_request")
                 self._begin_request(*request)
             else:
@@ -2282,10 +2322,10 @@ class AsyncClient(DeviceClient):
         request.
         """
         check_request(msg)
-        door = self._loop_door
-        if door is None:
+        portal = self._loop_portal
+        if portal is None:
             raise KatcpUsageError("Call start() before future_request()")
-        future = _ReplyFuture(loop=door.asyncio_loop)
+        future = _ReplyFuture(loop=portal.asyncio_loop)
         future.client = self
         informs: list[Message] = []
         future.informs = informs
@@ -2352,14 +2392,14 @@ class AsyncClient(DeviceClient):
         began = time.monotonic()
         waiter = Waiter()
         begun: list[PendingRequest] = []
-        door = self._loop_door
+        portal = self._loop_portal
         try:
-            door = self._door_to_wait_at("blocking_request", "")
+            portal = self._portal_to_wait_at("blocking_request", "")
             self._post(
                 "blocking_request", self._blocking_request, waiter, begun, msg, limit, use_mid
             )
             patience = None if limit is None else max(limit, 0) + BUSY_LOOP_MARGIN
-            if waiter.wait(door, patience):
+            if waiter.wait(portal.is_gone, patience):
                 reply, informs = waiter.result()
                 return reply, informs
         except KatcpUsageError:
@@ -2370,9 +2410,9 @@ class AsyncClient(DeviceClient):
             return made_up_reply(msg, stopped_first()), []
         except BaseException:
             # Ctrl-C, or what another signal handler raises.
-            if door is not None:
+            if portal is not None:
                 with contextlib.suppress(KatcpUsageError):
-                    door.post(self._forget_begun, begun)
+                    portal.call_soon(self._forget_begun, begun)
             raise
         finally:
             waiter.give_up()
@@ -2507,7 +2547,7 @@ class AsyncClient(DeviceClient):
         21.5
         """
         msg = Message.request(name, *args)
-        self._door_to_wait_at("ask", ", use await async_ask()")
+        self._portal_to_wait_at("ask", ", use await async_ask()")
         return answer_of(*AsyncClient.blocking_request(self, msg, timeout))
 
     async def async_ask(self, name: str, *args: Any, timeout: Optional[float] = None) -> Answer:
@@ -2564,7 +2604,7 @@ class AsyncClient(DeviceClient):
                 self._call_back(self._log_inform_failure, request.on_inform, request.more, msg)
             return
         # As in the old client, reading does not pause for these handlers.
-        let_run_if_awaitable(super().handle_inform(msg))
+        spawn_if_awaitable(super().handle_inform(msg))
 
     def handle_reply(self, msg: Message) -> Any:
         """Handle a reply message related to the current request.
@@ -2587,7 +2627,7 @@ class AsyncClient(DeviceClient):
                 else:
                     self._call_back(self._log_reply_failure, on_reply, more, msg)
                 return
-        let_run_if_awaitable(super().handle_reply(msg))
+        spawn_if_awaitable(super().handle_reply(msg))
 
     # The beginning of a request.
 
@@ -2598,11 +2638,11 @@ class AsyncClient(DeviceClient):
 
         Not at once: a callback that tries again would never return.
         """
-        if on_reply is None or self._loop_door is None:
+        if on_reply is None or self._loop_portal is None:
             return
         call = (self._log_reply_failure, on_reply, more, reply)
         try:
-            self._loop_door.post(self._call_back, *call)
+            self._loop_portal.call_soon(self._call_back, *call)
         except KatcpUsageError:
             self._call_back(*call)
 
@@ -2620,7 +2660,7 @@ class AsyncClient(DeviceClient):
             self._begin_request(msg, on_reply, on_inform, timeout, use_mid, more)
         except KatcpClientError as error:
             self._answer_soon(on_reply, more, made_up_reply(msg, error))
-        except Exception as error:
+        except BaseException as error:
             if on_reply is not None:
                 reply = made_up_reply(msg, KatcpClientError(str(error)))
                 self._call_back(self._log_reply_failure, on_reply, more, reply)
@@ -2635,7 +2675,7 @@ class AsyncClient(DeviceClient):
         use_mid: Optional[bool],
     ) -> None:
         """Begin a request for a thread that waits, unless it has given up already."""
-        if waiter.is_over():
+        if waiter.is_over:
             return
         informs: list[Message] = []
 
@@ -2648,8 +2688,10 @@ class AsyncClient(DeviceClient):
             begun.append(request)
         except KatcpClientError as error:
             on_reply(made_up_reply(msg, error))
-        except Exception as error:
+        except BaseException as error:
             waiter.set_error(error)
+            if isinstance(error, FATAL):
+                raise
 
     def _begin_request(
         self,
@@ -2693,9 +2735,9 @@ class AsyncClient(DeviceClient):
         begun: list[PendingRequest] = []
         request = (future, begun, msg, limit, use_mid)
         try:
-            door = self._started_door(name)
-            future.add_done_callback(functools.partial(self._end_if_cancelled, door, begun))
-            if door.is_inside():
+            portal = self._started_portal(name)
+            future.add_done_callback(functools.partial(self._end_if_cancelled, portal, begun))
+            if portal.in_loop():
                 self._begin_concurrent_request(*request)
             else:
                 self._check_before_posting(msg)
@@ -2728,15 +2770,19 @@ class AsyncClient(DeviceClient):
             begun.append(request)
         except KatcpClientError as error:
             on_reply(made_up_reply(msg, error))
-        except Exception as error:
+        except BaseException as error:
             with contextlib.suppress(InvalidStateError):
                 future.set_exception(error)
+            if isinstance(error, FATAL):
+                raise
 
     def _check_before_posting(self, msg: Message) -> None:
         """Raise in the caller what could only be logged in the loop; any thread."""
         bytes(msg)
-        if msg.mid is not None and not self._is_own_mid(msg) and self._server_protocol.message_ids:
-            self._check_mid(msg)
+        # Read once: the loop may be about to send the same message for another thread.
+        mid = msg.mid
+        if mid is not None and type(mid) is not AssignedMid and self._server_protocol.message_ids:
+            self._check_mid(mid)
 
     # The end of a request.
 
@@ -2757,7 +2803,7 @@ class AsyncClient(DeviceClient):
         self._logger.error("Callback reply %s%s FAIL: %s", failure, reply.name, self._traceback())
 
     def _end_if_cancelled(
-        self, door: LoopDoor, begun: list[PendingRequest], future: ConcurrentFuture[Any]
+        self, portal: LoopPortal, begun: list[PendingRequest], future: ConcurrentFuture[Any]
     ) -> None:
         """Forget the request of a future that was cancelled; any thread."""
         if not future.cancelled():
@@ -2765,7 +2811,7 @@ class AsyncClient(DeviceClient):
         # Who waits with concurrent.futures.wait() is not told before.
         future.set_running_or_notify_cancel()
         with contextlib.suppress(KatcpUsageError):
-            door.post(self._forget_begun, begun)
+            portal.call_soon(self._forget_begun, begun)
 
     def _forget_begun(self, begun: list[PendingRequest]) -> None:
         for request in begun:
@@ -2796,8 +2842,10 @@ class AsyncClient(DeviceClient):
         """Let the requests end whose time is over."""
         self._cancel_timer()
         now = asyncio.get_running_loop().time()
-        for request in self._pending_requests.take_expired(now):
-            self._end_locally(request, timed_out(request.name, now - request.started))
+        self._end_all(
+            (request, timed_out(request.name, now - request.started))
+            for request in self._pending_requests.take_expired(now)
+        )
         self._timer_rests_until = now + len(self._pending_requests) * _REST_PER_REQUEST
         self._update_timer()
 
@@ -2812,8 +2860,18 @@ class AsyncClient(DeviceClient):
         self._timer_rests_until = -math.inf
         # A thread that wakes must find what the callbacks did, as it always has.
         requests = sorted(self._pending_requests.take_all(), key=lambda r: r.wakes_thread)
-        for request in requests:
-            self._end_locally(request, error)
+        self._end_all((request, error) for request in requests)
+
+    def _end_all(self, ended: Iterable[tuple[PendingRequest, KatcpClientError]]) -> None:
+        """Answer all of several requests, whatever the callbacks raise."""
+        fatal: Optional[BaseException] = None
+        for request, error in ended:
+            try:
+                self._end_locally(request, error)
+            except FATAL as raised:
+                fatal = raised
+        if fatal is not None:
+            raise fatal
 
     def _end_locally(self, request: PendingRequest, error: KatcpClientError) -> None:
         """Answer a request, which is not pending any more, with a made-up reply."""
@@ -2964,6 +3022,11 @@ def address_to_string(addr_tuple: tuple[Any, ...]) -> str:
     str
     """
     return ":".join(str(part) for part in addr_tuple[:2])
+
+
+def _retrieve(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _version_size(role: str, texts: tuple[str, ...]) -> int:

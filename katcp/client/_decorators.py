@@ -40,10 +40,10 @@ def make_threadsafe(meth: _Method) -> _Method:
 
     @functools.wraps(meth)
     def threadsafe_meth(self: Any, *args: Any, **kwargs: Any) -> Any:
-        door = self._door_to_enter(meth.__name__)
-        if door is None:
+        portal = self._portal_to_enter(meth.__name__)
+        if portal is None:
             return meth(self, *args, **kwargs)
-        door.post(meth, self, *args, **kwargs)
+        portal.call_soon(meth, self, *args, **kwargs)
         return None
 
     return cast(_Method, threadsafe_meth)
@@ -95,9 +95,9 @@ def make_threadsafe_blocking(meth: _Method) -> _Method:
             limit = given.get("timeout", DEFAULT_CALL_TIMEOUT)
         else:
             limit = kwargs.pop("timeout", DEFAULT_CALL_TIMEOUT)
-        door = self._door_to_enter(meth.__name__)
-        if door is None:
+        portal = self._portal_to_enter(meth.__name__)
+        if portal is None:
             return meth(self, *args, **kwargs)
-        return door.call(functools.partial(meth, self, *args, **kwargs), timeout=limit)
+        return portal.call(functools.partial(meth, self, *args, **kwargs), timeout=limit)
 
     return cast(_Method, threadsafe_meth)

@@ -12,12 +12,11 @@ import asyncio
 import collections
 import contextlib
 import functools
-import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from .._runtime.portal import LoopGone, Waiter
+from .._runtime.waiter import LoopGone, Waiter
 from .._state.lifecycle import State
 from .._wire.message import Message
 from ..errors import KatcpClientTimeout
@@ -26,57 +25,39 @@ if TYPE_CHECKING:
     from ._clients import DeviceClient
 
 
-# Of all tables to which nothing was added: it is not changed but replaced, too.
-_NO_CALLBACKS: dict[Optional[str], tuple[Callable[..., Any], ...]] = {}
-
-# One lock serves all tables, of which a client has two: it is held for moments.
-_tables_lock = threading.Lock()
-
-
 class CallbackTable:
     """Callbacks by name; None stands for all names.
 
-    It may be changed in any thread, also while its callbacks are called: what
-    is called is never changed but replaced.
-
-    Attributes
-    ----------
-    by_name : dict
-        From name to a tuple of callbacks; empty if there are none at all.
+    It may be changed in any thread, also while its callbacks are called. No step of it
+    needs a lock.
     """
 
     def __init__(self) -> None:
-        self.by_name = _NO_CALLBACKS
+        self._by_name: dict[Optional[str], list[Callable[..., Any]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_name)
 
     def add(self, name: Optional[str], callback: Callable[..., Any]) -> None:
-        """Let *callback* be called for *name*, after those that are there."""
-        with _tables_lock:
-            self._replace(name, (*self.by_name.get(name, ()), callback))
+        """Call *callback* for *name* from now on, after those that are there."""
+        self._by_name.setdefault(name, []).append(callback)
 
     def remove(self, name: Optional[str], callback: Callable[..., Any]) -> bool:
-        """Take *callback* out, once; return whether it was there."""
-        with _tables_lock:
-            callbacks = list(self.by_name.get(name, ()))
-            if callback not in callbacks:
-                return False
-            callbacks.remove(callback)
-            self._replace(name, tuple(callbacks))
-            return True
+        """Remove *callback* once; return whether it was there."""
+        try:
+            self._by_name.get(name, []).remove(callback)
+        except ValueError:
+            return False
+        return True
 
     def matching(self, name: str) -> tuple[Callable[..., Any], ...]:
         """Return the callbacks for *name*, then those for all names."""
-        by_name = self.by_name
+        by_name = self._by_name
         return (*by_name.get(name, ()), *by_name.get(None, ()))
 
-    def all(self) -> Iterator[Callable[..., Any]]:
+    def all(self) -> list[Callable[..., Any]]:
         """Return all callbacks."""
-        return (callback for callbacks in self.by_name.values() for callback in callbacks)
-
-    def _replace(self, name: Optional[str], callbacks: tuple[Callable[..., Any], ...]) -> None:
-        by_name = {**self.by_name, name: callbacks}
-        if not callbacks:
-            del by_name[name]
-        self.by_name = by_name
+        return [callback for callbacks in [*self._by_name.values()] for callback in callbacks]
 
 
 class StreamFeed:
@@ -132,10 +113,11 @@ class InformStream:
         self._name = name
         self._timeout = timeout
         self._maxsize = maxsize
-        self._lock = threading.Lock()
+        # No step needs a lock: who waits says so first and looks then, and who brings
+        # something puts it down first and looks then who waits.
         self._arrived: collections.deque[Message] = collections.deque()
         # What to call when something has changed, for each that waits.
-        self._waiting: list[Callable[[], Any]] = []
+        self._waiting: collections.deque[Callable[[], Any]] = collections.deque()
         self._dropped = 0
         self._closed = False
         self._feed = StreamFeed(client._inform_callbacks, name, self)
@@ -154,17 +136,14 @@ class InformStream:
     def close(self) -> None:
         """Take no more informs, and let the iterations end; may be called again."""
         self._feed.remove()
-        with self._lock:
-            self._closed = True
-            waiting, self._waiting = self._waiting, []
-        for wake in waiting:
-            wake()
+        self._closed = True
+        self._wake_waiting()
 
     def __iter__(self) -> InformStream:
         return self
 
     def __next__(self) -> Message:
-        door = self._client._door_to_wait_at("next", ", use async for")
+        portal = self._client._portal_to_wait_at("next", ", use async for")
         self._close_if_stopped()
         deadline = self._deadline()
         while True:
@@ -174,7 +153,7 @@ class InformStream:
             if msg is not None:
                 return msg
             try:
-                if not waiter.wait(door, _remaining(deadline)):
+                if not waiter.wait(portal.is_gone, _remaining(deadline)):
                     raise self._timed_out()
             except LoopGone:
                 self.close()
@@ -186,7 +165,7 @@ class InformStream:
         return self
 
     async def __anext__(self) -> Message:
-        self._client._door_of_run("anext")
+        self._client._portal_of_run("anext")
         self._close_if_stopped()
         deadline = self._deadline()
         loop = asyncio.get_running_loop()
@@ -220,38 +199,44 @@ class InformStream:
 
     def _put(self, msg: Message) -> None:
         """Take in an inform and wake those who wait; in the loop's thread."""
-        with self._lock:
-            if self._closed:
-                return
-            is_full = self._maxsize is not None and len(self._arrived) >= self._maxsize
-            if is_full:
+        if self._closed:
+            return
+        is_full = self._maxsize is not None and len(self._arrived) >= self._maxsize
+        if is_full:
+            # Somebody may just have taken the last.
+            with contextlib.suppress(IndexError):
                 self._arrived.popleft()
                 self._dropped += 1
-            self._arrived.append(msg)
-            waiting, self._waiting = self._waiting, []
-            is_first_loss = is_full and self._dropped == 1
-        for wake in waiting:
-            wake()
-        if is_first_loss:
+        self._arrived.append(msg)
+        self._wake_waiting()
+        if is_full and self._dropped == 1:
             self._client._logger.warning(
                 "More than %d informs %s have not been taken: the oldest are dropped from now on",
                 self._maxsize,
                 self._described(),
             )
 
+    def _wake_waiting(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._waiting.popleft()()
+
     def _take(self, wake: Callable[[], Any], end: type[Exception]) -> Optional[Message]:
         """Return the next inform, or None and let *wake* be called; raise *end* at the end."""
-        with self._lock:
-            if self._arrived:
-                return self._arrived.popleft()
-            if self._closed:
-                raise end
-            self._waiting.append(wake)
-            return None
+        self._waiting.append(wake)
+        is_closed = self._closed
+        with contextlib.suppress(IndexError):
+            msg = self._arrived.popleft()
+            self._forget(wake)
+            return msg
+        if is_closed:
+            self._forget(wake)
+            raise end
+        return None
 
     def _forget(self, wake: Callable[[], Any]) -> None:
         """Do not wake somebody who does not wait any more."""
-        with self._lock, contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):
             self._waiting.remove(wake)
 
     def _close_if_stopped(self) -> None:

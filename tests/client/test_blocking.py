@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import dis
 import logging
 import socket
 import struct
-import sys
 import threading
 
 import pytest
@@ -17,6 +15,7 @@ import katcp
 from katcp import BlockingClient, KatcpClientDisconnected, KatcpClientTimeout, Message
 from katcp.client import AsyncClient
 from tests.support.helpers import PATIENCE, Recorder, TestDevice, in_loop, start_client, texts
+from tests.support.steps import AtStep
 
 GREETING = b"#version-connect katcp-protocol 5.1-MIB\n"
 LINGER = struct.pack("ii", 1, 0)
@@ -282,7 +281,7 @@ def test_the_reply_before_the_end_counts():
 
 @pytest.mark.parametrize("end", ["stop", "disconnect"])
 def test_a_thread_that_waits_is_woken_at_once(device, end, monkeypatch):
-    monkeypatch.setattr("katcp._runtime.portal.LOOP_CHECK_INTERVAL", 10 * PATIENCE)
+    monkeypatch.setattr("katcp._runtime.waiter.LOOP_CHECK_INTERVAL", 10 * PATIENCE)
     client = start_client(device)
     thread = threading.Thread(target=lambda: (device.next_held(), getattr(client, end)()))
     thread.start()
@@ -446,82 +445,20 @@ def test_debugging_shows_what_is_sent_and_received(device, logs):
 
 # ---- an exception of a signal handler, at every step ----
 
-# Where Python calls signal handlers: after calls, at the beginning of
-# functions, and where a loop begins anew.
-_SIGNAL_POINTS = ("CALL", "RESUME", "RETURN", "JUMP_BACKWARD", "JUMP_ABSOLUTE")
 
-# A number for sys.monitoring that no debugger, profiler or coverage uses.
-_TOOL = 4
-
-
-class Interrupter:
-    """Raises KeyboardInterrupt at the step of a given number, in the thread that makes it."""
-
-    def __init__(self, step):
-        self.step = step
-        self.steps = 0
-        self.where = None
-        self._was_point = False
-        self._thread = threading.get_ident()
-
-    def __enter__(self):
-        if sys.version_info >= (3, 12):
-            # There, sys.settrace does not show all that it should.
-            events = sys.monitoring.events
-            sys.monitoring.use_tool_id(_TOOL, "interrupter")
-            sys.monitoring.register_callback(_TOOL, events.INSTRUCTION, self._monitor)
-            sys.monitoring.set_events(_TOOL, events.INSTRUCTION)
-        else:
-            self._before = sys.gettrace()
-            sys.settrace(self._trace)
-
-    def __exit__(self, *exception):
-        if sys.version_info >= (3, 12):
-            sys.monitoring.set_events(_TOOL, 0)
-            sys.monitoring.register_callback(_TOOL, sys.monitoring.events.INSTRUCTION, None)
-            sys.monitoring.free_tool_id(_TOOL)
-        else:
-            sys.settrace(self._before)
-
-    def _monitor(self, code, offset):
-        # It shows the steps of all threads.
-        if threading.get_ident() == self._thread:
-            self._instruction(code, offset)
-
-    def _trace(self, frame, event, arg):
-        if event == "call":
-            frame.f_trace_opcodes = True
-            frame.f_trace_lines = False
-            self._was_point = True
-        elif event == "return":
-            self._was_point = True
-        elif event == "opcode":
-            self._instruction(frame.f_code, frame.f_lasti)
-        return self._trace
-
-    def _instruction(self, code, offset):
-        # The steps of the end of the tracing are not the client's.
-        if self.where is not None or code.co_filename == __file__:
-            return
-        was_point = self._was_point
-        self._was_point = dis.opname[code.co_code[offset]].startswith(_SIGNAL_POINTS)
-        if was_point:
-            self.steps += 1
-            if self.steps == self.step:
-                self.where = f"{code.co_filename}, {code.co_name} at {offset}"
-                raise KeyboardInterrupt
+def raise_interrupt():
+    raise KeyboardInterrupt
 
 
 def interrupted_at(client, step, *request):
     """Ask, and be interrupted at a step; return where that was, None if there are less."""
     message = Message.request(*request)
-    interrupter = Interrupter(step)
-    with interrupter:
+    with AtStep(step, raise_interrupt) as at_step:
         try:
             client.blocking_request(message, PATIENCE)
         except KeyboardInterrupt:
-            assert interrupter.where is not None
-    return interrupter.where
+            assert at_step.where is not None
+    return at_step.where
 
 
 @pytest.mark.parametrize("request_", [("count", 2), ("echo", "interrupted")], ids=lambda r: r[0])

@@ -97,7 +97,7 @@ def test_a_callback_that_was_removed_is_not_called(device):
     second.wait()
     assert first.calls == []
     client.remove_inform_callback("tick", second)
-    assert client._inform_callbacks.by_name == {}
+    assert client._inform_callbacks.all() == []
     with pytest.raises(KatcpUsageError, match="is not a callback for informs 'tick'"):
         client.remove_inform_callback("tick", second)
 
@@ -284,7 +284,7 @@ def test_a_loop_that_goes_wakes_a_thread_that_waits(device):
     ioloop.add_callback(ioloop.stop)
     assert list(stream) == []
     thread.join()
-    client._loop_door.ioloop.add_callback(client.stop)
+    client._loop_portal.ioloop.add_callback(client.stop)
     ioloop.run_sync(client.until_stopped)
     ioloop.close()
 
@@ -331,14 +331,14 @@ def test_a_stream_that_was_dropped_is_forgotten(device):
     gc.collect()
     send(device, "tick", "tock")
     arrived.wait(2)
-    assert "tick" not in client._inform_callbacks.by_name
+    assert client._inform_callbacks.matching("tick") == ()
 
 
 def test_a_stream_that_was_closed_is_forgotten(device):
     client = start_client(device)
     with client.informs("tick") as stream:
-        assert "tick" in client._inform_callbacks.by_name
-    assert client._inform_callbacks.by_name == {}
+        assert len(client._inform_callbacks.matching("tick")) == 1
+    assert client._inform_callbacks.all() == []
     assert list(stream) == []
     stream.close()
 

@@ -225,7 +225,7 @@ def test_a_flooding_device_does_not_keep_the_loop_from_the_others(device, shared
             ticker.stop()
             return ticker.turns, latencies, flooded.count - before
 
-        turns, latencies, informs = clients[0]._loop_door.call(measure, timeout=LONG_PATIENCE)
+        turns, latencies, informs = clients[0]._loop_portal.call(measure, timeout=LONG_PATIENCE)
         server.close()
         flooded.stop(PATIENCE)
     limit = AsyncClient.MAX_LOOP_LATENCY
@@ -259,7 +259,7 @@ def test_a_device_that_does_not_read_costs_its_client_the_connection(device, sha
                     await asyncio.sleep(0)
                 sender.callback_request(Message.request("echo"), lambda reply: ended.set())
 
-            sender._loop_door.call(outrun, timeout=LONG_PATIENCE)
+            sender._loop_portal.call(outrun, timeout=LONG_PATIENCE)
             assert ended.wait(PATIENCE)
             in_loop(clients[0], ask_all, clients)
         errors = [reply.local_error for reply in replies]

@@ -12,7 +12,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 import katcp._runtime.portal
-from katcp._runtime.portal import LoopDoor, LoopGone, Waiter, call_in_loop
+from katcp._runtime.portal import LoopGone, LoopPortal, Waiter, call_in_loop
 from katcp._runtime.tasks import run_in_daemon_thread
 from katcp.client._decorators import make_threadsafe, make_threadsafe_blocking
 from katcp.errors import KatcpUsageError
@@ -29,11 +29,11 @@ SOON = 0.02
 @pytest.fixture
 def quick_check(monkeypatch):
     """Let waiting threads look often whether the loop is still there."""
-    monkeypatch.setattr(katcp._runtime.portal, "LOOP_CHECK_INTERVAL", 0.01)
+    monkeypatch.setattr(katcp._runtime.waiter, "LOOP_CHECK_INTERVAL", 0.01)
 
 
 class RunningLoop:
-    """A loop that runs in a thread, and that a test may stop behind a door's back."""
+    """A loop that runs in a thread, and that a test may stop behind a portal's back."""
 
     def __init__(self):
         self.ioloop = IOLoop(make_current=False)
@@ -69,8 +69,8 @@ def running():
 
 
 @pytest.fixture
-def door(running):
-    return LoopDoor(running.ioloop)
+def portal(running):
+    return LoopPortal(running.ioloop)
 
 
 async def cancel_the_others():
@@ -108,83 +108,83 @@ def ident():
 # Waiter
 
 
-def test_a_waiter_gives_the_result(door):
+def test_a_waiter_gives_the_result(portal):
     waiter = Waiter()
     waiter.set_result(5)
-    assert waiter.wait(door) is True
+    assert waiter.wait(portal.is_gone) is True
     assert waiter.result() == 5
 
 
-def test_a_waiter_raises_the_error(door):
+def test_a_waiter_raises_the_error(portal):
     waiter = Waiter()
     waiter.set_error(KeyError("bad"))
-    assert waiter.wait(door, TIMEOUT) is True
+    assert waiter.wait(portal.is_gone, TIMEOUT) is True
     with pytest.raises(KeyError, match="bad"):
         waiter.result()
 
 
-def test_a_waiter_leaves_no_cycle_with_its_error(door):
+def test_a_waiter_leaves_no_cycle_with_its_error(portal):
     waiter = Waiter()
     waiter.set_error(KeyError("bad"))
-    assert waiter.wait(door)
+    assert waiter.wait(portal.is_gone)
     with pytest.raises(KeyError) as caught:
         waiter.result()
     assert not any(value is waiter for value in gc.get_referrers(caught.value))
 
 
 @pytest.mark.parametrize("timeout", [SOON, 0, -1])
-def test_a_waiter_returns_false_when_the_time_is_over(door, timeout):
+def test_a_waiter_returns_false_when_the_time_is_over(portal, timeout):
     waiter = Waiter()
-    assert waiter.wait(door, timeout) is False
-    assert not waiter.is_over()
+    assert waiter.wait(portal.is_gone, timeout) is False
+    assert not waiter.is_over
 
 
-def test_of_several_outcomes_only_the_first_counts(door):
+def test_of_several_outcomes_only_the_first_counts(portal):
     first_result, first_error = Waiter(), Waiter()
     first_result.set_result(1)
     first_result.set_error(KeyError("late"))
     first_result.set_result(2)
-    assert first_result.wait(door)
+    assert first_result.wait(portal.is_gone)
     assert first_result.result() == 1
     first_error.set_error(KeyError("first"))
     first_error.set_result(1)
     first_error.set_error(KeyError("late"))
-    assert first_error.wait(door)
+    assert first_error.wait(portal.is_gone)
     with pytest.raises(KeyError, match="first"):
         first_error.result()
 
 
-def test_a_waiter_that_gave_up_takes_no_outcome(door):
+def test_a_waiter_that_gave_up_takes_no_outcome(portal):
     waiter = Waiter()
-    assert not waiter.is_over()
+    assert not waiter.is_over
     waiter.give_up()
-    assert waiter.is_over()
+    assert waiter.is_over
     waiter.set_result(1)
     waiter.set_error(KeyError("late"))
-    assert waiter.wait(door, 0) is False
+    assert waiter.wait(portal.is_gone, 0) is False
 
 
-def test_an_outcome_is_over(door):
+def test_an_outcome_is_over(portal):
     waiter = Waiter()
     waiter.set_result(None)
-    assert waiter.is_over()
+    assert waiter.is_over
 
 
-def test_an_outcome_wakes_the_waiting_thread(running, door):
+def test_an_outcome_wakes_the_waiting_thread(running, portal):
     waiter = Waiter()
-    thread, outcome = in_thread(lambda: (waiter.wait(door), waiter.result()))
+    thread, outcome = in_thread(lambda: (waiter.wait(portal.is_gone), waiter.result()))
     running.ioloop.add_callback(waiter.set_result, "here")
     thread.join(TIMEOUT)
     assert outcome == [(True, "here")]
 
 
-def test_a_waiter_notices_that_the_loop_was_closed(running, door, quick_check):
+def test_a_waiter_notices_that_the_loop_was_closed(running, portal, quick_check):
     running.close()
     with pytest.raises(LoopGone):
-        Waiter().wait(door)
+        Waiter().wait(portal.is_gone)
 
 
-def test_a_waiter_survives_a_loop_that_is_stopped_and_run_again(door, quick_check):
+def test_a_waiter_survives_a_loop_that_is_stopped_and_run_again(portal, quick_check):
     looks = iter([True, False, True, False])
 
     class Restarted:
@@ -195,106 +195,106 @@ def test_a_waiter_survives_a_loop_that_is_stopped_and_run_again(door, quick_chec
             return gone
 
     waiter = Waiter()
-    assert waiter.wait(Restarted()) is True
+    assert waiter.wait(Restarted().is_gone) is True
     assert waiter.result() == "here"
 
 
-# LoopDoor: inside, closed, gone
+# LoopPortal: inside, closed, gone
 
 
-def test_a_door_tells_whether_the_thread_runs_the_loop(door):
-    assert not door.is_inside()
-    assert door.thread_id is None
-    assert door.call(door.is_inside) is True
-    door.call(door.remember_thread)
-    assert door.thread_id not in (None, ident())
-    assert not door.is_inside()
+def test_a_door_tells_whether_the_thread_runs_the_loop(portal):
+    assert not portal.in_loop()
+    assert portal.thread_id is None
+    assert portal.call(portal.in_loop) is True
+    portal.call(portal.remember_thread)
+    assert portal.thread_id not in (None, ident())
+    assert not portal.in_loop()
 
 
-def test_who_ran_the_loop_is_inside_until_it_is_closed():
+def test_who_ran_the_loop_is_in_it_until_it_is_closed():
     loop = IOLoop(make_current=False)
-    door = LoopDoor(loop)
-    door.remember_thread()
-    assert door.is_inside()
-    assert outcome_of(door.is_inside) is False
+    portal = LoopPortal(loop)
+    portal.remember_thread()
+    assert portal.in_loop()
+    assert outcome_of(portal.in_loop) is False
     loop.close()
     # Another thread may have the same number by now.
-    assert not door.is_inside()
+    assert not portal.in_loop()
 
 
-def test_a_door_tells_whether_the_loop_is_closed(running, door):
-    assert not door.is_closed()
+def test_a_door_tells_whether_the_loop_is_closed(running, portal):
+    assert not portal.is_closed()
     running.close()
-    assert door.is_closed()
+    assert portal.is_closed()
 
 
 def test_a_loop_that_has_not_run_yet_is_not_gone(ioloop):
-    assert not LoopDoor(ioloop).is_gone()
+    assert not LoopPortal(ioloop).is_gone()
 
 
-def test_a_loop_is_gone_when_it_was_seen_running_and_is_stopped(running, door):
-    assert not door.is_gone()
+def test_a_loop_is_gone_when_it_was_seen_running_and_is_stopped(running, portal):
+    assert not portal.is_gone()
     running.stop()
-    assert door.is_gone()
+    assert portal.is_gone()
     running.run()
-    assert not door.is_gone()
+    assert not portal.is_gone()
 
 
 def test_a_loop_is_gone_when_its_thread_is_known_and_it_does_not_run(ioloop):
-    door = LoopDoor(ioloop)
-    door.remember_thread()
-    assert door.is_gone()
+    portal = LoopPortal(ioloop)
+    portal.remember_thread()
+    assert portal.is_gone()
 
 
 def test_a_closed_loop_is_gone():
     loop = IOLoop(make_current=False)
-    door = LoopDoor(loop)
+    portal = LoopPortal(loop)
     loop.close()
-    assert door.is_gone()
+    assert portal.is_gone()
 
 
-# LoopDoor.post
+# LoopPortal.post
 
 
-def test_post_runs_the_function_in_the_loops_thread(running, door):
+def test_post_runs_the_function_in_the_loops_thread(running, portal):
     waiter = Waiter()
     assert (
-        door.post(lambda *args, **kwargs: waiter.set_result((ident(), args, kwargs)), 1, b=2)
+        portal.call_soon(lambda *args, **kwargs: waiter.set_result((ident(), args, kwargs)), 1, b=2)
         is None
     )
-    assert waiter.wait(door, TIMEOUT)
+    assert waiter.wait(portal.is_gone, TIMEOUT)
     assert waiter.result() == (running.thread.ident, (1,), {"b": 2})
 
 
-def test_posted_functions_run_in_the_order_they_were_posted(door):
+def test_posted_functions_run_in_the_order_they_were_posted(portal):
     ran = []
     for number in range(100):
-        door.post(ran.append, number)
-    door.call(lambda: None)
+        portal.call_soon(ran.append, number)
+    portal.call(lambda: None)
     assert ran == list(range(100))
 
 
-def test_what_a_posted_function_raises_is_logged(door, logs):
-    door.post(unlucky)
+def test_what_a_posted_function_raises_is_logged(portal, logs):
+    portal.call_soon(unlucky)
     text = logs.expect("Exception in callback", logging.ERROR)
     assert "in unlucky" in text
     assert "KeyError: 'unlucky'" in text
 
 
-def test_a_posted_coroutine_function_runs_and_what_it_raises_is_logged(door, logs):
+def test_a_posted_coroutine_function_runs_and_what_it_raises_is_logged(portal, logs):
     done = threading.Event()
 
     async def fine():
         await asyncio.sleep(0)
         done.set()
 
-    door.post(fine)
+    portal.call_soon(fine)
     assert done.wait(TIMEOUT)
-    door.post(unlucky_coroutine)
+    portal.call_soon(unlucky_coroutine)
     assert "in unlucky_coroutine" in logs.expect("Exception in callback", logging.ERROR)
 
 
-def test_a_posted_coroutine_is_kept_alive_and_then_forgotten(door):
+def test_a_posted_coroutine_is_kept_alive_and_then_forgotten(portal):
     begun, tasks, let_go = threading.Event(), [], []
 
     async def lonely():
@@ -306,125 +306,134 @@ def test_a_posted_coroutine_is_kept_alive_and_then_forgotten(door):
     def is_kept():
         return tasks[0] in katcp._runtime.tasks._background
 
-    door.post(lonely)
+    portal.call_soon(lonely)
     assert begun.wait(TIMEOUT)
-    assert door.call(is_kept) is True
-    door.call(lambda: let_go[0].set_result(None))
-    door.call(asyncio.wait, tasks)
-    assert door.call(is_kept) is False
+    assert portal.call(is_kept) is True
+    portal.call(lambda: let_go[0].set_result(None))
+    portal.call(asyncio.wait, tasks)
+    assert portal.call(is_kept) is False
 
 
-def test_a_posted_coroutine_that_is_cancelled_is_not_logged(door, logs):
+def test_a_posted_coroutine_that_is_cancelled_is_not_logged(portal, logs):
     begun = threading.Event()
 
     async def endless():
         begun.set()
         await never()
 
-    door.post(endless)
+    portal.call_soon(endless)
     assert begun.wait(TIMEOUT)
-    door.call(cancel_the_others)
+    portal.call(cancel_the_others)
     assert not logs.matching("callback")
 
 
-def test_post_to_a_closed_loop_raises(running, door):
+def test_post_to_a_closed_loop_raises(running, portal):
     running.close()
     with pytest.raises(KatcpUsageError, match="The ioloop is closed"):
-        door.post(print)
+        portal.call_soon(print)
 
 
 def test_what_was_posted_before_the_door_was_shut_runs_and_posting_afterwards_raises(
     ioloop,
 ):
-    door, ran = LoopDoor(ioloop), []
-    door.post(ran.append, 1)
-    door.shut()
-    door.shut()
+    portal, ran = LoopPortal(ioloop), []
+    portal.call_soon(ran.append, 1)
+    portal.close()
+    portal.close()
     with pytest.raises(KatcpUsageError, match="The ioloop is closed"):
-        door.post(ran.append, 2)
+        portal.call_soon(ran.append, 2)
     with pytest.raises(KatcpUsageError, match="The ioloop is closed"):
-        door.call(ran.append, 3)
+        portal.call(ran.append, 3)
     ioloop.add_callback(ioloop.stop)
     ioloop.start()
     assert ran == [1]
 
 
-# LoopDoor.call
+def test_a_recursion_error_is_not_taken_for_a_closed_loop(portal, monkeypatch):
+    def recurse(*args):
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(portal.asyncio_loop, "call_soon_threadsafe", recurse)
+    with pytest.raises(RecursionError):
+        portal.call_soon(print)
 
 
-def test_call_returns_what_the_function_returns(running, door):
-    assert door.call(lambda a, b: (a, b, ident()), 1, b=2) == (1, 2, running.thread.ident)
+# LoopPortal.call
 
 
-def test_call_raises_what_the_function_raises_with_its_traceback(door):
+def test_call_returns_what_the_function_returns(running, portal):
+    assert portal.call(lambda a, b: (a, b, ident()), 1, b=2) == (1, 2, running.thread.ident)
+
+
+def test_call_raises_what_the_function_raises_with_its_traceback(portal):
     with pytest.raises(KeyError, match="unlucky") as caught:
-        door.call(unlucky)
+        portal.call(unlucky)
     assert "unlucky" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
 
 
-def test_call_passes_on_what_is_no_ordinary_exception(door):
+def test_call_passes_on_what_is_no_ordinary_exception(portal):
     def interrupt():
         raise asyncio.CancelledError("stop")
 
     with pytest.raises(asyncio.CancelledError):
-        door.call(interrupt)
+        portal.call(interrupt)
 
 
-def test_call_awaits_a_future(running, door):
+def test_call_awaits_a_future(running, portal):
     def later():
         future = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_soon(future.set_result, "later")
         return future
 
-    assert door.call(later) == "later"
+    assert portal.call(later) == "later"
 
 
-def test_call_awaits_a_coroutine_function(door):
+def test_call_awaits_a_coroutine_function(portal):
     async def double(number):
         await asyncio.sleep(0)
         return 2 * number
 
-    assert door.call(double, 21) == 42
+    assert portal.call(double, 21) == 42
     with pytest.raises(KeyError, match="unlucky") as caught:
-        door.call(unlucky_coroutine)
+        portal.call(unlucky_coroutine)
     names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert "unlucky_coroutine" in names
 
 
-def test_call_of_a_future_that_is_cancelled_raises(door):
+def test_call_of_a_future_that_is_cancelled_raises(portal):
     def cancelled():
         future = asyncio.get_running_loop().create_future()
         future.cancel()
         return future
 
     with pytest.raises(concurrent.futures.CancelledError):
-        door.call(cancelled)
+        portal.call(cancelled)
 
 
 @pytest.mark.parametrize("timeout", [SOON, 0])
-def test_call_raises_when_the_timeout_is_over(running, door, timeout):
+def test_call_raises_when_the_timeout_is_over(running, portal, timeout):
     with pytest.raises(concurrent.futures.TimeoutError):
-        door.call(never, timeout=timeout)
+        portal.call(never, timeout=timeout)
 
 
-def test_a_call_whose_time_is_over_before_it_began_is_still_run(running, door):
+def test_a_call_whose_time_is_over_before_it_began_is_still_run(running, portal):
     go_on, ran = threading.Event(), []
     running.ioloop.add_callback(go_on.wait, TIMEOUT)
     with pytest.raises(concurrent.futures.TimeoutError):
-        door.call(ran.append, 1, timeout=SOON)
+        portal.call(ran.append, 1, timeout=SOON)
     go_on.set()
-    door.call(lambda: None)
+    portal.call(lambda: None)
     assert ran == [1]
 
 
 def test_call_without_timeout_waits_for_as_long_as_it_takes(running, quick_check):
-    class PatientDoor(LoopDoor):
+    class PatientPortal(LoopPortal):
         looks = 0
 
         def is_gone(self):
             self.looks += 1
             if self.looks == 5:
-                self.post(released[0].set_result, "late")
+                self.call_soon(released[0].set_result, "late")
             return super().is_gone()
 
     released = []
@@ -433,39 +442,41 @@ def test_call_without_timeout_waits_for_as_long_as_it_takes(running, quick_check
         released.append(asyncio.get_running_loop().create_future())
         return released[0]
 
-    door = PatientDoor(running.ioloop)
-    assert door.call(later, timeout=None) == "late"
-    assert door.looks >= 5
+    portal = PatientPortal(running.ioloop)
+    assert portal.call(later, timeout=None) == "late"
+    assert portal.looks >= 5
 
 
 def test_call_in_the_loops_thread_is_direct(ioloop):
     async def main():
-        door = LoopDoor(ioloop)
-        assert door.call(ident) == ident()
-        future = door.call(asyncio.sleep, 0, "later")
+        portal = LoopPortal(ioloop)
+        assert portal.call(ident) == ident()
+        future = portal.call(asyncio.sleep, 0, "later")
         assert asyncio.iscoroutine(future)
         assert await future == "later"
         with pytest.raises(KeyError):
-            door.call(unlucky)
+            portal.call(unlucky)
 
     ioloop.run_sync(main, TIMEOUT)
 
 
-def test_call_of_a_closed_loop_raises(running, door):
+def test_call_of_a_closed_loop_raises(running, portal):
     running.close()
     with pytest.raises(KatcpUsageError, match="The ioloop is closed"):
-        door.call(print)
+        portal.call(print)
 
 
 @pytest.mark.parametrize("close", [False, True])
-def test_a_loop_that_is_stopped_behind_the_back_wakes_the_waiter(running, door, quick_check, close):
+def test_a_loop_that_is_stopped_behind_the_back_wakes_the_waiter(
+    running, portal, quick_check, close
+):
     begun = threading.Event()
 
     def wait_for_ever():
         begun.set()
         return asyncio.get_running_loop().create_future()
 
-    thread, outcome = in_thread(lambda: door.call(wait_for_ever, timeout=None))
+    thread, outcome = in_thread(lambda: portal.call(wait_for_ever, timeout=None))
     assert begun.wait(TIMEOUT)
     if close:
         running.close()
@@ -477,7 +488,7 @@ def test_a_loop_that_is_stopped_behind_the_back_wakes_the_waiter(running, door, 
     assert outcome[0].__cause__ is None
 
 
-def test_a_call_that_a_stopped_loop_never_began_is_woken(running, door, quick_check):
+def test_a_call_that_a_stopped_loop_never_began_is_woken(running, portal, quick_check):
     go_on, held = threading.Event(), threading.Event()
 
     def hold():
@@ -487,15 +498,15 @@ def test_a_call_that_a_stopped_loop_never_began_is_woken(running, door, quick_ch
 
     running.ioloop.add_callback(hold)
     assert held.wait(TIMEOUT)
-    thread, outcome = in_thread(lambda: door.call(never, timeout=None))
+    thread, outcome = in_thread(lambda: portal.call(never, timeout=None))
     go_on.set()
     thread.join(TIMEOUT)
     assert isinstance(outcome[0], KatcpUsageError)
 
 
 def test_a_call_made_before_the_loop_runs_is_answered_when_it_does(ioloop):
-    door = LoopDoor(ioloop)
-    thread, outcome = in_thread(lambda: door.call(ident))
+    portal = LoopPortal(ioloop)
+    thread, outcome = in_thread(lambda: portal.call(ident))
     while thread.is_alive():
         ioloop.add_callback(ioloop.stop)
         ioloop.start()
@@ -535,17 +546,17 @@ def test_call_in_loop_wakes_the_caller_of_a_loop_that_is_stopped(running, quick_
 
 
 class Host:
-    """What the decorators need of a client: a door, or None to call directly."""
+    """What the decorators need of a client: a portal, or None to call directly."""
 
-    def __init__(self, door, is_safe=True):
-        self.door = door
+    def __init__(self, portal, is_safe=True):
+        self.portal = portal
         self.is_safe = is_safe
         self.asked = []
         self.said = []
 
-    def _door_to_enter(self, name):
+    def _portal_to_enter(self, name):
         self.asked.append(name)
-        return None if not self.is_safe or self.door.is_inside() else self.door
+        return None if not self.is_safe or self.portal.in_loop() else self.portal
 
     @make_threadsafe
     def say(self, word, loudness=1):
@@ -591,8 +602,8 @@ class Heir(Host):
 
 
 @pytest.fixture
-def host(door):
-    return Host(door)
+def host(portal):
+    return Host(portal)
 
 
 def test_a_threadsafe_method_returns_none_at_once_and_runs_in_the_loop(running, host):
@@ -601,7 +612,7 @@ def test_a_threadsafe_method_returns_none_at_once_and_runs_in_the_loop(running, 
     assert host.say("hello", loudness=3) is None
     assert host.said == []
     go_on.set()
-    host.door.call(lambda: None)
+    host.portal.call(lambda: None)
     assert host.said == [("hello", 3, running.thread.ident)]
     assert host.asked == ["say"]
 
@@ -613,7 +624,7 @@ def test_what_a_threadsafe_method_raises_is_logged(host, logs):
 
 
 def test_a_threadsafe_method_in_the_loop_is_called_directly(running, host):
-    assert host.door.call(host.say, "hello") == "hello"
+    assert host.portal.call(host.say, "hello") == "hello"
     assert host.said == [("hello", 1, running.thread.ident)]
 
 
@@ -626,11 +637,11 @@ def test_without_thread_safety_a_method_is_called_where_the_caller_is(host):
         host.fail_to_ask()
 
 
-def test_a_threadsafe_method_may_be_called_unbound(running, door):
-    heir = Heir(door)
+def test_a_threadsafe_method_may_be_called_unbound(running, portal):
+    heir = Heir(portal)
     heir.say("hello")
     Host.say(heir, "bye")
-    door.call(lambda: None)
+    portal.call(lambda: None)
     assert heir.said == [("HELLO", 1, running.thread.ident), ("bye", 1, running.thread.ident)]
     assert Host.ask(heir, 5) == ((5,), {}, running.thread.ident)
 
@@ -669,7 +680,7 @@ def test_a_blocking_method_in_the_loop_is_called_directly(running, host):
         assert asyncio.isfuture(host.ask_for_ever())
         return await host.ask_later("hello")
 
-    assert host.door.call(inside) == ("hello", running.thread.ident)
+    assert host.portal.call(inside) == ("hello", running.thread.ident)
 
 
 def test_a_blocking_method_is_limited_by_its_timeout(host):
@@ -691,14 +702,14 @@ def test_timeout_none_is_no_limit(host, monkeypatch):
 
 def test_timeout_is_kept_from_a_method_without_such_a_parameter(host):
     assert host.ask(1, timeout=TIMEOUT)[:2] == ((1,), {})
-    assert host.door.call(lambda: host.ask(1, timeout=TIMEOUT))[:2] == ((1,), {})
+    assert host.portal.call(lambda: host.ask(1, timeout=TIMEOUT))[:2] == ((1,), {})
 
 
 def test_timeout_is_passed_on_to_a_method_with_such_a_parameter(host):
     assert host.ask_within() == "unset"
     assert host.ask_within(timeout=TIMEOUT) == TIMEOUT
     assert host.ask_within(timeout=None) is None
-    assert host.door.call(lambda: host.ask_within(timeout=3)) == 3
+    assert host.portal.call(lambda: host.ask_within(timeout=3)) == 3
     with pytest.raises(concurrent.futures.TimeoutError):
         host.ask_for_ever_within(timeout=SOON)
     with pytest.raises(concurrent.futures.TimeoutError):
@@ -754,7 +765,7 @@ def test_of_many_calls_while_the_loop_stops_each_runs_or_raises(seed):
     random_ = random.Random(seed)
     manager = IOLoopManager(logger=logging.getLogger("test.manager"))
     manager.start(TIMEOUT)
-    door = manager.get_door()
+    portal = manager.get_portal()
     ran, returned, posted, refused = set(), [], [], []
     begun = threading.Barrier(9)
     stop_after = random_.randrange(1, 400)
@@ -774,11 +785,11 @@ def test_of_many_calls_while_the_loop_stops_each_runs_or_raises(seed):
             key = (number, position)
             try:
                 if kind == "post":
-                    door.post(note, key)
+                    portal.call_soon(note, key)
                     posted.append(key)
                 else:
                     function = note if kind == "call" else note_later
-                    returned.append((key, door.call(function, key, timeout=TIMEOUT)))
+                    returned.append((key, portal.call(function, key, timeout=TIMEOUT)))
             except (KatcpUsageError, concurrent.futures.CancelledError):
                 refused.append(key)
 

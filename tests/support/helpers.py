@@ -183,7 +183,7 @@ def until_answered(client: Any) -> Message:
 
 def in_loop(client: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Run *function* in the loop of *client* and return its result."""
-    return client._loop_door.call(function, *args, timeout=PATIENCE, **kwargs)
+    return client._loop_portal.call(function, *args, timeout=PATIENCE, **kwargs)
 
 
 def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:

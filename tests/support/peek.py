@@ -1,4 +1,4 @@
-"""All that the state machine looks at behind the client's public door."""
+"""All that the state machine looks at behind the client's public portal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unittest import mock
 from tornado.netutil import Resolver
 
 import katcp._net.connection
-import katcp._runtime.portal
+import katcp._runtime.waiter
 import katcp.client._clients
 from katcp._state.lifecycle import State
 
@@ -63,7 +63,7 @@ def virtual_world(resolver: type[Resolver]) -> Iterator[None]:
     try:
         with (
             mock.patch.object(katcp._net.connection, "KEEPALIVE", ()),
-            mock.patch.object(katcp._runtime.portal, "LOOP_CHECK_INTERVAL", FOR_EVER),
+            mock.patch.object(katcp._runtime.waiter, "LOOP_CHECK_INTERVAL", FOR_EVER),
             mock.patch.object(katcp.client._clients, "BUSY_LOOP_MARGIN", FOR_EVER),
         ):
             yield

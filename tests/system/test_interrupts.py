@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.fixture(autouse=True)
 def nobody_polls(monkeypatch):
     """Let a waiting thread not wake by itself: the interrupt has to wake it."""
-    monkeypatch.setattr("katcp._runtime.portal.LOOP_CHECK_INTERVAL", 10 * PATIENCE)
+    monkeypatch.setattr("katcp._runtime.waiter.LOOP_CHECK_INTERVAL", 10 * PATIENCE)
 
 
 @contextlib.contextmanager
@@ -284,7 +284,7 @@ def test_a_signal_handler_may_call_into_the_loop(device):
     results = []
 
     def handler(number: int, frame: Any) -> None:
-        results.append(client._loop_door.call(lambda: "called", timeout=PATIENCE))
+        results.append(client._loop_portal.call(lambda: "called", timeout=PATIENCE))
         reply_in_thread(device, 1)
 
     with handling_while_waiting(handler):

@@ -1,0 +1,125 @@
+"""What threads wait on: a lock of their own, which only the loop's thread releases.
+
+There is no lock here that two parties could compete for. Python runs code of the program
+at points that nobody chose (signal handlers, finalizers, exceptions that another thread
+injects): were a thread to hold such a lock there, the loop would wait for the program,
+and the program for the loop.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import threading
+import time
+from typing import Any, Callable, Optional
+
+# How often a waiting thread checks whether the loop is still there, in seconds. Only a
+# loop that was closed or stopped behind the client's back is found this way.
+LOOP_CHECK_INTERVAL = 0.25
+
+
+class LoopGone(Exception):
+    """The loop was closed or stopped while a thread waited for it."""
+
+
+class Waiter:
+    """One thread waits for an outcome that the loop's thread sets; the first one counts.
+
+    Attributes
+    ----------
+    is_over : bool
+        Whether an outcome would change nothing: there is one, or the thread waits no more.
+    """
+
+    __slots__ = ("_error", "_lock", "_result", "is_over")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._result: Any = None
+        self._error: Optional[BaseException] = None
+        self.is_over = False
+
+    def set_result(self, result: Any) -> None:
+        """Set the outcome and wake the waiting thread; in the loop's thread."""
+        if not self.is_over:
+            self._result = result
+            self._wake()
+
+    def set_error(self, error: BaseException) -> None:
+        """Set an exception to raise in the waiting thread; in the loop's thread."""
+        if not self.is_over:
+            self._error = error
+            self._wake()
+
+    def _wake(self) -> None:
+        # Interrupted in between, it may be called again.
+        with contextlib.suppress(RuntimeError):
+            self._lock.release()
+        self.is_over = True
+
+    def give_up(self) -> None:
+        """Accept no outcome any more; in the waiting thread."""
+        self.is_over = True
+
+    def wait(self, is_gone: Callable[[], bool], timeout: Optional[float] = None) -> bool:
+        """Wait for the outcome; return False when *timeout* seconds are over.
+
+        Raises `LoopGone` if *is_gone* says that the loop cannot set an outcome any more.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        was_gone = False
+        while True:
+            patience = LOOP_CHECK_INTERVAL
+            if deadline is not None:
+                patience = min(patience, deadline - time.monotonic())
+            if self._lock.acquire(timeout=max(patience, 0)):
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            # Twice in a row, since a loop may be stopped and run again at once.
+            gone = is_gone()
+            if gone and was_gone:
+                raise LoopGone
+            was_gone = gone
+
+    def result(self) -> Any:
+        """Return or raise the outcome; only after `wait` returned True."""
+        try:
+            if self._error is not None:
+                raise self._error
+            return self._result
+        finally:
+            # The error's traceback holds this frame: leave no cycle behind.
+            self._error = None
+
+
+class Latch:
+    """Something that happens once, for which any number of threads may wait."""
+
+    __slots__ = ("_waiting", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._waiting: collections.deque[threading.Lock] = collections.deque()
+
+    def set(self) -> None:
+        """Wake all that wait; any thread."""
+        self.is_set = True
+        with contextlib.suppress(IndexError):
+            while True:
+                self._waiting.popleft().release()
+
+    def wait(self, timeout: Optional[float] = None) -> bool:
+        """Return whether it happened within *timeout* seconds; None: no limit."""
+        if self.is_set:
+            return True
+        lock = threading.Lock()
+        lock.acquire()
+        self._waiting.append(lock)
+        # Only now: set() may have come just before.
+        if not self.is_set and not lock.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(lock)
+        return self.is_set
