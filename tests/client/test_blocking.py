@@ -15,6 +15,7 @@ import katcp
 from katcp import BlockingClient, KatcpClientDisconnected, KatcpClientTimeout, Message
 from katcp.client import AsyncClient
 from tests.support.helpers import PATIENCE, Recorder, TestDevice, in_loop, start_client, texts
+from tests.support.peek import Peek
 from tests.support.steps import AtStep
 
 GREETING = b"#version-connect katcp-protocol 5.1-MIB\n"
@@ -87,7 +88,7 @@ def ask(client, name="ask", *args, timeout=PATIENCE):
 
 def state_of(client):
     """Whatever must be as before when a request is over."""
-    pending = client._pending_requests
+    pending = Peek(client).pending
     return {"pending": len(pending), "idle": pending.is_idle()}
 
 
@@ -230,10 +231,10 @@ def test_a_line_of_the_largest_size_is_whole(limit):
 def test_the_first_word_after_failures_is_noted(logs):
     with ScriptedDevice(sent_in_pieces([b"!ask%s ok\n"]), greeting=b"") as device:
         client = device.start_client()
-        client._connect_failures = 5
+        Peek(client).connect_failures = 5
         assert ask(client)[0].reply_ok()
         logs.expect("Reconnected to")
-        assert client._connect_failures == 0
+        assert Peek(client).connect_failures == 0
 
 
 # ---- the ends of a connection and of the time ----
@@ -353,7 +354,7 @@ def test_what_the_loop_sends_comes_behind(any_device, way):
         in_loop(client, client.callback_request, message, second)
     else:
         in_loop(client, getattr(client, way), message)
-    assert len(client._pending_requests) >= 1
+    assert len(Peek(client).pending) >= 1
     next_held = any_device.next_held()
     held.reply("ok", "first")
     next_held.reply("ok", "second")
@@ -464,7 +465,7 @@ def interrupted_at(client, step, *request):
 @pytest.mark.parametrize("request_", [("count", 2), ("echo", "interrupted")], ids=lambda r: r[0])
 def test_interrupted_at_any_step_it_leaves_nothing_behind(any_device, request_):
     client = start_client(any_device)
-    connection = client._device_connection
+    connection = Peek(client).connection
     step = 1
     while True:
         where = interrupted_at(client, step, *request_)
@@ -477,7 +478,7 @@ def test_interrupted_at_any_step_it_leaves_nothing_behind(any_device, request_):
         assert (reply.reply_ok(), len(informs)) == (True, 3), where
         rest(client)
         assert in_loop(client, state_of, client) == AT_REST, where
-        assert client._device_connection is connection, where
+        assert Peek(client).connection is connection, where
         step += 1
     assert step > 50
 

@@ -9,6 +9,7 @@ import pytest
 
 from katcp import BlockingClient, KatcpClientError, KatcpClientTimeout, Message
 from tests.support.helpers import PATIENCE, Recorder, in_loop, start_client
+from tests.support.peek import Peek
 
 
 class Strange(BaseException):
@@ -136,7 +137,7 @@ def test_handlers_that_raise_are_logged_and_the_next_line_is_read(
 @pytest.mark.parametrize("error", RAISED)
 def test_what_another_thread_submits_may_raise(device, logs, error):
     client = start_client(device)
-    client._loop_portal.call_soon(raiser(error))
+    Peek(client).portal.call_soon(raiser(error))
     logs.expect("Exception in callback", logging.ERROR)
     assert client.ask("echo", "later").arguments == [b"later"]
 

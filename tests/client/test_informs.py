@@ -23,6 +23,7 @@ from katcp import (
     Message,
 )
 from tests.support.helpers import PATIENCE, Recorder, in_loop, start_client, texts
+from tests.support.peek import Peek
 
 
 def send(device, *lines):
@@ -97,7 +98,7 @@ def test_a_callback_that_was_removed_is_not_called(device):
     second.wait()
     assert first.calls == []
     client.remove_inform_callback("tick", second)
-    assert client._inform_callbacks.all() == []
+    assert Peek(client).inform_callbacks.all() == []
     with pytest.raises(KatcpUsageError, match="is not a callback for informs 'tick'"):
         client.remove_inform_callback("tick", second)
 
@@ -284,7 +285,7 @@ def test_a_loop_that_goes_wakes_a_thread_that_waits(device):
     ioloop.add_callback(ioloop.stop)
     assert list(stream) == []
     thread.join()
-    client._loop_portal.ioloop.add_callback(client.stop)
+    Peek(client).portal.ioloop.add_callback(client.stop)
     ioloop.run_sync(client.until_stopped)
     ioloop.close()
 
@@ -331,14 +332,14 @@ def test_a_stream_that_was_dropped_is_forgotten(device):
     gc.collect()
     send(device, "tick", "tock")
     arrived.wait(2)
-    assert client._inform_callbacks.matching("tick") == ()
+    assert Peek(client).inform_callbacks.matching("tick") == ()
 
 
 def test_a_stream_that_was_closed_is_forgotten(device):
     client = start_client(device)
     with client.informs("tick") as stream:
-        assert len(client._inform_callbacks.matching("tick")) == 1
-    assert client._inform_callbacks.all() == []
+        assert len(Peek(client).inform_callbacks.matching("tick")) == 1
+    assert Peek(client).inform_callbacks.all() == []
     assert list(stream) == []
     stream.close()
 

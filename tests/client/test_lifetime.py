@@ -43,6 +43,7 @@ from tests.support.helpers import (
     start_client,
     until_answered,
 )
+from tests.support.peek import Peek
 
 CLASSES = [DeviceClient, AsyncClient, CallbackClient, BlockingClient]
 
@@ -418,7 +419,7 @@ def test_until_x_fails_after_its_timeout(ioloop, event, logs):
         with pytest.raises(GenTimeoutError, match="Timeout"):
             await getattr(client, f"until_{event}")(timeout=0.01)
         if event != "running":
-            while not client._connect_failures:
+            while not Peek(client).connect_failures:
                 await asyncio.sleep(0.001)
             client.stop()
             await client.until_stopped()
@@ -604,7 +605,7 @@ def test_wait_x_returns_false_after_its_timeout_and_leaves_nothing(logs):
         assert client.wait_connected(0.001) is False
         assert client.wait_protocol(timeout=0.001) is False
     in_loop(client, lambda: asyncio.sleep(0.01))
-    assert all(not event._waiting for event in client._state_events.values())
+    assert all(not event._waiting for event in Peek(client).events.values())
     client.stop()
 
 
@@ -636,7 +637,7 @@ def test_stop_wakes_the_threads_that_wait(event, logs):
         client.stop()
         return
     outcome = Recorder()
-    waiting = client._state_events[event]
+    waiting = Peek(client).events[event]
     thread = threading.Thread(target=lambda: outcome(getattr(client, f"wait_{event}")()))
     thread.start()
     while not in_loop(client, lambda: bool(waiting._waiting)):
@@ -694,7 +695,7 @@ def test_failing_to_connect_is_logged_once_per_reason(logs):
     text = logs.expect(f"Failed to connect to ('127.0.0.1', {port}): ")
     assert "Connection refused" in text
     assert "Traceback" not in text
-    while in_loop(client, lambda: client._connect_failures) < 7:
+    while in_loop(client, lambda: Peek(client).connect_failures) < 7:
         pass
     assert not logs.matching("Failed to connect")
     with TestDevice(port=port) as device:
@@ -711,7 +712,7 @@ def test_failures_of_the_last_run_do_not_count(logs):
     for _ in range(2):
         client.start()
         logs.expect("Failed to connect")
-        while in_loop(client, lambda: client._connect_failures) < 7:
+        while in_loop(client, lambda: Peek(client).connect_failures) < 7:
             pass
         client.stop()
     with TestDevice(port=port):
@@ -765,7 +766,7 @@ def test_stop_in_the_very_turn_in_which_the_delay_is_over(logs):
         while loop.time() < over:
             pass
         loop.call_soon(client.stop)
-        return client._lifecycle.state is State.WAITING
+        return Peek(client).state is State.WAITING
 
     waited = 0
     while waited < 10:
@@ -783,18 +784,18 @@ def test_disconnect_again_and_again_does_not_make_the_delays_grow(device):
     for _ in range(4):
         until_answered(client)
         in_loop(client, client.disconnect)
-        assert client._reconnect_attempt == 0
+        assert Peek(client).reconnect_attempt == 0
 
 
 def test_a_connection_that_lasted_lets_the_delays_begin_anew(device):
     client = start_client(device)
     client.auto_reconnect_max_delay = 0
     for count in (2, 3):
-        client._reconnect_attempt = 7
+        Peek(client).reconnect_attempt = 7
         device.close_clients()
         device.wait_for_connection(count)
         until_answered(client)
-        assert client._reconnect_attempt == 1
+        assert Peek(client).reconnect_attempt == 1
 
 
 def test_disconnect_when_not_connected_does_nothing(logs):
@@ -810,15 +811,15 @@ def test_disconnect_when_not_connected_does_nothing(logs):
 
 def test_delays_grow_with_jitter_up_to_the_limit():
     client = DeviceClient("localhost", 1)
-    delays = [[client._reconnect_delay(attempt) for attempt in range(12)] for _ in range(50)]
+    delays = [[Peek(client).reconnect_delay(attempt) for attempt in range(12)] for _ in range(50)]
     assert {row[0] for row in delays} == {0.5}
     assert all(0.5 * 1.6 * 0.75 <= row[1] <= 0.5 * 1.6 for row in delays)
     assert all(5.0 * 0.75 <= row[11] <= 5.0 for row in delays)
     assert len({row[5] for row in delays}) > 1
     client.auto_reconnect_delay = 0.01
     client.auto_reconnect_max_delay = 0.001
-    assert client._reconnect_delay(0) == 0.01
-    assert client._reconnect_delay(10**6) <= 0.01
+    assert Peek(client).reconnect_delay(0) == 0.01
+    assert Peek(client).reconnect_delay(10**6) <= 0.01
 
 
 def test_the_connect_timeout_is_honoured(logs):
@@ -1229,7 +1230,7 @@ def test_events_agree_with_the_state_at_every_step(device):
     class Watched(BlockingClient):
         def _enter(self, state):
             super()._enter(state)
-            held = {name for name in EVENT_NAMES if self._state_events[name].is_set()}
+            held = {name for name in EVENT_NAMES if Peek(self).events[name].is_set()}
             seen.append((state, held))
 
     client = start_client(device, Watched)

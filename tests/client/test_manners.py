@@ -29,6 +29,7 @@ from katcp import (
     ProtocolFlags,
 )
 from tests.support.helpers import PATIENCE, TestDevice, in_loop, start_client, texts
+from tests.support.peek import Peek
 
 CLIENTS = [DeviceClient, AsyncClient, CallbackClient, BlockingClient]
 
@@ -79,7 +80,7 @@ def test_with_refuses_a_client_that_is_started_and_leaves_it_running(device):
 def test_with_names_the_reason_of_a_failed_connection(refused_address, logs, cls):
     host, port = refused_address
     client = cls(host, port)
-    client._request_timeout = 0.1
+    Peek(client).set_request_timeout(0.1)
     with pytest.raises(KatcpClientDisconnected) as error, client:
         pass
     assert str(error.value).startswith(f"Could not connect to {host}:{port}: ")
@@ -444,7 +445,7 @@ def test_many_concurrent_requests(device):
     _, pending = concurrent.futures.wait(futures, PATIENCE)
     assert pending == set()
     assert [future.result()[0].get_int(1) for future in futures] == list(range(200))
-    assert len(client._pending_requests) == 0
+    assert len(Peek(client).pending) == 0
 
 
 @pytest.mark.parametrize("cls", [AsyncClient, BlockingClient])
@@ -468,7 +469,7 @@ def test_a_concurrent_request_that_is_cancelled_is_forgotten(device):
     assert future.cancel()
     assert future.cancel()
     in_loop(client, int)
-    assert len(client._pending_requests) == 0
+    assert len(Peek(client).pending) == 0
     # Who waits for it is told.
     done, _ = concurrent.futures.wait([future], PATIENCE)
     assert done == {future}
@@ -504,7 +505,7 @@ def test_cancelling_races_with_the_reply(device):
     assert all(future.cancelled() for future in cancelled)
     assert all(f.result()[0].reply_ok() for f in futures if not f.cancelled())
     in_loop(client, int)
-    assert len(client._pending_requests) == 0
+    assert len(Peek(client).pending) == 0
 
 
 def test_a_concurrent_request_in_the_ioloop(device):
@@ -612,7 +613,7 @@ def test_async_request_that_is_cancelled_is_forgotten(device, place):
     else:
         asyncio.run(main())
     in_loop(client, int)
-    assert len(client._pending_requests) == 0
+    assert len(Peek(client).pending) == 0
 
 
 def test_async_request_refuses_misuse(device):

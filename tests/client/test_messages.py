@@ -33,6 +33,7 @@ from tests.support.helpers import (
     texts,
     until_answered,
 )
+from tests.support.peek import Peek
 
 
 class Silent(logging.Logger):
@@ -605,7 +606,7 @@ def test_writes_that_pile_up_hit_the_limit(logs):
             message = Message.request("silent", b"x" * 2**20)
             for asked in range(1, 100):
                 client.callback_request(message.copy(), replies, timeout=60)
-                if client._device_connection.is_closed:
+                if Peek(client).connection.is_closed:
                     return asked
             return None
 

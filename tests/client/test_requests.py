@@ -38,6 +38,7 @@ from tests.support.helpers import (
     texts,
     until_answered,
 )
+from tests.support.peek import Peek
 
 
 def assert_made_up(reply, reason, error_class):
@@ -51,7 +52,7 @@ def assert_made_up(reply, reason, error_class):
 
 
 def pending_count(client):
-    return len(client._pending_requests)
+    return len(Peek(client).pending)
 
 
 # ---- the three kinds of request ----
@@ -196,7 +197,7 @@ def test_timeout_none_in_the_constructor_waits_for_the_reply(device):
     replies = Recorder()
     client.callback_request(Message.request("hold"), replies)
     held = device.next_held()
-    assert in_loop(client, lambda: client._deadline_timer) is None
+    assert in_loop(client, lambda: Peek(client).timer) is None
     held.reply("ok")
     assert texts([replies.wait()[0][0]]) == ["!hold ok"]
 
@@ -254,7 +255,7 @@ def test_a_look_at_many_deadlines_is_followed_by_a_rest(device, monkeypatch):
             client.callback_request(Message.request("silent"))
         client.callback_request(Message.request("silent"), ended, timeout=0)
         asyncio_loop = client.ioloop.asyncio_loop
-        return asyncio_loop.time(), client._deadline_timer.when()
+        return asyncio_loop.time(), Peek(client).timer.when()
 
     began, _ = in_loop(client, end_one, 3)
     ended.wait()
@@ -299,7 +300,7 @@ def test_ids_count_from_one_and_go_on_over_reconnects(device):
 def test_ids_wrap_and_skip_pending_ones(device):
     client = start_client(device)
     client.callback_request(Message.request("hold", mid=1), lambda msg: None)
-    client._pending_requests._last_mid = 2**31 - 2
+    Peek(client).pending._last_mid = 2**31 - 2
     assert client.request(Message.request("echo")) == b"2147483647"
     assert client.request(Message.request("echo")) == b"2"
 
@@ -763,7 +764,7 @@ def test_arguments_that_are_not_bytes_raise_in_the_caller_and_leave_nothing(devi
         with pytest.raises(KatcpTypeError, match="Argument 1 of 'echo' is of type str, not bytes"):
             method(msg)
     assert pending_count(client) == 0
-    assert in_loop(client, lambda: client._pending_requests.next_deadline()) is None
+    assert in_loop(client, lambda: Peek(client).pending.next_deadline()) is None
 
 
 def test_a_timeout_that_is_no_number_raises_in_the_caller_and_leaves_nothing(device):
@@ -871,7 +872,7 @@ def test_finished_requests_leave_nothing_behind(device):
     for _ in range(300):
         client.blocking_request(Message.request("echo"))
     client.blocking_request(Message.request("silent"), timeout=0)
-    pending = client._pending_requests
+    pending = Peek(client).pending
     assert (len(pending), pending._by_name) == (0, {})
     device.clear_received()
     gc.collect()

@@ -25,6 +25,7 @@ import katcp
 from katcp import AsyncClient, BlockingClient, KatcpClientOverflow, Message
 from katcp.ioloop_manager import IOLoopManager
 from tests.support.helpers import PATIENCE, TestDevice, in_loop, start_client, until_answered
+from tests.support.peek import Peek
 
 SHARED_CLIENTS = 1000
 MANAGED_CLIENTS = 100
@@ -225,7 +226,7 @@ def test_a_flooding_device_does_not_keep_the_loop_from_the_others(device, shared
             ticker.stop()
             return ticker.turns, latencies, flooded.count - before
 
-        turns, latencies, informs = clients[0]._loop_portal.call(measure, timeout=LONG_PATIENCE)
+        turns, latencies, informs = Peek(clients[0]).portal.call(measure, timeout=LONG_PATIENCE)
         server.close()
         flooded.stop(PATIENCE)
     limit = AsyncClient.MAX_LOOP_LATENCY
@@ -259,7 +260,7 @@ def test_a_device_that_does_not_read_costs_its_client_the_connection(device, sha
                     await asyncio.sleep(0)
                 sender.callback_request(Message.request("echo"), lambda reply: ended.set())
 
-            sender._loop_portal.call(outrun, timeout=LONG_PATIENCE)
+            Peek(sender).portal.call(outrun, timeout=LONG_PATIENCE)
             assert ended.wait(PATIENCE)
             in_loop(clients[0], ask_all, clients)
         errors = [reply.local_error for reply in replies]

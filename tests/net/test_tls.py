@@ -30,6 +30,7 @@ from tests.support.helpers import (
     start_client,
     until_answered,
 )
+from tests.support.peek import Peek
 from tests.support.tlsrelay import TlsRelay
 
 MEGABYTE = 1 << 20
@@ -292,8 +293,8 @@ def failing(device, encrypted_client, relay, logs, *reasons, **kwargs):
     reply, _ = client.blocking_request(Message.request("echo"))
     assert isinstance(reply.local_error, KatcpClientDisconnected)
     # It is tried again, and the same reason is no news.
-    failures = client._connect_failures
-    while in_loop(client, lambda: client._connect_failures) < failures + 3:
+    failures = Peek(client).connect_failures
+    while in_loop(client, lambda: Peek(client).connect_failures) < failures + 3:
         pass
     return client
 

@@ -552,12 +552,12 @@ class Judge(logging.Handler):
     def _check_entries(self) -> None:
         """Invariant 2: what the client holds as pending is what is pending."""
         pending = [(a.name, a.mid, a.deadline) for a in self.asks.values() if not a.has_ended]
-        assert sorted(self.peek.pending(), key=repr) == sorted(pending, key=repr)
+        assert sorted(self.peek.sent(), key=repr) == sorted(pending, key=repr)
 
     def _check_events(self) -> None:
         """Invariant 3: the events are those of the state."""
         state = self.peek.state
-        events = {name for name in EVENT_NAMES if self.peek.event(name)}
+        events = {name for name in EVENT_NAMES if self.peek.events[name].is_set()}
         assert events == EVENTS[state], f"{events} in {state}"
         assert self.client.running() == ("running" in events)
         assert self.client.is_connected() == ("connected" in events)
@@ -585,9 +585,9 @@ class Judge(logging.Handler):
         if self.peek.state is State.CONNECTED:
             assert self.wire is not None
             assert self.client.protocol_flags == self.wire.flags
-            assert self.peek.event("protocol") == (self.wire.flags is not None)
+            assert self.peek.events["protocol"].is_set() == (self.wire.flags is not None)
         elif self.peek.state is State.STOPPED:
-            assert not self.peek.event("protocol")
+            assert not self.peek.events["protocol"].is_set()
 
     def _check_waiters(self) -> None:
         """Invariant 10: nobody waits for what has come, or cannot come any more."""
@@ -630,7 +630,7 @@ class Waiting:
 
     def must_have_ended(self, judge: Judge) -> bool:
         return (
-            judge.peek.event(self.event)
+            judge.peek.events[self.event].is_set()
             or judge.peek.state is State.STOPPED
             or (self.deadline is not None and self.deadline <= judge.loop.time())
             or (self.thread is not None and self.thread.has_ended)

@@ -116,7 +116,7 @@ class ManagedMachine(RuleBasedStateMachine):
 
     def _check_in_loop(self) -> None:
         """Invariant 3; in the loop's thread."""
-        events = {name for name in EVENT_NAMES if self.peek.event(name)}
+        events = {name for name in EVENT_NAMES if self.peek.events[name].is_set()}
         assert events == EVENTS[self.peek.state]
 
     def _check_all_ended(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Callable, Iterator, Optional
 import katcp
 from katcp import Message
 from katcp.simdevice import DeviceRequest, SimulatedDevice
+from tests.support.peek import Peek
 
 # How long an event that must come may take on a slow machine, in seconds.
 PATIENCE = 10.0
@@ -183,7 +184,7 @@ def until_answered(client: Any) -> Message:
 
 def in_loop(client: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Run *function* in the loop of *client* and return its result."""
-    return client._loop_portal.call(function, *args, timeout=PATIENCE, **kwargs)
+    return Peek(client).portal.call(function, *args, timeout=PATIENCE, **kwargs)
 
 
 def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:

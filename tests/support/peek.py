@@ -1,4 +1,4 @@
-"""All that the state machine looks at behind the client's public portal."""
+"""All that tests look at behind the public names of a client."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from tornado.netutil import Resolver
 import katcp._net.connection
 import katcp._runtime.waiter
 import katcp.client._clients
+from katcp._runtime.portal import LoopPortal
 from katcp._state.lifecycle import State
+from katcp._state.requests import PendingRequests
 
 # Longer than any example takes, in seconds.
 FOR_EVER = 3600.0
 
 
 class Peek:
-    """The private state of one client."""
+    """The private state of one client: no other test module knows these names."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -28,26 +30,78 @@ class Peek:
         """Where the client is in its life."""
         return self._client._lifecycle.state
 
-    def event(self, name: str) -> bool:
-        """Return whether an event is set."""
-        return self._client._state_events[name].is_set()
+    @property
+    def portal(self) -> LoopPortal:
+        """The way into the client's loop."""
+        return self._client._loop_portal
 
-    def pending(self) -> list[tuple[str, Optional[bytes], Optional[float]]]:
+    @property
+    def connection(self) -> Any:
+        """The connection of the moment, or the last one."""
+        return self._client._device_connection
+
+    @property
+    def events(self) -> dict[str, Any]:
+        """The events by name."""
+        return self._client._state_events
+
+    @property
+    def pending(self) -> PendingRequests:
+        """The requests that wait for their replies."""
+        return self._client._pending_requests
+
+    @property
+    def timer(self) -> Any:
+        """The timer of the earliest deadline."""
+        return self._client._deadline_timer
+
+    @property
+    def inform_callbacks(self) -> Any:
+        """The callbacks for informs, those of streams included."""
+        return self._client._inform_callbacks
+
+    @property
+    def connect_failures(self) -> int:
+        """How many attempts to connect have failed in a row."""
+        return self._client._connect_failures
+
+    @connect_failures.setter
+    def connect_failures(self, count: int) -> None:
+        self._client._connect_failures = count
+
+    @property
+    def reconnect_attempt(self) -> int:
+        """The number of the next attempt to reconnect."""
+        return self._client._reconnect_attempt
+
+    @reconnect_attempt.setter
+    def reconnect_attempt(self, number: int) -> None:
+        self._client._reconnect_attempt = number
+
+    def reconnect_delay(self, attempt: int) -> float:
+        """Return the delay before an attempt."""
+        return self._client._reconnect_delay(attempt)
+
+    def set_request_timeout(self, timeout: Optional[float]) -> None:
+        """Change the timeout that was given to the constructor."""
+        self._client._request_timeout = timeout
+
+    def sent(self) -> list[tuple[str, Optional[bytes], Optional[float]]]:
         """Return name, id and deadline of each pending request, in the order of sending."""
-        requests = self._client._pending_requests._pending.values()
+        requests = self.pending._pending.values()
         return [(request.name, request.mid, request.deadline) for request in requests]
 
     def leftovers(self) -> dict[str, Any]:
         """Return what a stopped client still holds, and should not."""
-        client, pending = self._client, self._client._pending_requests
+        client, pending = self._client, self.pending
         held = {
             "pending": pending._pending,
             "names": pending._by_name,
             "ids of abandoned requests": pending._abandoned_mids,
-            "timer": client._deadline_timer,
-            "connection": client._device_connection,
+            "timer": self.timer,
+            "connection": self.connection,
             "threads in stop()": client._stop_waiters,
-            "waiters": [e for e in client._state_events.values() if e._waiting],
+            "waiters": [event for event in self.events.values() if event._waiting],
         }
         return {name: value for name, value in held.items() if value}
 

@@ -41,6 +41,7 @@ import katcp
 from katcp import Message
 from katcp._state.requests import PendingRequest
 from katcp.simdevice import DeviceRequest, SimulatedDevice
+from tests.support.peek import Peek
 
 WARM_UP_REQUESTS = 10_000
 FLOOD = 10_000
@@ -180,7 +181,7 @@ class Soak:
             traced=tracemalloc.get_traced_memory()[0] / 1024,
             descriptors=len(os.listdir("/proc/self/fd")),
             threads=threading.active_count(),
-            pending=len(self.client._pending_requests),
+            pending=len(Peek(self.client).pending),
         )
 
     def _use(self, client: SoakClient) -> None:
@@ -252,7 +253,7 @@ class Soak:
         self._leaked.append(PendingRequest(Message.request("silent"), None, None, 0.0, None))
         # A connection that ends takes what is pending along.
         for request in self._leaked:
-            self.client._pending_requests.add(request)
+            Peek(self.client).pending.add(request)
 
 
 LEAKS: dict[str, Callable[[Soak], None]] = {

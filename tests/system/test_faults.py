@@ -36,6 +36,7 @@ from katcp.simdevice.sensors import Sensor
 from tests.conftest import Logs
 from tests.support.faultproxy import Door, End, FaultProxy, Way
 from tests.support.helpers import PATIENCE, Recorder, TestDevice, in_loop, texts
+from tests.support.peek import Peek
 
 # The timeout of requests that have to run into it, and how much later than it
 # says, or than its cause, a request may end on a machine that is busy.
@@ -355,7 +356,7 @@ class Trial:
 
     def assert_usable(self) -> None:
         assert self.outcomes(*KINDS) == (ANSWERED,) * len(KINDS)
-        assert in_loop(self.client, len, self.client._pending_requests) == 0
+        assert in_loop(self.client, len, Peek(self.client).pending) == 0
 
     def expect(self, *warnings: str, level: int = logging.WARNING) -> None:
         """Check that each of these stands in the log, and take it out."""
@@ -374,7 +375,7 @@ class Trial:
         self.client.stop(PATIENCE)
         for question in self._questions:
             question.assert_ended_once()
-        assert len(self.client._pending_requests) == 0
+        assert len(Peek(self.client).pending) == 0
 
 
 @pytest.fixture
@@ -444,7 +445,7 @@ def test_faults_of_devices(start_trial, fault, version):
     questions = trial.ask(*KINDS, timeouts=timeouts_of(seen))
     device.resume_reading()
     assert tuple(question.outcome() for question in questions) == seen.outcomes
-    assert in_loop(client, len, client._pending_requests) == 0
+    assert in_loop(client, len, Peek(client).pending) == 0
     client.strays.wait(seen.strays)
 
     device.faults = ()
@@ -469,7 +470,7 @@ def test_faults_of_networks(start_trial, fault, version):
     proxy.to_client = to_client
     proxy.to_device = to_device
     assert tuple(question.outcome() for question in questions) == seen.outcomes
-    assert in_loop(client, len, client._pending_requests) == 0
+    assert in_loop(client, len, Peek(client).pending) == 0
     client.strays.wait(seen.strays)
 
     proxy.heal()

@@ -31,6 +31,7 @@ from katcp._state import requests as pending
 from katcp._wire import message, parser
 from katcp._wire.message import memory_size
 from tests.support.helpers import PATIENCE, Recorder, in_loop, until_answered
+from tests.support.peek import Peek
 
 MEGABYTE = 2**20
 GREETINGS = {
@@ -227,7 +228,7 @@ def test_too_many_informs_end_the_request_and_nothing_else(any_server, logs, ask
     assert isinstance(reply.local_error, KatcpClientOverflow)
     logs.expect(text)
     assert not others.calls
-    assert len(client._pending_requests) == 1
+    assert len(Peek(client).pending) == 1
     assert client.blocking_request(Message.request("hello"))[0].reply_ok()
     assert len(any_server._sockets) == 1, "the connection was lost"
 
@@ -463,7 +464,7 @@ class FewLogs(CallbackClient):
 )
 def test_a_flood_of_nonsense_does_not_flood_the_log(server, logs, line, kind, level):
     client = server.start_client(FewLogs)
-    in_loop(client, setattr, client._pending_requests, "_last_mid", 0)
+    in_loop(client, setattr, Peek(client).pending, "_last_mid", 0)
     client.callback_request(Message.request("silent"), lambda reply: None)
     server.chunks = lambda mid: [line * 5000, b"!flood%s ok\n" % mid]
     assert client.blocking_request(Message.request("flood"))[0].reply_ok()
@@ -482,7 +483,7 @@ def test_requests_behind_one_that_is_never_answered_cost_nothing_when_they_are_o
     with HostileServer(GREETINGS["without-ids"]) as server:
         client = server.start_client()
         client.callback_request(Message.request("silent"), lambda reply: None, timeout=None)
-        client._request_timeout = None
+        Peek(client).set_request_timeout(None)
 
         async def ask_and_give_up() -> None:
             for _ in range(50):
@@ -492,7 +493,7 @@ def test_requests_behind_one_that_is_never_answered_cost_nothing_when_they_are_o
                 await asyncio.sleep(0)
 
         in_loop(client, asyncio.ensure_future, ask_and_give_up())
-        queue = client._pending_requests._by_name["silent"]
+        queue = Peek(client).pending._by_name["silent"]
         assert len(queue.requests) < 3 * pending.SLACK
         until_answered(client)
 

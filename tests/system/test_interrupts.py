@@ -19,6 +19,7 @@ import katcp
 from katcp import BlockingClient, KatcpClientTimeout, Message
 from katcp.ioloop_manager import IOLoopManager
 from tests.support.helpers import PATIENCE, TestDevice, closed_port, start_client, until_answered
+from tests.support.peek import Peek
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -96,7 +97,7 @@ def test_an_interrupted_request_leaves_its_reply_to_nobody(any_device, timeout):
     with interrupted(BlockingClient.blocking_request):
         client.blocking_request(Message.request("hold", "interrupted"))
     until_answered(client)
-    assert len(client._pending_requests) == 0
+    assert len(Peek(client).pending) == 0
     reply_in_thread(any_device, 2)
     reply, _ = client.blocking_request(Message.request("hold", "next"), PATIENCE)
     assert reply.arguments == [b"ok", b"next"]
@@ -284,7 +285,7 @@ def test_a_signal_handler_may_call_into_the_loop(device):
     results = []
 
     def handler(number: int, frame: Any) -> None:
-        results.append(client._loop_portal.call(lambda: "called", timeout=PATIENCE))
+        results.append(Peek(client).portal.call(lambda: "called", timeout=PATIENCE))
         reply_in_thread(device, 1)
 
     with handling_while_waiting(handler):

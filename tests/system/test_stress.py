@@ -49,6 +49,7 @@ from katcp import (
 from katcp.ioloop_manager import IOLoopManager
 from katcp.simdevice import DeviceRequest
 from tests.support.helpers import PATIENCE, TestDevice, in_loop
+from tests.support.peek import Peek
 
 THREADS = 16
 CALLS = 6
@@ -274,11 +275,11 @@ class Round:
             # A thread that has read its reply itself does not wait until the loop notes it.
             with contextlib.suppress(KatcpUsageError):
                 in_loop(client, lambda: None)
-            assert len(client._pending_requests) == 0
+            assert len(Peek(client).pending) == 0
         for client in self.clients:
             client.stop(PATIENCE)
             assert not client.running()
-            assert len(client._pending_requests) == 0
+            assert len(Peek(client).pending) == 0
         for call in self.calls:
             call.check()
         assert not any(call.answers for call in self.refused), "a refused request was answered"
