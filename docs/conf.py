@@ -55,14 +55,20 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True, "show-inheritance": True}
 
-# Public classes say that they are of `katcp.client`. Their attributes are documented by
-# comments, which autodoc looks for in the source of that module.
-_CLIENT = ModuleAnalyzer.for_module("katcp.client")
-_CLIENT.analyze()
-for _name in ("_clients",):
-    _part = ModuleAnalyzer.for_module(f"katcp.client.{_name}")
-    _part.analyze()
-    _CLIENT.attr_docs.update(_part.attr_docs)
+# Public classes say that they are of the public path, where programs find them. Their order,
+# and the comments that document attributes, autodoc looks for in the source of that module.
+for _path, _parts in {
+    "katcp.client": ["katcp.client._clients"],
+    "katcp.core": ["katcp._sensor"],
+    "katcp.kattypes": ["katcp.kattypes._types", "katcp.kattypes._parameters"],
+}.items():
+    _whole = ModuleAnalyzer.for_module(_path)
+    _whole.analyze()
+    for _name in _parts:
+        _part = ModuleAnalyzer.for_module(_name)
+        _part.analyze()
+        _whole.attr_docs.update(_part.attr_docs)
+        _whole.tagorder.update(_part.tagorder)
 
 
 def find_elsewhere(app, env, node, contnode):

@@ -2,6 +2,7 @@
 
 # Programs write katcp.core.X after a mere "import katcp".
 from . import core as core
+from ._sensor import Sensor
 from ._state.handlers import DeviceMetaclass
 from ._state.replies import Answer, KatcpReplyError
 from ._wire.flags import ProtocolFlags
@@ -60,6 +61,7 @@ __all__ = [
     "Message",
     "MessageParser",
     "ProtocolFlags",
+    "Sensor",
     "__version__",
     "make_threadsafe",
     "make_threadsafe_blocking",

@@ -12,6 +12,7 @@ from ._runtime.events import (
     until_later,
     until_some,
 )
+from ._sensor import Reading, Sensor
 from ._state.handlers import DeviceMetaclass, convert_method_name
 from ._state.replies import KatcpReplyError
 from ._wire.flags import (
@@ -88,6 +89,8 @@ __all__ = [
     "Message",
     "MessageParser",
     "ProtocolFlags",
+    "Reading",
+    "Sensor",
     "byte_chars",
     "convert_method_name",
     "encode_utf8_with_error_log",
@@ -108,3 +111,7 @@ for _name in __all__:
     if getattr(globals()[_name], "__module__", "").startswith("katcp._"):
         # What reprs, tracebacks and pickles show.
         globals()[_name].__module__ = __name__
+
+for _class in (Reading, Sensor):
+    # What reprs, tracebacks and pickles show.
+    _class.__module__ = __name__

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from katcp import KatcpTypeError, Message, MessageParser
+from katcp import KatcpTypeError, Message, MessageParser, Sensor
+from katcp.kattypes import Address, Bool, Discrete, Float, Int, Lru, Str, StrictTimestamp, Timestamp
 
 
 @pytest.mark.parametrize(
@@ -85,3 +86,56 @@ def test_what_the_error_advises_works():
 @pytest.mark.parametrize("kind", [np.int8, np.uint16, np.int64])
 def test_an_integer_is_an_id(kind):
     assert bytes(Message.request("foo", mid=kind(5))) == b"?foo[5]"
+
+
+# ---- types and sensors ----
+
+
+@pytest.mark.parametrize(
+    ("kattype", "value", "wire"),
+    [
+        (Int(), np.int8(-128), b"-128"),
+        (Int(), np.uint64(2**64 - 1), b"18446744073709551615"),
+        (Int(), np.array(7), b"7"),
+        (Int(), np.bool_(True), b"1"),
+        (Int(min=0, max=5), np.int64(5), b"5"),
+        (Float(), np.float16(0.5), b"0.5"),
+        (Float(), np.float32(1.5), b"1.5"),
+        (Float(), np.float64(0.1), b"0.1"),
+        (Float(), np.float64(math.inf), b"inf"),
+        (Float(), np.longdouble(2.5), b"2.5"),
+        (Float(), np.int32(3), b"3.0"),
+        (Float(), np.bool_(True), b"1.0"),
+        (Float(), np.array(1.5), b"1.5"),
+        (Float(max=2.0), np.float64(1.5), b"1.5"),
+        (Bool(), np.bool_(False), b"0"),
+        (Bool(), np.int64(3), b"1"),
+        (Str(), np.str_("on"), b"on"),
+        (Str(), np.bytes_(b"\xff"), b"\xff"),
+        (Str(), np.float64(1.5), b"1.5"),
+        (Str(), np.array("on"), b"on"),
+        (Discrete(("on", "off")), np.str_("on"), b"on"),
+        (Lru(), np.int64(1), b"error"),
+        (Timestamp(), np.float64(1.5), b"1.500000"),
+        (Timestamp(), np.array(2), b"2.000000"),
+        (StrictTimestamp(), np.float64(1.5), b"1.5"),
+        (Address(), ("h", np.uint16(80)), b"h:80"),
+    ],
+    ids=lambda value: getattr(value, "name", f"{getattr(value, 'dtype', '')}"),
+)
+def test_types_pack_values(kattype, value, wire):
+    assert kattype.pack(value) == wire
+
+
+@pytest.mark.parametrize("kattype", [Int(), Float(), Str(), Timestamp(), StrictTimestamp()])
+def test_types_pack_no_arrays(kattype):
+    with pytest.raises((TypeError, ValueError)):
+        kattype.pack(np.arange(3.0))
+
+
+def test_sensors_hold_values():
+    sensor = Sensor.float("n", params=[np.float64(0.5), np.float32(1.5)])
+    assert sensor.formatted_params == [b"0.5", b"1.5"]
+    sensor.set_value(np.float64(0.1), timestamp=np.float64(2.5))
+    assert sensor.read_formatted() == (b"2.500000", b"nominal", b"0.1")
+    assert repr(Sensor.integer("n", default=np.int64(5)).value() + 1) == repr(np.int64(6))

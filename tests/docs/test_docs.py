@@ -42,6 +42,8 @@ RELIABILITY = (DOCS / "explanation" / "reliability.rst").read_text("utf-8")
 MODULES = [
     "katcp.client",
     "katcp.core",
+    "katcp.kattypes",
+    "katcp.sampling",
     "katcp.errors",
     "katcp.ioloop_manager",
     "katcp.compat",

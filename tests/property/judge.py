@@ -19,8 +19,8 @@ import katcp
 from katcp import Message
 from katcp._state.lifecycle import EVENT_NAMES, EVENTS, State
 from tests.property.peer import Peer
-from tests.property.virtual import ThreadCall, VirtualLoop
 from tests.support.peek import Peek
+from tests.support.virtual import ThreadCall, VirtualLoop
 
 # What may be logged without having been announced, because its cause stands in the log already.
 EXPLAINED = re.compile(

@@ -14,9 +14,9 @@ from katcp import Message
 from katcp._state.lifecycle import State
 from tests.property.judge import Ask, Judge, Waiting
 from tests.property.peer import Peer, PeerResolver
-from tests.property.virtual import ThreadCall, VirtualLoop
 from tests.support.helpers import PATIENCE
 from tests.support.peek import virtual_world
+from tests.support.virtual import ThreadCall, VirtualLoop
 
 # Whose records are judged, with those of the client itself.
 LOGGERS = ("tornado.application", "asyncio")

@@ -8,6 +8,7 @@ from unittest import mock
 
 from tornado.netutil import Resolver
 
+import katcp
 import katcp._net.connection
 import katcp._runtime.waiter
 import katcp.client._clients
@@ -123,3 +124,8 @@ def virtual_world(resolver: type[Resolver]) -> Iterator[None]:
             yield
     finally:
         Resolver.configure(None)
+
+
+def observers(sensor: katcp.Sensor) -> list[Any]:
+    """Return who is told of a sensor's readings."""
+    return list(sensor._observers)
