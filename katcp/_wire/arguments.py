@@ -16,6 +16,7 @@ import numbers
 import re
 from typing import Any, Callable, Optional, Sequence, Tuple
 
+from ..errors import KatcpTypeError
 from .flags import SEC_TO_MS_FAC, SEC_TS_KATCP_MAJOR
 
 # A host, and a port or None.
@@ -167,10 +168,8 @@ def write_string(value: Any) -> bytes:
         return value
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
-    if getattr(value, "shape", ()) != ():
-        raise ValueError(f"an array of shape {value.shape} is not one value")
     # The text of a str is itself, whatever its class (an Enum, say) shows.
-    text = value if isinstance(value, str) else str(value)
+    text = value if isinstance(value, str) else str(array_item(value))
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -181,11 +180,37 @@ def write_int(value: Any) -> bytes:
 
 def write_float(value: Any) -> bytes:
     """Return a number as the shortest text that reads back as the same value."""
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        value = value.item()
-    if not isinstance(value, (float, numbers.Real)):
-        raise ValueError("not a number")
+    # The usual type first: to look others up in numbers.Real takes long.
+    if not isinstance(value, float):
+        value = array_item(value)
+        if not isinstance(value, numbers.Real):
+            raise ValueError("not a number")
     return repr(float(value)).encode("ascii")
+
+
+def write_number(number: Any) -> bytes:
+    """Return a number of any kind by value, as `write_int` or `write_float` do."""
+    if isinstance(number, float):
+        return write_float(number)
+    if isinstance(number, (int, numbers.Integral)):
+        return b"%d" % int(number)
+    if isinstance(number, numbers.Real):
+        return write_float(number)
+    if isinstance(number, numbers.Complex):
+        return repr(complex(number)).strip("()").encode("ascii")
+    return str(number).encode("ascii")  # a Decimal
+
+
+def array_item(value: Any) -> Any:
+    """Return what a NumPy scalar or an array of one value holds, and anything else as it is."""
+    if not (hasattr(value, "shape") and hasattr(value, "item")):
+        return value
+    if value.shape != ():
+        raise KatcpTypeError(
+            f"An array of shape {value.shape} is not one argument: pass its values with "
+            "*array, or its memory with array.tobytes()."
+        )
+    return value.item()
 
 
 def write_bool(value: Any) -> bytes:

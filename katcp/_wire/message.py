@@ -26,7 +26,15 @@ from typing import Any, Callable, ClassVar, Iterable, Optional, TypeVar, Union
 
 from ..errors import KatcpArgumentError, KatcpClientError, KatcpSyntaxError, KatcpTypeError
 from . import escaping
-from .arguments import read_bool, read_float, read_int, read_text, read_timestamp
+from .arguments import (
+    array_item,
+    read_bool,
+    read_float,
+    read_int,
+    read_text,
+    read_timestamp,
+    write_number,
+)
 from .escaping import (
     BLOCK_SIZE,
     MARK_SPECIALS_BUT_SPACE,
@@ -396,21 +404,19 @@ class Message:
 
     def _read_argument(self, index: int, kind: str, read: Callable[[bytes], _Value]) -> _Value:
         """Return what *read* makes of an argument, or raise the error that names it."""
+        try:
+            return read(self.arguments[index])
+        except (IndexError, ValueError):
+            raise KatcpArgumentError(self._describe_argument(index, kind)) from None
+
+    def _describe_argument(self, index: int, kind: str) -> str:
+        """Return in which way an argument is not *kind*."""
         head = f"{self.TYPE_SYMBOLS[self.mtype].decode()}{self.name}"
-        try:
-            argument = self.arguments[index]
-        except IndexError:
-            raise KatcpArgumentError(
-                f"{head} has no arguments[{index}], which should be {kind}: "
-                f"it has {len(self.arguments)}."
-            ) from None
-        try:
-            return read(argument)
-        except ValueError:
-            text = shorten(repr(argument.decode("utf-8", "backslashreplace")), 200)
-            raise KatcpArgumentError(
-                f"arguments[{index}] of {head} is not {kind}: {text}"
-            ) from None
+        count = len(self.arguments)
+        if not -count <= index < count:
+            return f"{head} has no arguments[{index}], which should be {kind}: it has {count}."
+        text = repr(self.arguments[index].decode("utf-8", "backslashreplace"))
+        return f"arguments[{index}] of {head} is not {kind}: {shorten(text, 200)}"
 
     def format_argument(self, arg: Any) -> bytes:
         """Return *arg* as the bytes of one argument, before escaping.
@@ -440,10 +446,9 @@ class Message:
         if isinstance(arg, (bytearray, memoryview)):
             return bytes(arg)
         if isinstance(arg, numbers.Number):
-            return _format_number(arg).encode("ascii")
-        if hasattr(arg, "shape") and hasattr(arg, "item"):
-            return self.format_argument(_array_item(arg))
-        return _encode_text(str(arg))
+            return write_number(arg)
+        item = array_item(arg)
+        return _encode_text(str(arg)) if item is arg else self.format_argument(item)
 
     def __bytes__(self) -> bytes:
         """Return the line to send, without its terminator."""
@@ -684,27 +689,6 @@ def _only_mid(kwargs: dict[str, Any]) -> Any:
     if unknown:
         raise TypeError(f"Invalid keyword argument(s): {unknown!r}")
     return kwargs["mid"]
-
-
-def _format_number(number: Any) -> str:
-    """Return a number as the shortest text that reads back as the same value."""
-    if isinstance(number, numbers.Integral):
-        return str(int(number))
-    if isinstance(number, (float, numbers.Real)):
-        return repr(float(number))
-    if isinstance(number, numbers.Complex):
-        return repr(complex(number)).strip("()")
-    return str(number)  # a Decimal
-
-
-def _array_item(array: Any) -> Any:
-    """Return the one value of a NumPy scalar that is no `numbers.Number`."""
-    if array.shape != ():
-        raise KatcpTypeError(
-            f"An array of shape {array.shape} is not one argument: pass its values with "
-            "*array, or its memory with array.tobytes()."
-        )
-    return array.item()
 
 
 def _short_repr(argument: Any) -> str:
