@@ -238,7 +238,15 @@ class SampleStrategy:
     def start(self) -> None:
         """Report the present reading soon, and what the strategy says from then on."""
         self._is_cancelled = False
-        self.ioloop.add_callback(self._call_in_loop, self._start_in_loop)
+        self.ioloop.add_callback(self._call_in_loop, self._start_unless_cancelled)
+
+    def start_in_loop(self) -> None:
+        """Start at once: the present reading is reported before this returns.
+
+        It must be called in the loop's thread.
+        """
+        self._is_cancelled = False
+        self._call_in_loop(self._start_unless_cancelled)
 
     def cancel(self) -> None:
         """Report nothing any more; the strategy may be started again."""
@@ -295,7 +303,7 @@ class SampleStrategy:
         self._thread = threading.get_ident()
         function(*args)
 
-    def _start_in_loop(self) -> None:
+    def _start_unless_cancelled(self) -> None:
         if not self._is_cancelled:
             self.cancel_timeouts()
             self._begin()
@@ -540,6 +548,9 @@ def _to_int(param: Any) -> int:
 
 def _has_changed(value: Any, last: Any, difference: Optional[float]) -> bool:
     """Return whether a value differs, or differs by more than *difference*."""
+    # Bytes are compared with nothing else: ``python -bb`` forbids it.
+    if isinstance(value, bytes) is not isinstance(last, bytes):
+        return True
     # What is not a number (NaN) has not changed if it was none before.
     if value == last or (value != value and last != last):
         return False

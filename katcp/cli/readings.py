@@ -14,7 +14,8 @@ import sys
 import time
 from typing import Any, NamedTuple, Optional, Sequence, Union
 
-from .._wire.flags import MS_TO_SEC_FAC, SEC_TS_KATCP_MAJOR, ProtocolFlags
+from .._wire.arguments import read_float, read_timestamp
+from .._wire.flags import SEC_TS_KATCP_MAJOR, ProtocolFlags
 from .._wire.message import Message
 from .common import CommandClient, answers, check_reply, is_terminal, printable
 
@@ -31,11 +32,6 @@ STATUS_COLOURS = {
 USABLE_STATUSES = ("nominal", "warn", "error")
 NUMBER_TYPES = ("integer", "float")
 
-# A Unix time from here on can only be in milliseconds.
-_MILLISECONDS_FROM = 1e11
-_NUMBER_RE = re.compile(
-    rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf|infinity|nan)", re.IGNORECASE
-)
 # Seconds between two looks of the progress.
 _PROGRESS_INTERVAL = 0.1
 # What the age of a reading is told in, from how many seconds on.
@@ -185,17 +181,19 @@ def parse_readings(inform: Message, protocol: Optional[ProtocolFlags]) -> list[R
 
 def parse_timestamp(text: bytes, protocol: Optional[ProtocolFlags]) -> float:
     """Return a time in seconds since 1970, or not a number."""
-    time_ = parse_number(text)
-    if protocol is None:
-        is_milliseconds = time_ >= _MILLISECONDS_FROM
-    else:
-        is_milliseconds = protocol.major < SEC_TS_KATCP_MAJOR
-    return time_ * MS_TO_SEC_FAC if is_milliseconds else time_
+    milliseconds = None if protocol is None else protocol.major < SEC_TS_KATCP_MAJOR
+    try:
+        return read_timestamp(text, milliseconds)
+    except ValueError:
+        return math.nan
 
 
 def parse_number(text: bytes) -> float:
     """Return the number that *text* is; what is none is not a number."""
-    return float(text) if _NUMBER_RE.fullmatch(text) else math.nan
+    try:
+        return read_float(text)
+    except ValueError:
+        return math.nan
 
 
 # ---- words ----

@@ -4,7 +4,7 @@ Strategy
 --------
 A `ClientConnection` is used once. It greets its client, reads its lines and
 hands every message up to the device; it writes what the device and the requests
-have to say, and it samples sensors, each with a `_Sampling`.
+have to say, and it samples sensors, each with a `Sampling`.
 
 The way out has three stages. `ClientConnection.play` takes steps (see
 `katcp.simdevice.faults`) one after another; a pause puts off those behind it. Faults
@@ -30,7 +30,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
-import math
 import socket
 import struct
 import time
@@ -39,14 +38,17 @@ from typing import TYPE_CHECKING, Callable, Optional, Sequence, Union
 from tornado import locks
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
-from .._wire.flags import SEC_TS_KATCP_MAJOR, VERSION_CONNECT_KATCP_MAJOR, ProtocolFlags
+from .. import _sensor as katcp_sensor
+from .._wire.arguments import write_timestamp
+from .._wire.flags import VERSION_CONNECT_KATCP_MAJOR, ProtocolFlags
 from .._wire.lines import LineSplitter
 from .._wire.message import Message
 from .._wire.parser import MessageParser
 from ..errors import KatcpSyntaxError
+from ..sampling import SampleStrategy
 from ..version import __version__
 from .faults import End, Pause, Step, distort, find_hooks
-from .sensors import Reading, Sensor, Strategy, format_timestamp
+from .sensors import Sensor, as_reading, make_strategy
 
 if TYPE_CHECKING:
     from .device import SimulatedDevice
@@ -87,7 +89,7 @@ class ClientConnection:
         self.address = address
         self.number = device.connection_count + 1
         self.protocol = device.protocol
-        self.samplings: dict[str, _Sampling] = {}
+        self.samplings: dict[str, Sampling] = {}
         # For the fault that changes the order of replies.
         self.held: list[Message] = []
         self._device = device
@@ -138,7 +140,7 @@ class ClientConnection:
         """Send a ``#log`` inform, if the device's level permits."""
         if LOG_LEVELS.index(level) < LOG_LEVELS.index(self._device.log_level):
             return
-        timestamp = format_timestamp(time.time(), self.protocol.major)
+        timestamp = write_timestamp(time.time(), self.protocol.major)
         source = logger_name or self._device.name
         self.play([Message.inform("log", level, timestamp, source, text)])
 
@@ -181,13 +183,13 @@ class ClientConnection:
         timer.cancel()
         self._timers.discard(timer)
 
-    def sample(
-        self, sensor: Sensor, strategy: Optional[Strategy], arguments: Sequence[bytes]
-    ) -> None:
-        """Set the sampling of a sensor, or end it; *arguments* described the strategy."""
-        self.unsample(sensor.name)
-        if strategy is not None:
-            self.samplings[sensor.name] = _Sampling(self, sensor, strategy, arguments)
+    def sample(self, sampling: Sampling) -> None:
+        """Set the sampling of a sensor, in place of the one before."""
+        self.unsample(sampling.sensor.name)
+        if sampling.is_none:
+            return
+        self.samplings[sampling.sensor.name] = sampling
+        sampling.start()
 
     def unsample(self, name: str) -> None:
         """End the sampling of a sensor, if there is one."""
@@ -364,53 +366,58 @@ class ClientConnection:
             self._stream.close()
 
 
-class _Sampling:
-    """One sensor sampled for one client."""
+class Sampling:
+    """One sensor sampled for one client.
+
+    ValueError is raised if *arguments*, those of ``?sensor-sampling`` after the
+    sensor's name, describe no strategy.
+    """
 
     def __init__(
-        self,
-        client: ClientConnection,
-        sensor: Sensor,
-        strategy: Strategy,
-        arguments: Sequence[bytes],
+        self, client: ClientConnection, sensor: Sensor, arguments: Sequence[bytes]
     ) -> None:
+        self.sensor = sensor
         self.arguments = arguments
         self._client = client
-        self._sensor = sensor
-        self._strategy = strategy
+        self._strategy = make_strategy(sensor, arguments, client.protocol, self._report)
         self._timer: Optional[asyncio.TimerHandle] = None
-        reading = sensor.read(time.time())
-        strategy.start(time.monotonic(), reading)
-        # Version 4 does not promise the reading at once.
-        if client.protocol.major >= SEC_TS_KATCP_MAJOR:
-            self._send(reading)
-        self._schedule()
+        self._is_silent = False
 
-    def poll(self) -> None:
-        """Send the reading, if it is time to do so."""
-        reading = self._sensor.read(time.time())
-        if self._strategy.poll(time.monotonic(), reading):
-            self._send(reading)
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing is to be sent."""
+        return self._strategy.get_sampling() == SampleStrategy.NONE
+
+    def start(self) -> None:
+        """Send the present reading, and then what the strategy says."""
+        self.sensor.read(time.time())
+        # Version 4 does not promise the reading at once.
+        self._is_silent = not is_v5(self._client.protocol)
+        self._strategy.start_in_loop()
+        self._is_silent = False
         self._schedule()
 
     def stop(self) -> None:
         """Send nothing any more."""
+        self._strategy.cancel()
         if self._timer is not None:
             self._client.cancel(self._timer)
             self._timer = None
 
-    def _send(self, reading: Reading) -> None:
-        major = self._client.protocol.major
-        self._client.send_status(self._sensor.status_arguments(reading, major))
+    def _report(self, observed: katcp_sensor.Sensor, reading: katcp_sensor.Reading) -> None:
+        if not self._is_silent:
+            major = self._client.protocol.major
+            arguments = self.sensor.status_arguments(as_reading(reading), major)
+            self._client.send_status(arguments)
 
     def _schedule(self) -> None:
-        """Look again at the strategy's deadline, or when the sensor may have changed."""
-        self.stop()
-        delay = self._strategy.deadline - time.monotonic()
-        if self._sensor.source is not None:
-            delay = min(delay, self._sensor.interval)
-        if delay < math.inf:
-            self._timer = self._client.call_later(max(delay, 0.0), self.poll)
+        """Look again soon at a sensor that changes by itself."""
+        if self.sensor.source is not None:
+            self._timer = self._client.call_later(self.sensor.interval, self._look)
+
+    def _look(self) -> None:
+        self.sensor.look(time.time())
+        self._schedule()
 
 
 def is_v5(protocol: ProtocolFlags) -> bool:

@@ -886,10 +886,6 @@ class SimulatedDevice:
     ) -> None:
         now = time.time() if timestamp is None else timestamp
         self._sensors[name].set(value, status, timestamp=now)
-        for client in self.clients:
-            sampling = client.samplings.get(name)
-            if sampling is not None:
-                sampling.poll()
 
     def _add_request(self, entry: Entry) -> None:
         change = "modified" if entry.name in self._requests else "added"

@@ -43,9 +43,9 @@ from typing import (
 from .._wire.flags import ProtocolFlags
 from .._wire.message import Message
 from ..errors import FailReply
-from .connection import LOG_LEVELS, ClientConnection, is_multi_client, is_v5
+from .connection import LOG_LEVELS, ClientConnection, Sampling, is_multi_client, is_v5
 from .faults import distort
-from .sensors import Sensor, parse_strategy, to_text
+from .sensors import Sensor, to_text
 
 if TYPE_CHECKING:
     from .device import SimulatedDevice
@@ -303,15 +303,15 @@ def _sensor_sampling(request: DeviceRequest, name: bytes, *strategy: bytes) -> A
         names = name.split(b",")
     sensors = [_find_sensor(request, one) for one in names]
     if not strategy:
-        sampling = client.samplings.get(sensors[0].name)
-        return ("ok", name, *(sampling.arguments if sampling else [b"none"]))
+        present = client.samplings.get(sensors[0].name)
+        return ("ok", name, *(present.arguments if present else [b"none"]))
     try:
         # All or nothing: whatever is wrong is found before anything is set.
-        parsed = [parse_strategy(sensor, strategy, client.protocol) for sensor in sensors]
+        samplings = [Sampling(client, sensor, strategy) for sensor in sensors]
     except ValueError as error:
         raise FailReply(str(error)) from error
-    for sensor, its_own in zip(sensors, parsed):
-        client.sample(sensor, its_own, strategy)
+    for sampling in samplings:
+        client.sample(sampling)
     return ("ok", name, *strategy)
 
 

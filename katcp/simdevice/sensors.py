@@ -2,18 +2,16 @@
 
 Strategy
 --------
-A `Sensor` holds its last `Reading`, or makes one from the time when it has a
-`source`. A `Strategy` belongs to one sensor and one client. It is asked
-whenever something may have happened (`Strategy.poll`) and says whether this
-reading is to be sent; `Strategy.deadline` says when to ask again at the
-latest. All strategies of the protocol are the same three questions with
-different answers: what is a change, how soon after the last report may one be
-sent, and how late must one be sent even without a change.
+A `Sensor` is a `katcp.Sensor` as a device has it: it has a name that the protocol
+allows, ranges that give a status to a value, and perhaps a *source*, a function
+of the time that makes its readings. It may hold bytes in place of a value, which
+are sent as they are: so a device can say what no client understands. The
+`katcp.Sensor` in it keeps the reading and tells the strategies of clients
+(`katcp.sampling`).
 
-Time is always passed in: wall-clock seconds for readings, seconds of any
-monotonic clock for strategies. Values become bytes only here, with the rules
-of protocol.md, sections 8, 9 and 12: seconds and all types for version 5,
-milliseconds and no addresses for version 4.
+Here is what versions 4 and 5 of the protocol have in common with sensors, beside
+the form of single values: version 4 has no addresses, fewer statuses, a range for
+every number, and periods in milliseconds.
 """
 
 from __future__ import annotations
@@ -22,18 +20,18 @@ import math
 import re
 from typing import Any, Callable, NamedTuple, Optional, Sequence
 
-from .._wire.flags import MS_TO_SEC_FAC, SEC_TO_MS_FAC, SEC_TS_KATCP_MAJOR, ProtocolFlags
+from .. import _sensor as katcp_sensor
+from .._wire import arguments
+from .._wire.flags import SEC_TS_KATCP_MAJOR, ProtocolFlags
+from ..sampling import SampleStrategy
 
-STATUSES = ("unknown", "nominal", "warn", "error", "failure", "unreachable", "inactive")
-TYPES = ("integer", "float", "boolean", "lru", "discrete", "string", "timestamp", "address")
+STATUSES = tuple(katcp_sensor.Sensor.STATUS_NAMES)
+TYPES = tuple(katcp_sensor.Sensor.SENSOR_TYPE_LOOKUP)
 
 # Version 4 has no such statuses, and demands a range of every number.
 _V4_STATUSES = {"unreachable": "unknown", "inactive": "unknown"}
 _V4_RANGES = {"integer": (-(2**31), 2**31 - 1), "float": (-1e300, 1e300)}
 _NAME_RE = re.compile(r"[A-Za-z0-9._-]+")
-# Stricter than Python's own readers, which take "1_000" and " 1".
-_INTEGER_RE = re.compile(rb"[+-]?[0-9]+")
-_FLOAT_RE = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class Reading(NamedTuple):
@@ -89,6 +87,8 @@ class Sensor:
         As given; None after the sensor was set by hand.
     interval : float
         As given.
+    observed : katcp.Sensor
+        What holds the reading: attach to it to hear of others.
     """
 
     def __init__(
@@ -112,9 +112,13 @@ class Sensor:
         self.source = source
         self.interval = interval
         self._check()
-        self._reading = Reading(timestamp, "unknown", self._first_value())
+        number = katcp_sensor.Sensor.parse_type(sensor_type)
+        options = [str(option) for option in self.params] if sensor_type == "discrete" else []
+        # What strategies observe.
+        self.observed = katcp_sensor.Sensor(number, name, description, units, options)
+        self._set(timestamp, "unknown", self.observed.value())
         if value is not None:
-            self._reading = Reading(timestamp, self._judge(value), self._checked(value))
+            self._set(timestamp, self._judge(value), self._checked(value))
 
     def __repr__(self) -> str:
         units = f" {self.units}" if self.units else ""
@@ -142,8 +146,8 @@ class Sensor:
         if status is not None and status not in STATUSES:
             raise ValueError(f"There is no sensor status {status!r}: use one of {STATUSES}.")
         checked = self._checked(value)
-        self._reading = Reading(timestamp, status or self._judge(value), checked)
         self.source = None
+        self._set(timestamp, status or self._judge(value), checked)
 
     def read(self, now: float) -> Reading:
         """Return the reading at the time *now*.
@@ -159,8 +163,19 @@ class Sensor:
         """
         if self.source is not None:
             value = self.source(now)
-            self._reading = Reading(now, self._judge(value), value)
-        return self._reading
+            self._set(now, self._judge(value), value)
+        return as_reading(self.observed.read())
+
+    def look(self, now: float) -> None:
+        """Read a sensor with a *source*, unless that was done a moment ago.
+
+        Parameters
+        ----------
+        now : float
+            Seconds since 1970.
+        """
+        if now - self.observed.read().timestamp > self.interval / 2:
+            self.read(now)
 
     def list_arguments(self, major: int) -> list[bytes]:
         """Return the arguments of this sensor's ``#sensor-list`` inform.
@@ -195,7 +210,7 @@ class Sensor:
         """
         status = reading.status if _is_v5(major) else _V4_STATUSES.get(reading.status)
         return [
-            format_timestamp(reading.timestamp, major),
+            arguments.write_timestamp(reading.timestamp, major),
             b"1",
             self.name.encode("ascii"),
             (status or reading.status).encode("ascii"),
@@ -223,11 +238,19 @@ class Sensor:
         """
         if isinstance(value, bytes):
             return value
-        if self.type == "timestamp":
-            return format_timestamp(value, major)
-        if self.type == "discrete" and str(value) not in map(str, self.params):
+        if self.type == "address" and isinstance(value, str):
+            return value.encode("utf-8")
+        if self.type == "discrete" and str(value) not in self.observed.params:
             raise ValueError(f"{value!r} is not one of the options of sensor {self.name!r}.")
-        return _FORMATTERS[self.type](value).encode("utf-8")
+        if self.type == "integer" and int(value) != value:
+            raise ValueError("not an integer")
+        if self.type == "lru":
+            value = _to_lru(value)
+        return self.observed.format_reading((0.0, 0, value), major)[2]
+
+    def _set(self, timestamp: float, status: str, value: Any) -> None:
+        """Keep a reading, and tell who observes it."""
+        self.observed.set(timestamp, katcp_sensor.Sensor.STATUS_NAMES[status], value)
 
     def _check(self) -> None:
         if not _NAME_RE.fullmatch(self.name):
@@ -238,9 +261,6 @@ class Sensor:
             raise ValueError(f"The discrete sensor {self.name!r} needs options as its params.")
         if self.type in _V4_RANGES and len(self.params) not in (0, 2, 4):
             raise ValueError(f"The ranges of sensor {self.name!r} must be 2 or 4 numbers.")
-
-    def _first_value(self) -> Any:
-        return self.params[0] if self.type == "discrete" else _FIRST_VALUES[self.type]
 
     def _checked(self, value: Any) -> Any:
         """Return the value, or raise ValueError if the type cannot have it."""
@@ -272,200 +292,57 @@ class Sensor:
         return [self.format_value(param, major) for param in params]
 
 
-class Strategy:
-    """When one client hears of one sensor.
-
-    Parameters
-    ----------
-    changed : callable
-        A function of the reading sent last and of the present one: whether
-        the difference is worth a report.
-    shortest : float, optional
-        A change is reported this many seconds after the last report, or later.
-    longest : float, optional
-        This many seconds after the last report another is sent, change or not.
-
-    Attributes
-    ----------
-    deadline : float
-        When `poll` must be called again, if nothing happens before.
-    """
-
-    def __init__(
-        self,
-        changed: Callable[[Reading, Reading], bool],
-        shortest: float = 0.0,
-        longest: float = math.inf,
-    ) -> None:
-        self.deadline = math.inf
-        self._changed = changed
-        self._shortest = shortest
-        self._longest = longest
-
-    def start(self, now: float, reading: Reading) -> None:
-        """Take *reading* as sent at the time *now*.
-
-        Parameters
-        ----------
-        now : float
-            Seconds of a monotonic clock.
-        reading : Reading
-            The reading.
-        """
-        self._sent = reading
-        self._sent_at = now
-        self.deadline = now + self._longest
-
-    def poll(self, now: float, reading: Reading) -> bool:
-        """Return whether *reading* is to be sent now; if so it counts as sent.
-
-        Parameters
-        ----------
-        now : float
-            Seconds of a monotonic clock.
-        reading : Reading
-            The present reading.
-
-        Returns
-        -------
-        bool
-        """
-        wait = self._shortest if self._changed(self._sent, reading) else self._longest
-        if now < self._sent_at + wait:
-            self.deadline = self._sent_at + wait
-            return False
-        self.start(now, reading)
-        return True
+def as_reading(reading: katcp_sensor.Reading) -> Reading:
+    """Return a reading of a `katcp.Sensor` as the simulated device has it."""
+    timestamp, status, value = reading
+    return Reading(timestamp, STATUSES[status], value)
 
 
-# The strategies and their parameters.
-_STRATEGIES: dict[bytes, tuple[str, ...]] = {
-    b"none": (),
-    b"auto": (),
-    b"period": ("period",),
-    b"event": (),
-    b"differential": ("difference",),
-    b"event-rate": ("shortest", "longest"),
-    b"differential-rate": ("difference", "shortest", "longest"),
-}
-
-
-def parse_strategy(
-    sensor: Sensor, arguments: Sequence[bytes], protocol: ProtocolFlags
-) -> Optional[Strategy]:
+def make_strategy(
+    sensor: Sensor,
+    strategy: Sequence[bytes],
+    protocol: ProtocolFlags,
+    report: Callable[[katcp_sensor.Sensor, katcp_sensor.Reading], None],
+) -> SampleStrategy:
     """Return the strategy that the arguments of ``?sensor-sampling`` describe.
 
     Parameters
     ----------
     sensor : Sensor
         The sensor to sample.
-    arguments : sequence of bytes
+    strategy : sequence of bytes
         The name of the strategy and its parameters.
     protocol : ProtocolFlags
-        What the connection speaks: periods are seconds, or milliseconds.
+        What the connection speaks: times are seconds, or milliseconds.
+    report : callable
+        What is called with the `katcp.Sensor` and its reading.
 
     Returns
     -------
-    Strategy or None
-        None for the strategy ``none``.
+    SampleStrategy
+        For the current loop; not started.
 
     Raises
     ------
     ValueError
         If they describe none; the text says why.
     """
-    name, *texts = arguments
-    names = _STRATEGIES.get(name)
-    if names is None or not protocol.strategy_allowed(name):
+    name, *params = strategy
+    if not protocol.strategy_allowed(name):
         raise ValueError(f"Unknown sampling strategy {to_text(name)!r}.")
-    if len(texts) != len(names):
-        raise ValueError(
-            f"Sampling strategy {to_text(name)!r} takes {len(names)} parameters, not {len(texts)}."
-        )
-    values = {
-        key: _parse_difference(sensor, text)
-        if key == "difference"
-        else _parse_period(text, protocol.major)
-        for key, text in zip(names, texts)
-    }
-    return None if name == b"none" else _make_strategy(values)
+    if not _is_v5(protocol.major):
+        # A difference comes first, and is a time for timestamps alone.
+        first = 1 if name.startswith(b"differential") and sensor.type != "timestamp" else 0
+        params[first:] = map(_to_seconds, params[first:])
+    return SampleStrategy.get_strategy(name, report, sensor.observed, *params)
 
 
-def _make_strategy(values: dict[str, float]) -> Strategy:
-    """Return the strategy with these parameters; "auto" and "event" have none."""
-    if "period" in values:
-        if values["period"] <= 0:
-            raise ValueError("The period must be greater than 0.")
-        return Strategy(_never, longest=values["period"])
-    shortest, longest = values.get("shortest", 0.0), values.get("longest", math.inf)
-    if shortest > longest or longest <= 0:
-        raise ValueError("The longest period must be greater than 0 and than the shortest.")
-    changed = _differs_by(values["difference"]) if "difference" in values else _differs
-    return Strategy(changed, shortest, longest)
-
-
-def _never(sent: Reading, present: Reading) -> bool:
-    return False
-
-
-def _differs(sent: Reading, present: Reading) -> bool:
-    # Compared as tuples: a NaN is then equal to itself.
-    return sent[1:] != present[1:]
-
-
-def _differs_by(difference: float) -> Callable[[Reading, Reading], bool]:
-    """Return the question whether a number changed by more, or its status at all."""
-
-    def changed(sent: Reading, present: Reading) -> bool:
-        if isinstance(sent.value, bytes) or isinstance(present.value, bytes):
-            return _differs(sent, present)
-        moved: bool = abs(present.value - sent.value) > difference
-        return moved or sent.status != present.status
-
-    return changed
-
-
-def _parse_difference(sensor: Sensor, text: bytes) -> float:
-    """Return a difference, which is written in the sensor's own type."""
-    if sensor.type not in ("integer", "float"):
-        raise ValueError(f"Sensor {sensor.name!r} is not a number: it has no differences.")
-    difference = int(text) if _INTEGER_RE.fullmatch(text) else _parse_float(text)
-    if difference < 0 or (sensor.type == "integer" and isinstance(difference, float)):
-        raise ValueError(f"{to_text(text)!r} is no difference for a sensor of type {sensor.type}.")
-    return difference
-
-
-def _parse_period(text: bytes, major: int) -> float:
-    """Return a period in seconds."""
-    period = _parse_float(text) * (1.0 if _is_v5(major) else MS_TO_SEC_FAC)
-    if period < 0:
-        raise ValueError(f"A period cannot be negative: {to_text(text)!r}.")
-    return period
-
-
-def _parse_float(text: bytes) -> float:
-    if not _FLOAT_RE.fullmatch(text):
-        raise ValueError(f"{to_text(text)!r} is not a number.")
-    return float(text)
-
-
-def format_timestamp(timestamp: float, major: int) -> bytes:
-    """Return a time as it stands in an argument.
-
-    Parameters
-    ----------
-    timestamp : float
-        Seconds since 1970.
-    major : int
-        The major version of the protocol: seconds for 5, milliseconds for 4.
-
-    Returns
-    -------
-    bytes
-    """
-    if _is_v5(major):
-        return b"%.6f" % timestamp
-    return b"%.3f" % (timestamp * SEC_TO_MS_FAC)
+def _to_seconds(param: bytes) -> Any:
+    """Return what milliseconds are in seconds; what is no time is for others to refuse."""
+    try:
+        return arguments.read_timestamp(param, milliseconds=True)
+    except ValueError:
+        return param
 
 
 def default_sensors(now: float) -> list[Sensor]:
@@ -509,45 +386,11 @@ def default_sensors(now: float) -> list[Sensor]:
     ]
 
 
-def _format_integer(value: Any) -> str:
-    if int(value) != value:
-        raise ValueError("not an integer")
-    return str(int(value))
-
-
-def _format_lru(value: Any) -> str:
-    if value not in ("nominal", "error", True, False):
-        raise ValueError("use 'nominal' or 'error'")
-    return value if isinstance(value, str) else ("nominal" if value else "error")
-
-
-def _format_address(value: Any) -> str:
-    """Return ``host:port`` of a text, which stays as it is, or of a pair."""
-    if isinstance(value, str):
-        return value
-    host, port = value
-    host = f"[{host}]" if ":" in host else host
-    return host if port is None else f"{host}:{int(port)}"
-
-
-_FORMATTERS: dict[str, Callable[[Any], str]] = {
-    "integer": _format_integer,
-    "float": lambda value: repr(float(value)),
-    "boolean": lambda value: "1" if value else "0",
-    "lru": _format_lru,
-    "discrete": str,
-    "string": str,
-    "address": _format_address,
-}
-_FIRST_VALUES: dict[str, Any] = {
-    "integer": 0,
-    "float": 0.0,
-    "boolean": False,
-    "lru": "nominal",
-    "string": "",
-    "timestamp": 0.0,
-    "address": "0.0.0.0",
-}
+def _to_lru(value: Any) -> Any:
+    """Return the `katcp.Sensor` value of a word, or of whether all is well."""
+    if isinstance(value, bool):
+        return arguments.LRU_NOMINAL if value else arguments.LRU_ERROR
+    return arguments.LRU_CONSTANTS.get(str(value).encode("utf-8"), value)
 
 
 def _is_v5(major: int) -> bool:

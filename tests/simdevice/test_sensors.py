@@ -1,8 +1,11 @@
 """Sensors and sampling strategies, without sockets and without a clock."""
 
+import contextlib
 import math
+from unittest import mock
 
 import pytest
+from tornado.ioloop import IOLoop
 
 from katcp._wire.flags import ProtocolFlags
 from katcp.simdevice.sensors import (
@@ -11,9 +14,9 @@ from katcp.simdevice.sensors import (
     Reading,
     Sensor,
     default_sensors,
-    format_timestamp,
-    parse_strategy,
+    make_strategy,
 )
+from tests.support.virtual import VirtualLoop
 
 V4 = ProtocolFlags(4, 0)
 V5 = ProtocolFlags(5, 1, "MIB")
@@ -42,7 +45,7 @@ def test_repr():
         ("discrete", "b", 5, b"b"),
         ("string", "d\u00e9j\u00e0 vu", 5, b"d\xc3\xa9j\xc3\xa0 vu"),
         ("timestamp", 1.5, 5, b"1.500000"),
-        ("timestamp", 1.5, 4, b"1500.000"),
+        ("timestamp", 1.5, 4, b"1500"),
         ("address", "10.0.0.1:80", 5, b"10.0.0.1:80"),
         ("address", ("10.0.0.1", 80), 5, b"10.0.0.1:80"),
         ("address", ("::1", 80), 5, b"[::1]:80"),
@@ -142,7 +145,7 @@ def test_statuses_that_version_4_lacks():
         b"inactive",
         b"5",
     ]
-    assert sensor.status_arguments(sensor.read(0), 4) == [b"1000.000", b"1", b"s", b"unknown", b"5"]
+    assert sensor.status_arguments(sensor.read(0), 4) == [b"1000", b"1", b"s", b"unknown", b"5"]
 
 
 def test_a_source_makes_the_reading_until_the_sensor_is_set_by_hand():
@@ -181,11 +184,6 @@ def test_version_4_has_no_addresses():
     assert sensor.list_arguments(4)[3] == b"string"
 
 
-def test_timestamps():
-    assert format_timestamp(1322206610.27, 5) == b"1322206610.270000"
-    assert format_timestamp(1322206610.27, 4) == b"1322206610270.000"
-
-
 def test_there_is_a_default_sensor_of_each_type():
     sensors = default_sensors(100.0)
     assert sorted(sensor.type for sensor in sensors) == sorted(TYPES)
@@ -197,134 +195,147 @@ def test_there_is_a_default_sensor_of_each_type():
     assert sensors[0].read(101.0).value == 10
 
 
+def test_who_observes_a_sensor_hears_of_its_readings():
+    class Observer:
+        def __init__(self):
+            self.readings = []
+
+        def update(self, sensor, reading):
+            self.readings.append((sensor.name, *reading))
+
+    observer = Observer()
+    sensor = Sensor("s", "float", params=(0, 10), source=lambda now: now * 2)
+    sensor.observed.attach(observer)
+    sensor.read(1.0)
+    sensor.read(8.0)
+    sensor.set(b"rubbish", "failure", timestamp=9.0)
+    assert observer.readings == [
+        *(("s", 1.0, 1, 2.0), ("s", 8.0, 3, 16.0), ("s", 9.0, 4, b"rubbish")),
+    ]
+
+
+def test_a_source_is_not_looked_at_by_everybody_who_samples():
+    calls = []
+    sensor = Sensor("s", "integer", source=lambda now: len(calls), interval=1.0)
+    sensor.observed.attach(mock.Mock(update=lambda sensor, reading: calls.append(reading)))
+    for now in (10.0, 10.25, 10.5, 10.75, 11.0, 11.25):
+        sensor.look(now)
+    assert [reading.timestamp for reading in calls] == [10.0, 10.75]
+    sensor.set(5, timestamp=20.0)
+    sensor.look(30.0)
+    assert calls[2:] == [(20.0, 1, 5)]
+
+
 # ---- strategies ----
 
 
 class Sampled:
-    """A number that is sampled: asked at given times, it says what was sent."""
+    """A sensor that is sampled in a loop in virtual time, and the values that are reported."""
 
-    def __init__(self, *arguments, value=0, sensor_type="integer", protocol=V5):
-        self.sensor = Sensor("s", sensor_type, value=value)
-        self.strategy = parse_strategy(self.sensor, arguments, protocol)
-        self.strategy.start(0.0, self.sensor.read(0.0))
+    def __init__(self, *strategy, protocol=V5, sensor_type="integer"):
+        self.sensor = Sensor("s", sensor_type)
+        self.loop = VirtualLoop()
+        self.ioloop = IOLoop(asyncio_loop=self.loop, make_current=False)
+        self.values = []
 
-    def at(self, now, value=None, status=None):
-        if value is not None:
-            self.sensor.set(value, status, timestamp=now)
-        return self.strategy.poll(now, self.sensor.read(now))
+        async def start():
+            made = make_strategy(self.sensor, strategy, protocol, self.report)
+            made.start_in_loop()
 
+        try:
+            self.loop.run_until_complete(start())
+        except BaseException:
+            self.close()
+            raise
 
-def test_none_is_no_strategy():
-    assert parse_strategy(Sensor("s", "integer"), [b"none"], V5) is None
+    def report(self, observed, reading):
+        assert observed is self.sensor.observed
+        self.values.append(reading.value)
 
+    def close(self):
+        self.ioloop.close()
 
-@pytest.mark.parametrize("name", [b"auto", b"event"])
-def test_event_sends_every_change_and_nothing_else(name):
-    sampled = Sampled(name)
-    assert sampled.strategy.deadline == math.inf
-    assert not sampled.at(1.0)
-    assert sampled.at(2.0, 1)
-    assert not sampled.at(3.0, 1)
-    assert sampled.at(3.0, 1, "warn")
-    assert sampled.at(3.0, 2, "warn")
-    assert sampled.strategy.deadline == math.inf
+    def set(self, value):
+        self.sensor.set(value, timestamp=1.0)
 
-
-def test_event_takes_nan_as_equal_to_itself():
-    sampled = Sampled(b"event", value=math.nan, sensor_type="float")
-    assert not sampled.at(1.0)
-
-
-def test_period_sends_change_or_not():
-    sampled = Sampled(b"period", b"0.5")
-    assert sampled.strategy.deadline == 0.5
-    assert not sampled.at(0.4, 1)
-    assert sampled.strategy.deadline == 0.5
-    assert sampled.at(0.5)
-    assert sampled.strategy.deadline == 1.0
-    assert not sampled.at(0.9)
-    assert sampled.at(1.2)
-    assert sampled.strategy.deadline == 1.7
+    @property
+    def seconds_to_next(self):
+        self.loop.run_until_idle()
+        return self.loop.next_timer - self.loop.now
 
 
-def test_periods_are_milliseconds_in_version_4():
-    assert Sampled(b"period", b"500", protocol=V4).strategy.deadline == 0.5
+@pytest.fixture
+def sample():
+    with contextlib.ExitStack() as made:
+        yield lambda *args, **kwargs: made.enter_context(
+            contextlib.closing(Sampled(*args, **kwargs))
+        )
 
 
-def test_differential_sends_what_differs_by_more_from_the_last_sent():
-    sampled = Sampled(b"differential", b"2")
-    assert not sampled.at(1.0, 2)
-    assert sampled.at(2.0, 3)
-    assert not sampled.at(3.0, 1)
-    assert sampled.at(4.0, 0)
-    assert sampled.at(5.0, 0, "error")
-    assert sampled.strategy.deadline == math.inf
-
-
-def test_differential_of_a_float():
-    sampled = Sampled(b"differential", b"0.5", sensor_type="float", value=1.0)
-    assert not sampled.at(1.0, 1.5)
-    assert sampled.at(1.0, 1.75)
-    assert sampled.at(2.0, b"rubbish")
-    assert not sampled.at(3.0, b"rubbish")
-
-
-def test_event_rate_keeps_within_its_periods():
-    sampled = Sampled(b"event-rate", b"1", b"5")
-    assert sampled.strategy.deadline == 5.0
-    # A change too soon waits; if it goes away again, nothing is sent.
-    assert not sampled.at(0.5, 1)
-    assert sampled.strategy.deadline == 1.0
-    assert not sampled.at(1.0, 0)
-    assert sampled.strategy.deadline == 5.0
-    assert sampled.at(1.5, 2)
-    assert not sampled.at(2.0, 3)
-    assert sampled.strategy.deadline == 2.5
-    assert sampled.at(2.5)
-    assert sampled.strategy.deadline == 7.5
-    assert sampled.at(7.5)
-
-
-def test_differential_rate_is_both():
-    sampled = Sampled(b"differential-rate", b"10", b"1", b"5")
-    assert not sampled.at(2.0, 10)
-    assert sampled.at(3.0, 11)
-    assert not sampled.at(3.5, 30)
-    assert sampled.strategy.deadline == 4.0
-    assert sampled.at(4.0)
-    assert sampled.at(9.0)
+def test_strategies_report_readings_of_the_katcp_sensor(sample):
+    sampled = sample(b"differential", b"2")
+    for value in (1, 2, 5, b"rubbish", b"rubbish", 5):
+        sampled.set(value)
+    # The second because its status was new.
+    assert sampled.values == [0, 1, 5, b"rubbish", 5]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text"),
+    ("protocol", "strategy", "seconds"),
+    [
+        (V5, [b"period", b"500"], 500),
+        (V4, [b"period", b"500"], 0.5),
+        (V4, [b"period", b"0.5"], 0.0005),
+        (V5, [b"event-rate", b"1", b"4000"], 4000),
+        (V5, [b"differential-rate", b"3", b"1", b"4"], 4),
+    ],
+)
+def test_times_are_milliseconds_in_version_4(sample, protocol, strategy, seconds):
+    assert sample(*strategy, protocol=protocol).seconds_to_next == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("sensor_type", "protocol", "values"),
+    [
+        ("float", V4, [0.0, 1.0, 1501.0]),
+        ("timestamp", V4, [0.0, 1.0, 2.75, 1501.0]),
+        ("timestamp", V5, [0.0, 1.0, 1501.0]),
+    ],
+)
+def test_a_difference_is_of_the_type_of_the_sensor(sample, sensor_type, protocol, values):
+    sampled = sample(b"differential", b"1400", protocol=protocol, sensor_type=sensor_type)
+    for value in (1.0, 2.0, 2.75, 1501.0):
+        sampled.set(value)
+    assert sampled.values == values
+
+
+@pytest.mark.parametrize(
+    ("strategy", "text"),
     [
         ([b"sometimes"], "Unknown sampling strategy 'sometimes'"),
         ([b"\xff"], "Unknown sampling strategy"),
-        ([b"none", b"1"], "takes 0 parameters, not 1"),
-        ([b"period"], "takes 1 parameters, not 0"),
-        ([b"period", b"0"], "greater than 0"),
-        ([b"period", b"-1"], "cannot be negative"),
-        ([b"period", b"1_0"], "is not a number"),
-        ([b"period", b" 1"], "is not a number"),
-        ([b"period", b"nan"], "is not a number"),
-        ([b"differential", b"1.0"], "no difference for a sensor of type integer"),
-        ([b"differential", b"-1"], "no difference"),
-        ([b"event-rate", b"2", b"1"], "longest period"),
-        ([b"event-rate", b"0", b"0"], "longest period"),
-        ([b"differential-rate", b"x", b"0", b"0"], "is not a number"),
+        ([b"none", b"1"], "takes no parameters"),
+        ([b"period"], "takes one parameter"),
+        ([b"period", b"0"], "positive float"),
+        ([b"period", b"1_0"], "could not convert"),
+        ([b"differential", b"1.0"], "invalid literal for int"),
+        ([b"event-rate", b"2", b"1"], "shortest and longest periods"),
     ],
 )
-def test_strategies_that_make_no_sense_are_refused(arguments, text):
+@pytest.mark.parametrize("protocol", [V4, V5])
+def test_strategies_that_make_no_sense_are_refused(sample, strategy, text, protocol):
+    if strategy[0] == b"event-rate" and protocol is V4:
+        text = "Unknown sampling strategy"
     with pytest.raises(ValueError, match=text):
-        parse_strategy(Sensor("s", "integer"), arguments, V5)
+        sample(*strategy, protocol=protocol)
 
 
-def test_only_numbers_have_differences():
-    with pytest.raises(ValueError, match="is not a number"):
-        parse_strategy(Sensor("s", "string"), [b"differential", b"1"], V5)
+def test_only_numbers_have_differences(sample):
+    with pytest.raises(ValueError, match="only valid for float, integer and timestamp"):
+        sample(b"differential", b"1", sensor_type="string")
 
 
 @pytest.mark.parametrize("name", [b"event-rate", b"differential-rate"])
-def test_version_4_has_no_rates(name):
+def test_version_4_has_no_rates(sample, name):
     with pytest.raises(ValueError, match="Unknown sampling strategy"):
-        parse_strategy(Sensor("s", "integer"), [name, b"1", b"1", b"1"], V4)
+        sample(name, b"1", b"1", b"1", protocol=V4)

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Sequence
 
-from ..._wire.flags import SEC_TO_MS_FAC, SEC_TS_KATCP_MAJOR
+from ..._wire.arguments import write_timestamp
 from ..._wire.message import Message
 from ..common import (
     GREETING_PATIENCE,
@@ -233,8 +233,6 @@ class _Watch:
     def _period(self) -> str:
         """Return the period as the device wants it; one that does not say is of version 4."""
         protocol = self._client.protocol_flags
-        if protocol is not None and protocol.major >= SEC_TS_KATCP_MAJOR:
-            text = f"{self._options.period:.6f}"
-        else:
-            text = f"{self._options.period * SEC_TO_MS_FAC:.3f}"
-        return text.rstrip("0").rstrip(".")
+        major = 4 if protocol is None else protocol.major
+        text = write_timestamp(self._options.period, major).decode("ascii")
+        return text.rstrip("0").rstrip(".") if "." in text else text

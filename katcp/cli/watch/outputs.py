@@ -12,10 +12,10 @@ import collections
 import csv
 import json
 import math
-import re
 import sys
 from typing import Any, Iterable, Mapping, Optional
 
+from ..._wire.arguments import decoder
 from ..._wire.flags import ProtocolFlags
 from ..common import CONNECTED_AGAIN, CONNECTION_LOST, paint, printable, tell
 from ..readings import (
@@ -34,8 +34,8 @@ PLOTTED_READINGS = 500
 PLOT_LEVELS = "▁▂▃▄▅▆▇█"
 ASCII_PLOT_LEVELS = "_.-=+*%#"
 
-# A longer integer is recorded as text: nobody could read it as a number.
-_INTEGER_RE = re.compile(rb"[+-]?[0-9]{1,300}")
+# A longer number is recorded as text: nobody could read it as a number.
+_MAX_DIGITS = 300
 _RECORDED = ("timestamp", "name", "status", "value", "units")
 
 
@@ -162,14 +162,17 @@ class JsonOutput(Output):
 
 def json_value(reading: Reading, sensor_type: str) -> Any:
     """Return a value as a number or a boolean, if it is one that JSON knows, else as text."""
-    if reading.status in USABLE_STATUSES:
-        if sensor_type == "integer" and _INTEGER_RE.fullmatch(reading.value):
-            return int(reading.value)
-        if sensor_type == "float" and math.isfinite(parse_number(reading.value)):
-            return float(reading.value)
-        if sensor_type == "boolean" and reading.value in (b"0", b"1"):
-            return reading.value == b"1"
-    return printable(reading.value)
+    text = printable(reading.value)
+    if reading.status not in USABLE_STATUSES or len(reading.value) > _MAX_DIGITS:
+        return text
+    if sensor_type not in (*NUMBER_TYPES, "boolean"):
+        return text
+    try:
+        value = decoder(sensor_type)(reading.value)
+    except ValueError:
+        return text
+    # JSON knows no infinity.
+    return text if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def plot(numbers: Iterable[float], width: int, levels: str) -> str:
