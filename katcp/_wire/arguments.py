@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import math
 import numbers
 import re
+from math import isfinite
 from typing import Any, Callable, Optional, Sequence, Tuple
 
 from ..errors import KatcpTypeError
@@ -84,11 +84,20 @@ def read_lru(data: bytes) -> int:
     return LRU_CONSTANTS[data]
 
 
+def read_seconds(data: bytes) -> float:
+    """Return a number that is finite: a Unix time as version 5 has it."""
+    # As read_float() does it; this is called for each update of each sensor.
+    if _has_more_than_a_number(data):
+        raise ValueError
+    number = float(data)
+    if not isfinite(number):
+        raise ValueError
+    return number
+
+
 def read_timestamp(data: bytes, milliseconds: Optional[bool] = None) -> float:
     """Return a Unix time in seconds; None: milliseconds if it can be nothing else."""
-    number = read_float(data)
-    if not math.isfinite(number):
-        raise ValueError
+    number = read_seconds(data)
     if milliseconds is None:
         milliseconds = number >= FIRST_MILLISECONDS
     return number / SEC_TO_MS_FAC if milliseconds else number
@@ -145,7 +154,9 @@ def decoder(sensor_type: str, params: Sequence[bytes] = (), major: int = 5) -> R
         If there is no such type.
     """
     if sensor_type == "timestamp":
-        return functools.partial(read_timestamp, milliseconds=major < SEC_TS_KATCP_MAJOR)
+        if major >= SEC_TS_KATCP_MAJOR:
+            return read_seconds
+        return functools.partial(read_timestamp, milliseconds=True)
     if sensor_type == "discrete":
         return functools.partial(_read_option, {option: read_string(option) for option in params})
     if sensor_type not in _READERS:
@@ -228,7 +239,7 @@ def write_lru(value: Any) -> bytes:
 def write_timestamp(seconds: Any, major: int) -> bytes:
     """Return a Unix time: six decimals, or milliseconds with three at most before version 5."""
     number = float(seconds)
-    if not math.isfinite(number):
+    if not isfinite(number):
         raise ValueError(f"{number!r} is not a time")
     if major >= SEC_TS_KATCP_MAJOR:
         return b"%.6f" % number
