@@ -22,9 +22,13 @@ from katcp import (
     KatcpReplyError,
     Message,
     ProtocolFlags,
+    Sensor,
+    kattypes,
     make_threadsafe,
     request_check,
 )
+from katcp.core import Reading
+from katcp.sampling import SampleStrategy
 
 
 class Watcher(CallbackClient):
@@ -128,6 +132,35 @@ async def program() -> None:
             print(failure)
         except (KatcpClientError, KatcpArgumentError):
             raise
+
+
+class Decorated(BlockingClient):
+    """Its handlers get values."""
+
+    @kattypes.inform(kattypes.Str(), kattypes.Float(default=0.0))
+    def inform_wind(self, direction: str, speed: float) -> None:
+        print(direction, speed)
+
+    @kattypes.request_timeout_hint(5)
+    @kattypes.request(kattypes.Int(min=1), has_req=False)
+    @kattypes.return_reply(kattypes.Int())
+    def request_double(self, number: int) -> tuple[str, int]:
+        return "ok", 2 * number
+
+
+class Printer:
+    """An observer."""
+
+    def update(self, sensor: Sensor, reading: Reading) -> None:
+        print(sensor.name, reading.status == Sensor.WARN, reading.value)
+
+
+def sense() -> SampleStrategy:
+    sensor = Sensor.float("wind", "Speed of the wind", "m/s", params=[0, 10], default=1)
+    sensor.attach(Printer())
+    sensor.set_value(1.5, Sensor.WARN, timestamp=1.0)
+    print(b" ".join(sensor.read_formatted(major=4)))
+    return SampleStrategy.get_strategy("event", print, sensor)
 
 
 def misspelt(client: BlockingClient) -> None:
