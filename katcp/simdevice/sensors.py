@@ -112,10 +112,7 @@ class Sensor:
         self.source = source
         self.interval = interval
         self._check()
-        number = katcp_sensor.Sensor.parse_type(sensor_type)
-        options = [str(option) for option in self.params] if sensor_type == "discrete" else []
-        # What strategies observe.
-        self.observed = katcp_sensor.Sensor(number, name, description, units, options)
+        self.observed = self._make_observed()
         self._set(timestamp, "unknown", self.observed.value())
         if value is not None:
             self._set(timestamp, self._judge(value), self._checked(value))
@@ -123,6 +120,19 @@ class Sensor:
     def __repr__(self) -> str:
         units = f" {self.units}" if self.units else ""
         return f"<Sensor {self.name} {self.type}{units}>"
+
+    def __copy__(self) -> Sensor:
+        """Return a sensor with the same reading, which nobody observes."""
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        copied.observed = self._make_observed()
+        copied.observed.set(*self.observed.read())
+        return copied
+
+    def _make_observed(self) -> katcp_sensor.Sensor:
+        number = katcp_sensor.Sensor.parse_type(self.type)
+        options = [str(option) for option in self.params] if self.type == "discrete" else []
+        return katcp_sensor.Sensor(number, self.name, self.description, self.units, options)
 
     def set(self, value: Any, status: Optional[str] = None, *, timestamp: float) -> None:
         """Set the reading; the sensor no longer changes by itself.

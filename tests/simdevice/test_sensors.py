@@ -1,6 +1,7 @@
 """Sensors and sampling strategies, without sockets and without a clock."""
 
 import contextlib
+import copy
 import math
 from unittest import mock
 
@@ -212,6 +213,18 @@ def test_who_observes_a_sensor_hears_of_its_readings():
     assert observer.readings == [
         *(("s", 1.0, 1, 2.0), ("s", 8.0, 3, 16.0), ("s", 9.0, 4, b"rubbish")),
     ]
+
+
+def test_a_copy_is_a_sensor_of_its_own():
+    sensor = Sensor("s", "discrete", "text", "m", ("a", "b"), value="b", timestamp=3.0)
+    observer = mock.Mock()
+    sensor.observed.attach(observer)
+    copied = copy.copy(sensor)
+    assert copied.read(9.0) == Reading(3.0, "nominal", "b")
+    assert copied.list_arguments(5) == sensor.list_arguments(5)
+    copied.set("a", timestamp=4.0)
+    assert sensor.read(9.0) == Reading(3.0, "nominal", "b")
+    assert observer.update.mock_calls == []
 
 
 def test_a_source_is_not_looked_at_by_everybody_who_samples():
