@@ -58,7 +58,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 # Public classes say that they are of the public path, where programs find them. Their order,
 # and the comments that document attributes, autodoc looks for in the source of that module.
 for _path, _parts in {
-    "katcp.client": ["katcp.client._clients"],
+    "katcp.client": [f"katcp.client.{name}" for name in ("_device", "_async", "_threaded")],
     "katcp.core": ["katcp._sensor"],
     "katcp.kattypes": ["katcp.kattypes._types", "katcp.kattypes._parameters"],
 }.items():

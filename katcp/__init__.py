@@ -8,7 +8,7 @@ from ._state.replies import Answer, KatcpReplyError
 from ._wire.flags import ProtocolFlags
 from ._wire.message import Message
 from ._wire.parser import MessageParser
-from .client._clients import (
+from .client import (
     AsyncClient,
     BlockingClient,
     CallbackClient,

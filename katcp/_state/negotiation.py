@@ -19,7 +19,8 @@ from __future__ import annotations
 from typing import Optional
 
 from .._wire.flags import DEFAULT_KATCP_MAJOR, ProtocolFlags, parse_version
-from .._wire.message import Message, shorten
+from .._wire.message import Message
+from .._wire.text import shorten
 
 
 class ServerProtocol:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Optional, Sequence, Union
 
 from .._wire.message import Message
+from .._wire.text import as_text
 from ..errors import (
     KatcpClientError,
     KatcpClientStopped,
@@ -113,11 +114,11 @@ def _reason(reply: Message) -> str:
     """Return why the device refused, in its own words if it said any."""
     code, *texts = reply.arguments or [b""]
     if texts and code in (Message.FAIL, Message.INVALID):
-        return texts[0].decode("utf-8", "backslashreplace")
+        return as_text(texts[0])
     return str(reply.copy())
 
 
-def made_up_reply(request: Union[Message, PendingRequest], error: KatcpClientError) -> Message:
+def local_failure(request: Union[Message, PendingRequest], error: KatcpClientError) -> Message:
     """Return the reply that tells why there is none of the device."""
     reply = Message.reply(request.name, Message.FAIL, str(error), mid=request.mid)
     reply.local_error = error

@@ -30,9 +30,10 @@ from __future__ import annotations
 import collections
 import enum
 import operator
-from typing import Any, Callable, Optional, Protocol, Union
+from typing import Generic, Optional, Protocol, TypeVar, Union
 
-from .._wire.message import MAX_MID, Message, shorten
+from .._wire.message import MAX_MID, Message
+from .._wire.text import shorten
 
 # How many ids of requests that nobody waits for are remembered at most: a device
 # that never answers must not cost memory for ever.
@@ -46,6 +47,7 @@ SLACK = 1000
 class Fate(enum.Enum):
     """What became of a request."""
 
+    NEW = "new"
     PENDING = "pending"
     ENDED = "ended"
     ABANDONED = "abandoned"
@@ -60,81 +62,40 @@ class PendingRequest:
         Its name.
     mid : bytes or None
         The id it was sent with.
-    on_reply : callable or None
-        What to call with the reply. None: nobody asked for it.
-    on_inform : callable or None
-        What to call with each inform. None: nobody asked for them.
     started : float
         When it was sent.
     deadline : float or None
         When it times out.
     fate : Fate
         What became of it.
-    more : tuple
-        What both callbacks are called with after the message.
-    keeps_informs : bool
-        Whether its informs are kept until its end, so that they have a limit.
-        Its callbacks are those of the client then, which raise nothing.
-    informs_size : int
-        What they take, in bytes of memory.
-    wakes_thread : bool
-        Whether its end wakes a thread: if all end at once, these come last.
     """
 
     __slots__ = (
         "deadline",
         "fate",
-        "informs_size",
-        "keeps_informs",
         "late_before",
         "late_replies",
         "mid",
-        "more",
         "name",
         "number",
-        "on_inform",
-        "on_reply",
         "started",
-        "wakes_thread",
     )
 
+    name: str
+    mid: Optional[bytes]
+    number: Optional[int]
+    started: float
+    deadline: Optional[float]
     # Without id, in the queue of its name: how many abandoned requests were
     # swept from the place before it, and how many replies such ones had taken.
     late_before: int
     late_replies: int
 
-    def __init__(
-        self,
-        message: Message,
-        on_reply: Optional[Callable[..., Any]],
-        on_inform: Optional[Callable[..., Any]],
-        started: float,
-        deadline: Optional[float],
-        more: tuple[Any, ...] = (),
-    ) -> None:
-        self.name = message.name
-        self.mid = message.mid
-        self.number = None if message.mid is None else int(message.mid)
-        self.on_reply = on_reply
-        self.on_inform = on_inform
-        self.started = started
-        self.deadline = deadline
-        self.more = more
-        self.fate = Fate.PENDING
-        self.keeps_informs = False
-        self.informs_size = 0
-        self.wakes_thread = False
+    def __init__(self) -> None:
+        self.fate = Fate.NEW
 
-    def take_callback(self) -> Optional[Callable[..., Any]]:
-        """Return `on_reply`, and let go of both callbacks and of `more`.
 
-        A finished request may lie in the queue of its name for some time: it
-        must not keep what its callbacks keep.
-        """
-        on_reply = self.on_reply
-        self.on_reply = self.on_inform = None
-        self.more = ()
-        return on_reply
+_Request = TypeVar("_Request", bound=PendingRequest)
 
 
 class _Logger(Protocol):
@@ -144,13 +105,13 @@ class _Logger(Protocol):
         """Log a warning."""
 
 
-class _NameQueue:
+class _NameQueue(Generic[_Request]):
     """The requests of one name that were sent without id, in their order."""
 
     __slots__ = ("finished", "late", "late_at_end", "late_replies", "requests")
 
     def __init__(self) -> None:
-        self.requests: collections.deque[PendingRequest] = collections.deque()
+        self.requests: collections.deque[_Request] = collections.deque()
         # How many in `requests` are not pending any more.
         self.finished = 0
         # How many abandoned requests stand before all in `requests`, how many
@@ -159,7 +120,7 @@ class _NameQueue:
         self.late_at_end = 0
         self.late_replies = 0
 
-    def append(self, request: PendingRequest) -> None:
+    def append(self, request: _Request) -> None:
         """Let *request* be the last."""
         request.late_replies = self.late_replies
         request.late_before, self.late_at_end = self.late_at_end, 0
@@ -204,12 +165,12 @@ class _NameQueue:
         return not self.late and not self.requests
 
 
-class PendingRequests:
+class PendingRequests(Generic[_Request]):
     """The requests of one client that wait for their replies.
 
     Parameters
     ----------
-    logger : logging.Logger or katcp.client._log.DeviceLog
+    logger : logging.Logger or katcp.client._log.RateLimitedLog
         Where a reply that cannot be right is reported.
     """
 
@@ -218,8 +179,8 @@ class PendingRequests:
         self._last_mid = 0
         # In the order in which they were sent; by their ids, those that have
         # none by themselves.
-        self._pending: dict[Union[int, PendingRequest], PendingRequest] = {}
-        self._by_name: dict[str, _NameQueue] = {}
+        self._pending: dict[Union[int, _Request], _Request] = {}
+        self._by_name: dict[str, _NameQueue[_Request]] = {}
         self._abandoned_mids: dict[int, None] = {}
 
     def __len__(self) -> int:
@@ -237,6 +198,10 @@ class PendingRequests:
         """Return whether nobody waits for a request with this id, and it was not answered yet."""
         return mid in self._abandoned_mids
 
+    def is_mid_used(self, mid: int) -> bool:
+        """Return whether a reply with this id may still come."""
+        return mid in self._pending or mid in self._abandoned_mids
+
     def next_mid(self) -> int:
         """Return an id that no request uses: 1 to 2147483647, then 1 again."""
         mid = self._last_mid % MAX_MID + 1
@@ -245,8 +210,16 @@ class PendingRequests:
         self._last_mid = mid
         return mid
 
-    def add(self, request: PendingRequest) -> None:
-        """Let *request* be pending."""
+    def add(
+        self, request: _Request, message: Message, now: float, deadline: Optional[float]
+    ) -> None:
+        """Note that *request* waits for the reply to *message*, which is sent now."""
+        request.name = message.name
+        mid = request.mid = message.mid
+        request.number = None if mid is None else int(mid)
+        request.started = now
+        request.deadline = deadline
+        request.fate = Fate.PENDING
         if request.number is not None:
             self._pending[request.number] = request
         else:
@@ -262,7 +235,7 @@ class PendingRequests:
         queue.late_at_end += 1
         queue.settle()
 
-    def match_reply(self, reply: Message) -> Optional[PendingRequest]:
+    def match_reply(self, reply: Message) -> Optional[_Request]:
         """Return the request that *reply* ends, which is not pending any more."""
         if reply.mid is not None:
             number = int(reply.mid)
@@ -283,7 +256,7 @@ class PendingRequests:
         self.end(request)
         return request
 
-    def match_inform(self, inform: Message) -> Optional[PendingRequest]:
+    def match_inform(self, inform: Message) -> Optional[_Request]:
         """Return the pending request that *inform* belongs to."""
         if inform.mid is None:
             return self._next_of_name(inform.name) if self._by_name else None
@@ -293,14 +266,14 @@ class PendingRequests:
         self._warn_of_mid(inform, request)
         return None
 
-    def end(self, request: PendingRequest) -> None:
+    def end(self, request: _Request) -> None:
         """Let *request* be over: it was answered, or nobody can answer it."""
         if request.fate is not Fate.PENDING:
             return
         request.fate = Fate.ENDED
         self._remove(request)
 
-    def abandon(self, request: PendingRequest) -> None:
+    def abandon(self, request: _Request) -> None:
         """Let nobody wait for *request* any more, although it may still be answered."""
         if request.fate is not Fate.PENDING:
             return
@@ -312,7 +285,7 @@ class PendingRequests:
             request.fate = Fate.ENDED if healed else Fate.ABANDONED
         self._remove(request)
 
-    def take_expired(self, now: float) -> list[PendingRequest]:
+    def take_expired(self, now: float) -> list[_Request]:
         """Return the requests whose deadline is over; they are abandoned now.
 
         It looks at all that are pending, and so does `next_deadline`.
@@ -332,7 +305,7 @@ class PendingRequests:
         deadlines = (request.deadline for request in self._pending.values())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
-    def take_all(self) -> list[PendingRequest]:
+    def take_all(self) -> list[_Request]:
         """Return all pending requests, in their order, and forget everything of them."""
         requests = list(self._pending.values())
         for request in requests:
@@ -342,14 +315,14 @@ class PendingRequests:
         self._abandoned_mids.clear()
         return requests
 
-    def _queue_of(self, name: str) -> _NameQueue:
+    def _queue_of(self, name: str) -> _NameQueue[_Request]:
         """Return the queue of a name, which is made if there is none."""
         queue = self._by_name.get(name)
         if queue is None:
             queue = self._by_name[name] = _NameQueue()
         return queue
 
-    def _warn_of_mid(self, msg: Message, request: PendingRequest) -> None:
+    def _warn_of_mid(self, msg: Message, request: _Request) -> None:
         """Tell that *msg* has the id of *request*, but another name."""
         self._logger.warning(
             "Ignoring the id of %s: the pending request with this id is ?%s.",
@@ -357,7 +330,7 @@ class PendingRequests:
             request.name,
         )
 
-    def _next_of_name(self, name: str) -> Optional[PendingRequest]:
+    def _next_of_name(self, name: str) -> Optional[_Request]:
         """Return the request that the next message of *name* without id belongs to."""
         queue = self._by_name.get(name)
         if queue is None:
@@ -373,7 +346,7 @@ class PendingRequests:
             queue.late_replies += 1
             self._tidy(name, queue)
 
-    def _remove(self, request: PendingRequest) -> None:
+    def _remove(self, request: _Request) -> None:
         """Take a request that is not pending any more out of the tables."""
         if request.number is not None:
             del self._pending[request.number]
@@ -383,7 +356,7 @@ class PendingRequests:
             queue.note_finished()
             self._tidy(request.name, queue)
 
-    def _tidy(self, name: str, queue: _NameQueue) -> None:
+    def _tidy(self, name: str, queue: _NameQueue[_Request]) -> None:
         queue.settle()
         if queue.is_idle():
             del self._by_name[name]

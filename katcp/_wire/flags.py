@@ -6,6 +6,7 @@ import re
 from typing import Any, ClassVar, Iterable, Optional, Union
 
 from ..errors import KatcpTypeError
+from .text import as_text
 
 # The major version since which ...
 DEFAULT_KATCP_MAJOR = 5
@@ -143,7 +144,7 @@ class ProtocolFlags:
     __hash__ = None  # type: ignore[assignment]
 
     def __str__(self) -> str:
-        flags = b"".join(sorted(self.flags)).decode("utf-8", "backslashreplace")
+        flags = as_text(b"".join(sorted(self.flags)))
         return f"{self.major}.{self.minor}" + (f"-{flags}" if flags else "")
 
     def __repr__(self) -> str:

@@ -44,6 +44,7 @@ from .escaping import (
     escaped_pieces,
     with_escaped,
 )
+from .text import as_text, shorten
 
 logger = logging.getLogger("katcp.core")
 
@@ -415,7 +416,7 @@ class Message:
         count = len(self.arguments)
         if not -count <= index < count:
             return f"{head} has no arguments[{index}], which should be {kind}: it has {count}."
-        text = repr(self.arguments[index].decode("utf-8", "backslashreplace"))
+        text = repr(as_text(self.arguments[index]))
         return f"arguments[{index}] of {head} is not {kind}: {shorten(text, 200)}"
 
     def format_argument(self, arg: Any) -> bytes:
@@ -485,24 +486,6 @@ class Message:
             return with_escaped(head, arguments)
         return b" ".join([head, *map(escape_argument, map(bytes, arguments))])
 
-    def _line_in_pieces(self) -> list[bytes]:
-        """Return the line to send, with its terminator; a large one in pieces."""
-        # Large arguments are mostly the last. A class of a program may write its
-        # messages in its own way.
-        last = self.arguments[-1] if self.arguments else b""
-        if type(last) is not bytes or len(last) <= BLOCK_SIZE or type(self) is not Message:
-            # Not bytes(self), which is slower.
-            return [self.__bytes__() + b"\n"]
-        pieces = [bytes(make_message(self.mtype, self.name, [], self.mid))]
-        try:
-            for argument in self.arguments:
-                data = argument if type(argument) is bytes else memoryview(argument).tobytes()
-                pieces += (b" ", *escaped_pieces(data))
-        except TypeError:
-            raise self._argument_error() from None
-        pieces.append(b"\n")
-        return pieces
-
     def _argument_error(self) -> KatcpTypeError:
         """Return the error that names the argument which is not bytes."""
         position, argument = next(
@@ -522,7 +505,7 @@ class Message:
         except (KatcpSyntaxError, KatcpTypeError):
             # The program has changed it to what cannot be sent. It can be shown.
             return repr(self)
-        return line.decode("utf-8", "backslashreplace")
+        return as_text(line)
 
     def __repr__(self) -> str:
         return self._describe(_short_repr)
@@ -532,12 +515,12 @@ class Message:
         printer.text(self._describe(_plain_repr))
 
     def _describe(self, describe_argument: Callable[[Any], str]) -> str:
-        mid = "" if self.mid is None else f"[{_printable(self.mid)}]"
+        kind = self.TYPE_NAMES.get(self.mtype, "unknown").lower()
+        # A program may have put anything there.
+        mid = as_text(self.mid) if isinstance(self.mid, bytes) else self.mid
+        head = self.name if mid is None else f"{self.name}[{mid}]"
         arguments = ", ".join(map(describe_argument, self.arguments))
-        return (
-            f"<Message {self.TYPE_NAMES.get(self.mtype, 'unknown').lower()} {self.name}{mid} "
-            f"{'(' + arguments + ')' if arguments else ''}>"
-        )
+        return f"<Message {kind} {head} {'(' + arguments + ')' if arguments else ''}>"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Message):
@@ -593,23 +576,6 @@ def is_mid(mid: bytes) -> bool:
     return (
         mid.isdigit() and mid >= b"1" and (len(mid) < 10 or (len(mid) == 10 and mid <= _LAST_MID))
     )
-
-
-def shorten(text: str, limit: int = 1000) -> str:
-    """Return *text*, cut to *limit* characters: what a log may show of a message.
-
-    Parameters
-    ----------
-    text : str
-        Any text.
-    limit : int, optional
-        The number of characters that are kept.
-
-    Returns
-    -------
-    str
-    """
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
 def memory_size(message: Message) -> int:
@@ -705,5 +671,20 @@ def _plain_repr(argument: Any) -> str:
     return shorten(repr(argument))
 
 
-def _printable(data: Any) -> str:
-    return data.decode("ascii", "backslashreplace") if isinstance(data, bytes) else str(data)
+def line_in_pieces(message: Message) -> list[bytes]:
+    """Return the line to send, with its terminator; a large one in pieces."""
+    # Large arguments are mostly the last. A class of a program may write its
+    # messages in its own way.
+    last = message.arguments[-1] if message.arguments else b""
+    if type(last) is not bytes or len(last) <= BLOCK_SIZE or type(message) is not Message:
+        # Not bytes(message), which is slower.
+        return [message.__bytes__() + b"\n"]
+    pieces = [bytes(make_message(message.mtype, message.name, [], message.mid))]
+    try:
+        for argument in message.arguments:
+            data = argument if type(argument) is bytes else memoryview(argument).tobytes()
+            pieces += (b" ", *escaped_pieces(data))
+    except TypeError:
+        raise message._argument_error() from None
+    pieces.append(b"\n")
+    return pieces

@@ -30,7 +30,8 @@ from ..errors import KatcpSyntaxError, KatcpTypeError
 from . import escaping
 from .escaping import unescape_all
 from .lines import FIRST_PLAIN, LONG_SIZE, NOT_PLAIN, holds_plain_lines
-from .message import Message, is_mid, make_message, shorten
+from .message import Message, is_mid, make_message
+from .text import as_text, shorten
 
 # A number is found in bytes several times faster than a bytes of size 1.
 _NUL, _LINE_FEED, _CARRIAGE_RETURN, _ESCAPE = b"\0\n\r\x1b"
@@ -183,9 +184,9 @@ def _head_error(head: bytes) -> KatcpSyntaxError:
     if not head:
         return KatcpSyntaxError("Empty message received.")
     if head[:1] not in Message.TYPE_SYMBOL_LOOKUP:
-        return KatcpSyntaxError(f"Bad type character {_printable(head[:1])!r}.")
+        return KatcpSyntaxError(f"Bad type character {as_text(head[:1])!r}.")
     return KatcpSyntaxError(
-        f"Bad message name (and possibly id) {shorten(_printable(head[1:1100]))!r}."
+        f"Bad message name (and possibly id) {shorten(as_text(head[1:1100]))!r}."
     )
 
 
@@ -216,7 +217,3 @@ def _without_terminator(line: bytes) -> bytes:
     if special:
         raise KatcpSyntaxError(f"Un-escaped special {special[0]!r}.")
     return stripped
-
-
-def _printable(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import math
 import os
 import queue
@@ -21,8 +22,9 @@ import sys
 import threading
 from typing import Any, Iterator, NamedTuple, Optional, TextIO, TypeVar, Union
 
-from .._wire.message import Message, shorten
-from ..client._clients import BlockingClient
+from .._wire.message import Message
+from .._wire.text import shorten
+from ..client import BlockingClient
 from ..errors import KatcpClientTimeout
 
 # The exit codes, as `EXIT_CODES` tells them to users.
@@ -105,7 +107,10 @@ class CommandClient(BlockingClient):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        logger = logging.Logger("katcp.cli")
+        logger.parent = logging.getLogger("katcp")
+        logger.addFilter(self._note_failure)
+        super().__init__(*args, logger=logger, **kwargs)
         self.failure: Optional[str] = None
         self.attempted = threading.Event()
 
@@ -113,9 +118,13 @@ class CommandClient(BlockingClient):
         """Note the first connection; subclasses call this, too."""
         self.attempted.set()
 
-    def _log_connect_failure(self, reason: str) -> None:
-        self.failure = reason
+    def _note_failure(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if not text.startswith("Failed to connect to "):
+            return True
+        self.failure = text.partition("): ")[2]
         self.attempted.set()
+        return False
 
 
 class ListeningClient(CommandClient):

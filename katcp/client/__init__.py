@@ -16,16 +16,12 @@ from ..errors import KatcpClientDisconnected as KatcpClientDisconnected
 from ..errors import KatcpClientError as KatcpClientError
 from ..errors import KatcpVersionError as KatcpVersionError
 from ..ioloop_manager import IOLoopManager as IOLoopManager
-from ._clients import (
-    AsyncClient,
-    BlockingClient,
-    CallbackClient,
-    DeviceClient,
-    address_to_string,
-    request_check,
-)
+from ._addresses import address_to_string
+from ._async import AsyncClient
 from ._decorators import make_threadsafe, make_threadsafe_blocking
+from ._device import DeviceClient
 from ._informs import InformStream
+from ._threaded import BlockingClient, CallbackClient, request_check
 
 # The other names are imported from here by programs that were written for katcp 0.9.
 __all__ = [

@@ -40,7 +40,7 @@ def make_threadsafe(meth: _Method) -> _Method:
 
     @functools.wraps(meth)
     def threadsafe_meth(self: Any, *args: Any, **kwargs: Any) -> Any:
-        portal = self._portal_to_enter(meth.__name__)
+        portal = self._session.portal_to_enter(meth.__name__)
         if portal is None:
             return meth(self, *args, **kwargs)
         portal.call_soon(meth, self, *args, **kwargs)
@@ -95,7 +95,7 @@ def make_threadsafe_blocking(meth: _Method) -> _Method:
             limit = given.get("timeout", DEFAULT_CALL_TIMEOUT)
         else:
             limit = kwargs.pop("timeout", DEFAULT_CALL_TIMEOUT)
-        portal = self._portal_to_enter(meth.__name__)
+        portal = self._session.portal_to_enter(meth.__name__)
         if portal is None:
             return meth(self, *args, **kwargs)
         return portal.call(functools.partial(meth, self, *args, **kwargs), timeout=limit)

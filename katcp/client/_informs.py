@@ -13,78 +13,15 @@ import collections
 import contextlib
 import functools
 import time
-import weakref
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import Any, Callable, Optional
 
 from .._runtime.waiter import LoopGone, Waiter
 from .._state.lifecycle import State
 from .._wire.message import Message
 from ..errors import KatcpClientTimeout
-
-if TYPE_CHECKING:
-    from ._clients import DeviceClient
-
-
-class CallbackTable:
-    """Callbacks by name; None stands for all names.
-
-    It may be changed in any thread, also while its callbacks are called. No step of it
-    needs a lock.
-    """
-
-    def __init__(self) -> None:
-        self._by_name: dict[Optional[str], list[Callable[..., Any]]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._by_name)
-
-    def add(self, name: Optional[str], callback: Callable[..., Any]) -> None:
-        """Call *callback* for *name* from now on, after those that are there."""
-        self._by_name.setdefault(name, []).append(callback)
-
-    def remove(self, name: Optional[str], callback: Callable[..., Any]) -> bool:
-        """Remove *callback* once; return whether it was there."""
-        try:
-            self._by_name.get(name, []).remove(callback)
-        except ValueError:
-            return False
-        return True
-
-    def matching(self, name: str) -> tuple[Callable[..., Any], ...]:
-        """Return the callbacks for *name*, then those for all names."""
-        by_name = self._by_name
-        return (*by_name.get(name, ()), *by_name.get(None, ()))
-
-    def all(self) -> list[Callable[..., Any]]:
-        """Return all callbacks."""
-        return [callback for callbacks in [*self._by_name.values()] for callback in callbacks]
-
-
-class StreamFeed:
-    """The callback that gives informs to a stream, as long as there is one."""
-
-    def __init__(self, table: CallbackTable, name: Optional[str], stream: InformStream) -> None:
-        self._table = table
-        self._name = name
-        self._stream = weakref.ref(stream)
-
-    def __call__(self, msg: Message) -> None:
-        stream = self._stream()
-        if stream is None:
-            self.remove()
-        else:
-            stream._put(msg)
-
-    def remove(self) -> None:
-        """Feed no more; any thread."""
-        self._table.remove(self._name, self)
-
-    def end(self) -> None:
-        """End the stream: no more informs will come."""
-        stream = self._stream()
-        if stream is not None:
-            stream.close()
-        self.remove()
+from ._addresses import address_to_string
+from ._callbacks import StreamFeed
+from ._session import Session
 
 
 class InformStream:
@@ -104,12 +41,12 @@ class InformStream:
 
     def __init__(
         self,
-        client: DeviceClient,
+        session: Session,
         name: Optional[str],
         maxsize: Optional[int],
         timeout: Optional[float],
     ) -> None:
-        self._client = client
+        self._session = session
         self._name = name
         self._timeout = timeout
         self._maxsize = maxsize
@@ -120,8 +57,9 @@ class InformStream:
         self._waiting: collections.deque[Callable[[], Any]] = collections.deque()
         self._dropped = 0
         self._closed = False
-        self._feed = StreamFeed(client._inform_callbacks, name, self)
-        client._inform_callbacks.add(name, self._feed)
+        callbacks = session.dispatcher.inform_callbacks
+        self._feed = StreamFeed(callbacks, name, self)
+        callbacks.add(name, self._feed)
 
     @property
     def dropped(self) -> int:
@@ -143,7 +81,7 @@ class InformStream:
         return self
 
     def __next__(self) -> Message:
-        portal = self._client._portal_to_wait_at("next", ", use async for")
+        portal = self._session.portal_to_wait("next", ", use async for")
         self._close_if_stopped()
         deadline = self._deadline()
         while True:
@@ -165,7 +103,7 @@ class InformStream:
         return self
 
     async def __anext__(self) -> Message:
-        self._client._portal_of_run("anext")
+        self._session.portal_of_run("anext")
         self._close_if_stopped()
         deadline = self._deadline()
         loop = asyncio.get_running_loop()
@@ -197,7 +135,7 @@ class InformStream:
     def __repr__(self) -> str:
         return f"<InformStream {self._described()}: {len(self._arrived)} waiting>"
 
-    def _put(self, msg: Message) -> None:
+    def put(self, msg: Message) -> None:
         """Take in an inform and wake those who wait; in the loop's thread."""
         if self._closed:
             return
@@ -210,7 +148,7 @@ class InformStream:
         self._arrived.append(msg)
         self._wake_waiting()
         if is_full and self._dropped == 1:
-            self._client._logger.warning(
+            self._session.client._logger.warning(
                 "More than %d informs %s have not been taken: the oldest are dropped from now on",
                 self._maxsize,
                 self._described(),
@@ -241,7 +179,7 @@ class InformStream:
 
     def _close_if_stopped(self) -> None:
         """Close a stream of a client that has stopped: nobody else will."""
-        if self._client._lifecycle.state is State.STOPPED:
+        if self._session.run.state is State.STOPPED:
             self.close()
 
     def _deadline(self) -> Optional[float]:
@@ -253,8 +191,8 @@ class InformStream:
         )
 
     def _described(self) -> str:
-        host, port = self._client._bindaddr
-        return f"{'' if self._name is None else '#' + self._name + ' '}of {host}:{port}"
+        address = address_to_string(self._session.client._bindaddr)
+        return f"{'' if self._name is None else '#' + self._name + ' '}of {address}"
 
 
 def _remaining(deadline: Optional[float]) -> Optional[float]:

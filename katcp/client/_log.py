@@ -22,7 +22,7 @@ class LogLimits(Protocol):
     MAX_LOG_RATE: int
 
 
-class DeviceLog:
+class RateLimitedLog:
     """A log for what a device causes.
 
     Parameters

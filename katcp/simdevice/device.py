@@ -46,7 +46,8 @@ from tornado.netutil import add_accept_handler
 
 from .._runtime.portal import call_in_loop
 from .._wire.flags import INTERFACE_CHANGED_KATCP_MAJOR, ProtocolFlags
-from .._wire.message import Message, shorten
+from .._wire.message import Message
+from .._wire.text import shorten
 from ..errors import KatcpThreadError, KatcpUsageError
 from ..ioloop_manager import IOLoopManager
 from .connection import (

@@ -43,7 +43,7 @@ from tests.support.helpers import (
     start_client,
     until_answered,
 )
-from tests.support.peek import Peek
+from tests.support.peek import Peek, watched_states
 
 CLASSES = [DeviceClient, AsyncClient, CallbackClient, BlockingClient]
 
@@ -1227,17 +1227,15 @@ sys.exit(os.WEXITSTATUS(status))
 def test_events_agree_with_the_state_at_every_step(device):
     seen = []
 
-    class Watched(BlockingClient):
-        def _enter(self, state):
-            super()._enter(state)
-            held = {name for name in EVENT_NAMES if Peek(self).events[name].is_set()}
-            seen.append((state, held))
+    def look(client, state):
+        seen.append((state, {name for name in EVENT_NAMES if Peek(client).events[name].is_set()}))
 
-    client = start_client(device, Watched)
-    device.close_clients()
-    device.wait_for_connection(2)
-    until_answered(client)
-    client.stop()
+    with watched_states(look):
+        client = start_client(device)
+        device.close_clients()
+        device.wait_for_connection(2)
+        until_answered(client)
+        client.stop()
     assert {state for state, _ in seen} == set(State)
     for state, held in seen:
         assert ("connected" in held) == (state is State.CONNECTED)

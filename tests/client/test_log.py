@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from katcp.client._log import PERIOD, DeviceLog
+from katcp.client._log import PERIOD, RateLimitedLog
 
 
 class Limits:
@@ -29,7 +29,7 @@ def clock():
 
 @pytest.fixture
 def log(clock):
-    return DeviceLog(logging.getLogger("tests.device_log"), Limits(3), clock)
+    return RateLimitedLog(logging.getLogger("tests.device_log"), Limits(3), clock)
 
 
 def admitted(log, kind, times):
@@ -74,6 +74,6 @@ def test_warnings_are_limited_by_their_text_without_arguments(log, logs):
 
 
 def test_a_limit_of_zero_lets_nothing_through(clock, logs):
-    log = DeviceLog(logging.getLogger("tests.device_log"), Limits(0), clock)
+    log = RateLimitedLog(logging.getLogger("tests.device_log"), Limits(0), clock)
     assert admitted(log, "bad", 2) == 0
     logs.expect("More than MAX_LOG_RATE (0)")

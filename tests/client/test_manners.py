@@ -80,7 +80,7 @@ def test_with_refuses_a_client_that_is_started_and_leaves_it_running(device):
 def test_with_names_the_reason_of_a_failed_connection(refused_address, logs, cls):
     host, port = refused_address
     client = cls(host, port)
-    Peek(client).set_request_timeout(0.1)
+    Peek(client).request_timeout = 0.1
     with pytest.raises(KatcpClientDisconnected) as error, client:
         pass
     assert str(error.value).startswith(f"Could not connect to {host}:{port}: ")
@@ -90,8 +90,8 @@ def test_with_names_the_reason_of_a_failed_connection(refused_address, logs, cls
 
 
 def test_with_takes_the_timeout_of_requests():
-    assert DeviceClient("localhost", 1)._request_timeout == 5.0
-    assert AsyncClient("localhost", 1, timeout=0.25)._request_timeout == 0.25
+    assert Peek(DeviceClient("localhost", 1)).request_timeout == 5.0
+    assert Peek(AsyncClient("localhost", 1, timeout=0.25)).request_timeout == 0.25
 
 
 def test_with_does_not_wait_for_a_client_that_gives_up(refused_address, logs):

@@ -189,7 +189,7 @@ def test_the_default_timeout_is_that_of_the_constructor(device):
     client = start_client(device, timeout=0.05)
     reply, _ = client.blocking_request(Message.request("silent"))
     assert isinstance(reply.local_error, KatcpClientTimeout)
-    assert AsyncClient("localhost", 1)._request_timeout == 5.0
+    assert Peek(AsyncClient("localhost", 1)).request_timeout == 5.0
 
 
 def test_timeout_none_in_the_constructor_waits_for_the_reply(device):
@@ -213,7 +213,7 @@ def test_timeouts_end_in_the_order_of_their_deadlines(device):
 
 
 def test_the_rest_after_a_look_at_deadlines_ends_with_the_connection(device, monkeypatch):
-    monkeypatch.setattr("katcp.client._clients._REST_PER_REQUEST", 100.0)
+    monkeypatch.setattr("katcp.client._requester._REST_PER_REQUEST", 100.0)
     client = start_client(device, timeout=None)
     ended = Recorder()
     client.callback_request(Message.request("silent"), ended)
@@ -246,7 +246,7 @@ def test_there_is_one_timer_for_all_pending_requests(device):
 
 def test_a_look_at_many_deadlines_is_followed_by_a_rest(device, monkeypatch):
     """Else n requests that end one after another would cost n times n."""
-    monkeypatch.setattr("katcp.client._clients._REST_PER_REQUEST", 100.0)
+    monkeypatch.setattr("katcp.client._requester._REST_PER_REQUEST", 100.0)
     client = start_client(device, timeout=None)
     ended = Recorder()
 

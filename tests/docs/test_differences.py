@@ -142,7 +142,7 @@ refused(client.request, msg)
 
 
 @pytest.mark.parametrize("mid", [None, 5])
-def test_a_made_up_reply_carries_the_id_of_its_request_or_none(logs, mid):
+def test_a_local_failure_carries_the_id_of_its_request_or_none(logs, mid):
     """made-up-id"""
     client = BlockingClient("127.0.0.1", closed_port())
     client.auto_reconnect_delay = 1000

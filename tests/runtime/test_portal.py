@@ -12,8 +12,9 @@ import pytest
 from tornado.ioloop import IOLoop
 
 import katcp._runtime.portal
-from katcp._runtime.portal import LoopGone, LoopPortal, Waiter, call_in_loop
+from katcp._runtime.portal import LoopPortal, call_in_loop
 from katcp._runtime.tasks import run_in_daemon_thread
+from katcp._runtime.waiter import LoopGone, Waiter
 from katcp.client._decorators import make_threadsafe, make_threadsafe_blocking
 from katcp.errors import KatcpUsageError
 from katcp.ioloop_manager import IOLoopManager
@@ -554,7 +555,11 @@ class Host:
         self.asked = []
         self.said = []
 
-    def _portal_to_enter(self, name):
+    @property
+    def _session(self):
+        return self
+
+    def portal_to_enter(self, name):
         self.asked.append(name)
         return None if not self.is_safe or self.portal.in_loop() else self.portal
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 from unittest import mock
 
 from tornado.netutil import Resolver
@@ -11,10 +11,11 @@ from tornado.netutil import Resolver
 import katcp
 import katcp._net.connection
 import katcp._runtime.waiter
-import katcp.client._clients
+import katcp.client._session
 from katcp._runtime.portal import LoopPortal
 from katcp._state.lifecycle import State
 from katcp._state.requests import PendingRequests
+from katcp.client._run import Run
 
 # Longer than any example takes, in seconds.
 FOR_EVER = 3600.0
@@ -24,68 +25,74 @@ class Peek:
     """The private state of one client: no other test module knows these names."""
 
     def __init__(self, client: Any) -> None:
-        self._client = client
+        self._session = client._session
+        self._run = client._session.run
 
     @property
     def state(self) -> State:
         """Where the client is in its life."""
-        return self._client._lifecycle.state
+        return self._run.state
 
     @property
     def portal(self) -> LoopPortal:
         """The way into the client's loop."""
-        return self._client._loop_portal
+        return self._run.portal
 
     @property
     def connection(self) -> Any:
         """The connection of the moment, or the last one."""
-        return self._client._device_connection
+        return self._run.connection
 
     @property
     def events(self) -> dict[str, Any]:
         """The events by name."""
-        return self._client._state_events
+        return self._run.events
 
     @property
     def pending(self) -> PendingRequests:
         """The requests that wait for their replies."""
-        return self._client._pending_requests
+        return self._session.requester.pending
 
     @property
     def timer(self) -> Any:
         """The timer of the earliest deadline."""
-        return self._client._deadline_timer
+        return self._session.requester.timer
 
     @property
     def inform_callbacks(self) -> Any:
         """The callbacks for informs, those of streams included."""
-        return self._client._inform_callbacks
+        return self._session.dispatcher.inform_callbacks
 
     @property
     def connect_failures(self) -> int:
         """How many attempts to connect have failed in a row."""
-        return self._client._connect_failures
+        return self._run.failures
 
     @connect_failures.setter
     def connect_failures(self, count: int) -> None:
-        self._client._connect_failures = count
+        self._run.failures = count
 
     @property
     def reconnect_attempt(self) -> int:
         """The number of the next attempt to reconnect."""
-        return self._client._reconnect_attempt
+        return self._run.attempt
 
     @reconnect_attempt.setter
     def reconnect_attempt(self, number: int) -> None:
-        self._client._reconnect_attempt = number
+        self._run.attempt = number
 
     def reconnect_delay(self, attempt: int) -> float:
         """Return the delay before an attempt."""
-        return self._client._reconnect_delay(attempt)
+        return self._run.reconnect_delay(attempt)
 
-    def set_request_timeout(self, timeout: Optional[float]) -> None:
-        """Change the timeout that was given to the constructor."""
-        self._client._request_timeout = timeout
+    @property
+    def request_timeout(self) -> Optional[float]:
+        """The timeout that was given to the constructor."""
+        return self._session.timeout
+
+    @request_timeout.setter
+    def request_timeout(self, timeout: Optional[float]) -> None:
+        self._session.timeout = timeout
 
     def sent(self) -> list[tuple[str, Optional[bytes], Optional[float]]]:
         """Return name, id and deadline of each pending request, in the order of sending."""
@@ -94,14 +101,14 @@ class Peek:
 
     def leftovers(self) -> dict[str, Any]:
         """Return what a stopped client still holds, and should not."""
-        client, pending = self._client, self.pending
+        pending = self.pending
         held = {
             "pending": pending._pending,
             "names": pending._by_name,
             "ids of abandoned requests": pending._abandoned_mids,
             "timer": self.timer,
             "connection": self.connection,
-            "threads in stop()": client._stop_waiters,
+            "threads in stop()": self._run.stop_waiters,
             "waiters": [event for event in self.events.values() if event._waiting],
         }
         return {name: value for name, value in held.items() if value}
@@ -119,7 +126,7 @@ def virtual_world(resolver: type[Resolver]) -> Iterator[None]:
         with (
             mock.patch.object(katcp._net.connection, "KEEPALIVE", ()),
             mock.patch.object(katcp._runtime.waiter, "LOOP_CHECK_INTERVAL", FOR_EVER),
-            mock.patch.object(katcp.client._clients, "BUSY_LOOP_MARGIN", FOR_EVER),
+            mock.patch.object(katcp.client._session, "BUSY_LOOP_MARGIN", FOR_EVER),
         ):
             yield
     finally:
@@ -129,3 +136,16 @@ def virtual_world(resolver: type[Resolver]) -> Iterator[None]:
 def observers(sensor: katcp.Sensor) -> list[Any]:
     """Return who is told of a sensor's readings."""
     return list(sensor._observers)
+
+
+@contextlib.contextmanager
+def watched_states(look: Callable[[Any, State], None]) -> Iterator[None]:
+    """Call *look* with the client and its new state at each change of a state."""
+    enter = Run._enter
+
+    def enter_and_look(run: Run, state: State) -> None:
+        enter(run, state)
+        look(run._client, state)
+
+    with mock.patch.object(Run, "_enter", enter_and_look):
+        yield

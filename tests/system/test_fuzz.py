@@ -10,6 +10,7 @@ from katcp._state.requests import PendingRequests
 from katcp._wire.lines import LineSplitter
 from katcp._wire.parser import MessageParser
 from katcp.client import DeviceClient
+from katcp.client._dispatch import Dispatcher
 
 CORPUS = Path(__file__).parent.parent.parent / "fuzz" / "corpus"
 GREETING = b"#version-connect katcp-protocol 5.1-MIB\n"
@@ -47,8 +48,8 @@ def raise_(error):
         ("parser", b"?foo a", MessageParser, "parse", lambda *_: Message(0, "foo")),
         ("parser", b"?foo\\", MessageParser, "parse", lambda *_: Message(0, "foo")),
         ("client", b"#a\n", MessageParser, "parse_plain", lambda *_: raise_(RuntimeError("no"))),
-        ("client", b"#a\n", DeviceClient, "_handle_lines", lambda *_: None),
-        ("client", b"#1\n", DeviceClient, "_handle_lines", lambda *_: None),
+        ("client", b"#a\n", Dispatcher, "handle_lines", lambda *_: None),
+        ("client", b"#1\n", Dispatcher, "handle_lines", lambda *_: None),
         ("client", b"#a\n", DeviceClient, "handle_inform", lambda *_: raise_(KatcpUsageError())),
         ("client", ASK, PendingRequests, "take_all", lambda *_: []),
     ],

@@ -483,7 +483,7 @@ def test_requests_behind_one_that_is_never_answered_cost_nothing_when_they_are_o
     with HostileServer(GREETINGS["without-ids"]) as server:
         client = server.start_client()
         client.callback_request(Message.request("silent"), lambda reply: None, timeout=None)
-        Peek(client).set_request_timeout(None)
+        Peek(client).request_timeout = None
 
         async def ask_and_give_up() -> None:
             for _ in range(50):

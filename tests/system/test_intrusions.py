@@ -318,7 +318,7 @@ def test_one_message_may_be_used_by_several_threads(any_device):
 
 
 def test_a_timeout_holds_while_a_handler_keeps_the_loop_busy(device, monkeypatch):
-    monkeypatch.setattr("katcp.client._clients.BUSY_LOOP_MARGIN", 0.05)
+    monkeypatch.setattr("katcp.client._session.BUSY_LOOP_MARGIN", 0.05)
     client = start_client(device)
     busy, is_over = threading.Event(), threading.Event()
     client.ioloop.add_callback(lambda: (busy.set(), is_over.wait(PATIENCE)))

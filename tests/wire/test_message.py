@@ -16,8 +16,9 @@ import pytest
 
 from katcp._wire import message
 from katcp._wire.escaping import BLOCK_SIZE, escape_argument
-from katcp._wire.message import Message, encode_utf8_with_error_log, shorten
+from katcp._wire.message import Message, encode_utf8_with_error_log, line_in_pieces
 from katcp._wire.parser import MessageParser
+from katcp._wire.text import shorten
 from katcp.errors import KatcpClientTimeout, KatcpSyntaxError, KatcpTypeError
 from tests.support import abnf
 
@@ -410,7 +411,7 @@ def test_the_line_to_send_is_the_same_in_pieces():
     for name, argument in (("empty", b""), ("short", b"a b"), *long_arguments()):
         for mid in (None, 7):
             msg = Message.request("foo", b"first", b"", argument, mid=mid)
-            pieces = msg._line_in_pieces()
+            pieces = line_in_pieces(msg)
             assert b"".join(pieces) == bytes(msg) + b"\n", name
             assert (len(pieces) > 1) is (len(argument) > BLOCK_SIZE), name
 
@@ -420,7 +421,7 @@ def test_an_argument_that_is_not_bytes_is_named_when_the_line_is_large(argument)
     msg = Message.request("foo", "first", bytes(BLOCK_SIZE + 1))
     msg.arguments[0] = argument
     with pytest.raises(KatcpTypeError, match=r"^Argument 1 of 'foo' is of type .*, not bytes: "):
-        msg._line_in_pieces()
+        line_in_pieces(msg)
 
 
 @pytest.mark.parametrize("argument", ["text", "", 5, 0, None, [b"a"]], ids=repr)

@@ -7,7 +7,8 @@ import queue
 import sys
 from typing import Any, Optional
 
-from ..._wire.message import Message, shorten
+from ..._wire.message import Message
+from ..._wire.text import shorten
 from ...client import BlockingClient
 from ...simdevice import SimulatedDevice
 

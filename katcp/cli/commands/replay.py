@@ -33,8 +33,9 @@ import sys
 from typing import Any, NamedTuple, Optional, Sequence, Union
 
 from ..._wire.lines import LineSplitter
-from ..._wire.message import Message, shorten
+from ..._wire.message import Message
 from ..._wire.parser import MessageParser
+from ..._wire.text import shorten
 from ...errors import KatcpSyntaxError
 from ..common import USAGE, Address, CommandError, printable
 from ..listen import Server, add_listen_argument, peer_of, reset

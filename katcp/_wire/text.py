@@ -1,0 +1,35 @@
+"""Bytes and messages as text, for logs and errors."""
+
+from __future__ import annotations
+
+
+def as_text(data: bytes) -> str:
+    """Return *data* as text; what is not UTF-8 as backslash escapes.
+
+    Parameters
+    ----------
+    data : bytes
+        Any bytes.
+
+    Returns
+    -------
+    str
+    """
+    return data.decode("utf-8", "backslashreplace")
+
+
+def shorten(text: str, limit: int = 1000) -> str:
+    """Return *text*, cut to *limit* characters: what a log may show of a message.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+    limit : int, optional
+        The number of characters that are kept.
+
+    Returns
+    -------
+    str
+    """
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"

@@ -1,0 +1,475 @@
+"""`AsyncClient`: requests whose replies are waited for, on top of `DeviceClient`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from concurrent.futures import Future as ConcurrentFuture
+from typing import Any, Awaitable, Callable, Optional, Union
+
+from .._state.replies import Answer, answer_of, local_failure
+from .._state.validation import check_callback, check_request, check_timeout
+from .._wire.message import Message
+from ..errors import KatcpClientError, KatcpUsageError
+from ._device import DeviceClient, _default_logger
+from ._hooks import shortcut
+from ._sinks import CallbackSink, ConcurrentSink, FutureSink, ThreadSink
+
+
+class AsyncClient(DeviceClient):
+    """Implement async and callback-based requests on top of DeviceClient.
+
+    This client will use message IDs if the server supports them.
+
+    Parameters
+    ----------
+    host : str
+        Host to connect to.
+    port : int
+        Port to connect to.
+    tb_limit : int, optional
+        Maximum number of stack frames in a traceback that is logged.
+    timeout : float in seconds, optional
+        Default number of seconds to wait before a callback callback_request
+        times out. Can be overridden in individual calls to callback_request.
+        None: no limit.
+    logger : object, optional
+        Python Logger object to log to. Default: the logger ``katcp.client``.
+    auto_reconnect : bool, optional
+        Whether to automatically reconnect if the connection dies.
+    max_msg_size, max_write_buffer_size : int, optional
+        As for `DeviceClient`.
+    ssl_options : ssl.SSLContext, optional
+        As for `DeviceClient`.
+
+    Notes
+    -----
+    Every request ends exactly once: with the device's reply, or with a reply
+    ``fail reason`` that the client makes up itself. The latter has an
+    exception in its attribute `Message.local_error` that tells the cause.
+
+    Examples
+    --------
+    >>> def reply_cb(msg):
+    ...     print("Reply:", msg)
+    ...
+    >>> def inform_cb(msg):
+    ...     print("Inform:", msg)
+    ...
+    >>> c = katcp.AsyncClient('localhost', 10000)
+    >>> c.start()
+    >>> c.wait_protocol(timeout=5)
+    True
+    >>> c.ioloop.add_callback(
+    ...     c.callback_request,
+    ...     katcp.Message.request('myreq'),
+    ...     reply_cb=reply_cb,
+    ...     inform_cb=inform_cb,
+    ... )
+    ...
+    >>> # expect reply to be printed here
+    >>> # stop the client once we're finished with it
+    >>> c.stop()
+    >>> c.join()
+    """
+
+    #: Maximum memory, in bytes, for the informs of one request of
+    #: `future_request` or `blocking_request`, which return them all at its end.
+    #:
+    #: If they take more, the request fails with `KatcpClientOverflow`; the
+    #: connection stays. `callback_request` keeps no informs and has no limit.
+    MAX_INFORMS_SIZE: int = 256 * 1024 * 1024
+
+    def __init__(
+        self,
+        host: Union[str, bytes, None],
+        port: Union[int, str],
+        tb_limit: int = 20,
+        timeout: Optional[float] = 5.0,
+        logger: Optional[logging.Logger] = _default_logger,
+        auto_reconnect: bool = True,
+        *,
+        max_msg_size: Optional[int] = None,
+        max_write_buffer_size: Optional[int] = None,
+        ssl_options: Optional[ssl.SSLContext] = None,
+    ) -> None:
+        super().__init__(
+            host,
+            port,
+            tb_limit=tb_limit,
+            logger=logger,
+            auto_reconnect=auto_reconnect,
+            max_msg_size=max_msg_size,
+            max_write_buffer_size=max_write_buffer_size,
+            ssl_options=ssl_options,
+        )
+        self._session.timeout = check_timeout(timeout)
+        self._session.dispatcher.above = super()
+
+    def callback_request(
+        self,
+        msg: Message,
+        reply_cb: Optional[Callable[..., Any]] = None,
+        inform_cb: Optional[Callable[..., Any]] = None,
+        user_data: Any = None,
+        timeout: Optional[float] = None,
+        use_mid: Optional[bool] = None,
+    ) -> None:
+        """Send a request message.
+
+        Parameters
+        ----------
+        msg : Message object
+            The request message to send.
+        reply_cb : function
+            The reply callback with signature reply_cb(msg) or
+            reply_cb(msg, \\*user_data). Without it the reply goes to the
+            ``reply_*`` handlers.
+        inform_cb : function
+            The inform callback with signature inform_cb(msg) or
+            inform_cb(msg, \\*user_data). Without it the informs go to the
+            ``inform_*`` handlers.
+        user_data : tuple
+            Optional user data to send to the reply and inform callbacks.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+        use_mid : boolean, optional
+            Whether to use message IDs. Default is to use message IDs if the
+            server supports them.
+
+        Raises
+        ------
+        KatcpTypeError
+            If *msg* is not a request.
+        KatcpUsageError
+            Before `start` or after `stop`, or if the program chose a message
+            id that a pending request uses.
+
+        Notes
+        -----
+        The callbacks are called in the ioloop, never before this method has
+        returned. May be called from any thread after `enable_thread_safety`.
+        """
+        check_request(msg)
+        if reply_cb is not None:
+            check_callback(reply_cb)
+        if inform_cb is not None:
+            check_callback(inform_cb)
+        session = self._session
+        limit = check_timeout(timeout, session.timeout)
+        if user_data is not None:
+            user_data = tuple(user_data) if reply_cb is not None or inform_cb is not None else None
+        sink = CallbackSink(session.dispatcher, reply_cb, inform_cb, user_data or None)
+        try:
+            if session.is_at_work_here() or session.portal_to_enter("callback_request") is None:
+                session.begin("callback_request", msg, sink, limit, use_mid)
+            else:
+                session.submit("callback_request", msg, sink, limit, use_mid)
+        except KatcpClientError as error:
+            session.answer_soon(sink, local_failure(msg, error))
+
+    def future_request(
+        self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
+    ) -> Awaitable[tuple[Message, list[Message]]]:
+        """Send a request message, with future replies.
+
+        Parameters
+        ----------
+        msg : Message object
+            The request Message to send.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+        use_mid : boolean, optional
+            Whether to use message IDs. Default is to use message IDs if the
+            server supports them.
+
+        Returns
+        -------
+        A tornado.concurrent.Future that resolves with:
+
+        reply : Message object
+            The reply message received.
+        informs : list of Message objects
+            A list of the inform messages received.
+
+        Raises
+        ------
+        KatcpTypeError
+            If *msg* is not a request.
+        KatcpUsageError
+            Before `start` or after `stop`, from another thread than the
+            ioloop's, or if the program chose a message id that a pending
+            request uses.
+
+        Notes
+        -----
+        Must be called in the ioloop. A future that is cancelled forgets the
+        request.
+        """
+        check_request(msg)
+        session = self._session
+        if session.run.portal is None:
+            raise KatcpUsageError("Call start() before future_request()")
+        limit = check_timeout(timeout, session.timeout)
+        sink = FutureSink(session.requester, self.MAX_INFORMS_SIZE, session.run.portal.asyncio_loop)
+        try:
+            session.begin(
+                "future_request",
+                msg,
+                sink,
+                limit,
+                use_mid,
+                "Use blocking_request() or callback_request() in other threads.",
+            )
+        except KatcpClientError as error:
+            sink.take_reply(local_failure(msg, error))
+        return sink.future
+
+    def blocking_request(
+        self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
+    ) -> tuple[Message, list[Message]]:
+        """Send a request message and wait for its reply.
+
+        Parameters
+        ----------
+        msg : Message object
+            The request Message to send.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+        use_mid : boolean, optional
+            Whether to use message IDs. Default is to use message IDs if the
+            server supports them.
+
+        Returns
+        -------
+        reply : Message object
+            The reply message received.
+        informs : list of Message objects
+            A list of the inform messages received.
+
+        Raises
+        ------
+        KatcpTypeError
+            If *msg* is not a request.
+        KatcpUsageError
+            Before `start` or after `stop`, in the ioloop, or if the program
+            chose a message id that a pending request uses.
+
+        Notes
+        -----
+        May be called from any thread but the ioloop's.
+
+        Examples
+        --------
+        >>> reply, informs = client.blocking_request(katcp.Message.request("help"))
+        >>> if reply.reply_ok():
+        ...     for inform in informs:
+        ...         print(inform.arguments[0].decode())
+        """
+        check_request(msg)
+        session = self._session
+        sink = ThreadSink(session.requester, self.MAX_INFORMS_SIZE)
+        return session.ask(msg, sink, check_timeout(timeout, session.timeout), use_mid)
+
+    def concurrent_request(
+        self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
+    ) -> ConcurrentFuture[tuple[Message, list[Message]]]:
+        """Send a request message, with a future for any thread.
+
+        Many requests may be in flight: wait for them with
+        `concurrent.futures.wait` or `concurrent.futures.as_completed`.
+
+        Parameters
+        ----------
+        msg : Message object
+            The request Message to send.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+        use_mid : boolean, optional
+            Whether to use message IDs. Default is to use message IDs if the
+            server supports them.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            It resolves with reply and informs, as `blocking_request` returns
+            them. Cancelling it forgets the request.
+
+        Raises
+        ------
+        KatcpTypeError
+            If *msg* is not a request.
+        KatcpUsageError
+            Before `start` or after `stop`.
+
+        Notes
+        -----
+        May be called from any thread, the ioloop's too; but to wait for the
+        result there would stop the loop that brings it.
+
+        Examples
+        --------
+        >>> names = ["temperature", "pressure"]
+        >>> futures = [
+        ...     client.concurrent_request(katcp.Message.request("sensor-value", name))
+        ...     for name in names
+        ... ]
+        >>> for future in concurrent.futures.as_completed(futures):
+        ...     reply, informs = future.result()
+        """
+        check_request(msg)
+        session = self._session
+        sink = ConcurrentSink(session.requester, self.MAX_INFORMS_SIZE)
+        limit = check_timeout(timeout, session.timeout)
+        return session.ask_concurrently("concurrent_request", msg, sink, limit, use_mid)
+
+    async def async_request(
+        self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
+    ) -> tuple[Message, list[Message]]:
+        """Send a request message and await its reply, in whatever asyncio loop.
+
+        Parameters
+        ----------
+        msg : Message object
+            The request Message to send.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+        use_mid : boolean, optional
+            Whether to use message IDs. Default is to use message IDs if the
+            server supports them.
+
+        Returns
+        -------
+        reply : Message object
+            The reply message received.
+        informs : list of Message objects
+            A list of the inform messages received.
+
+        Raises
+        ------
+        KatcpTypeError
+            If *msg* is not a request.
+        KatcpUsageError
+            Before `start` or after `stop`.
+
+        Notes
+        -----
+        May be awaited in any asyncio loop: the client's own, or another one in
+        another thread. Cancelling it forgets the request.
+        """
+        check_request(msg)
+        session = self._session
+        sink = ConcurrentSink(session.requester, self.MAX_INFORMS_SIZE)
+        limit = check_timeout(timeout, session.timeout)
+        return await asyncio.wrap_future(
+            session.ask_concurrently("async_request", msg, sink, limit, use_mid)
+        )
+
+    def ask(self, name: str, *args: Any, timeout: Optional[float] = None) -> Answer:
+        """Make a request that must succeed, and wait for the answer.
+
+        Parameters
+        ----------
+        name : str
+            The name of the request.
+        *args
+            Its arguments, as for `Message.request`.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+
+        Returns
+        -------
+        Answer
+            The reply's arguments after ``ok``, and the informs.
+
+        Raises
+        ------
+        KatcpReplyError
+            If the device refuses the request.
+        KatcpClientTimeout, KatcpClientDisconnected, KatcpClientStopped
+            If there is no reply.
+        KatcpUsageError
+            Before `start`, after `stop` or in the ioloop.
+
+        Notes
+        -----
+        May be called from any thread but the ioloop's; use `async_ask` there.
+
+        Examples
+        --------
+        >>> client.ask("log-level", "warn").arguments
+        [b'warn']
+        >>> arguments, informs = client.ask("sensor-value", "temperature")
+        >>> informs[0].get_float(4)
+        21.5
+        """
+        msg = Message.request(name, *args)
+        self._session.portal_to_wait("ask", ", use await async_ask()")
+        return answer_of(*AsyncClient.blocking_request(self, msg, timeout))
+
+    async def async_ask(self, name: str, *args: Any, timeout: Optional[float] = None) -> Answer:
+        """Make a request that must succeed, and await the answer.
+
+        Parameters
+        ----------
+        name : str
+            The name of the request.
+        *args
+            Its arguments, as for `Message.request`.
+        timeout : float in seconds
+            How long to wait for a reply. The default is the the timeout set
+            when creating the AsyncClient.
+
+        Returns
+        -------
+        Answer
+            The reply's arguments after ``ok``, and the informs.
+
+        Raises
+        ------
+        KatcpReplyError, KatcpClientError
+            As for `ask`.
+        KatcpUsageError
+            Before `start` or after `stop`.
+
+        Notes
+        -----
+        May be awaited in any asyncio loop, as `async_request`.
+        """
+        msg = Message.request(name, *args)
+        return answer_of(*await AsyncClient.async_request(self, msg, timeout))
+
+    @shortcut("inform_of_request")
+    def handle_inform(self, msg: Message) -> Any:
+        """Handle inform messages related to any current requests.
+
+        Inform messages not related to the current request go up to the base
+        class method.
+
+        Parameters
+        ----------
+        msg : Message object
+            The inform message to dispatch.
+        """
+        return self._session.dispatcher.inform_of_request(msg)
+
+    @shortcut("reply_of_request")
+    def handle_reply(self, msg: Message) -> Any:
+        """Handle a reply message related to the current request.
+
+        Reply messages not related to the current request go up to the base
+        class method.
+
+        Parameters
+        ----------
+        msg : Message object
+            The reply message to dispatch.
+        """
+        return self._session.dispatcher.reply_of_request(msg)

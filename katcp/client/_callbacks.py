@@ -1,0 +1,80 @@
+"""Callbacks that a program adds for informs and for changes of the connection."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Callable, Optional, Protocol
+
+from .._wire.message import Message
+
+
+class Stream(Protocol):
+    """What may be fed with informs."""
+
+    def put(self, msg: Message) -> None:
+        """Take an inform."""
+
+    def close(self) -> None:
+        """Take no more."""
+
+
+class CallbackTable:
+    """Callbacks by name; None stands for all names.
+
+    It may be changed in any thread, also while its callbacks are called. No step of it
+    needs a lock.
+    """
+
+    def __init__(self) -> None:
+        self._by_name: dict[Optional[str], list[Callable[..., Any]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_name)
+
+    def add(self, name: Optional[str], callback: Callable[..., Any]) -> None:
+        """Call *callback* for *name* from now on, after those that are there."""
+        self._by_name.setdefault(name, []).append(callback)
+
+    def remove(self, name: Optional[str], callback: Callable[..., Any]) -> bool:
+        """Remove *callback* once; return whether it was there."""
+        try:
+            self._by_name.get(name, []).remove(callback)
+        except ValueError:
+            return False
+        return True
+
+    def matching(self, name: str) -> tuple[Callable[..., Any], ...]:
+        """Return the callbacks for *name*, then those for all names."""
+        by_name = self._by_name
+        return (*by_name.get(name, ()), *by_name.get(None, ()))
+
+    def all(self) -> list[Callable[..., Any]]:
+        """Return all callbacks."""
+        return [callback for callbacks in [*self._by_name.values()] for callback in callbacks]
+
+
+class StreamFeed:
+    """The callback that gives informs to a stream, as long as there is one."""
+
+    def __init__(self, table: CallbackTable, name: Optional[str], stream: Stream) -> None:
+        self._table = table
+        self._name = name
+        self._stream = weakref.ref(stream)
+
+    def __call__(self, msg: Message) -> None:
+        stream = self._stream()
+        if stream is None:
+            self.remove()
+        else:
+            stream.put(msg)
+
+    def remove(self) -> None:
+        """Feed no more; any thread."""
+        self._table.remove(self._name, self)
+
+    def end(self) -> None:
+        """End the stream: no more informs will come."""
+        stream = self._stream()
+        if stream is not None:
+            stream.close()
+        self.remove()

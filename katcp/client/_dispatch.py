@@ -1,0 +1,305 @@
+"""From lines to handlers: what arrives is parsed and given to whom it concerns.
+
+All of it runs in the loop's thread. What handlers and callbacks of the program raise is
+logged at a bounded rate, and everybody else is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import math
+import sys
+import time
+import traceback
+from typing import Any, Awaitable, Callable, Optional
+
+from .._net.connection import Connection
+from .._runtime.tasks import FATAL, is_awaitable, run_logged, spawn, spawn_if_awaitable
+from .._wire.message import Message
+from .._wire.parser import MessageParser
+from .._wire.text import shorten
+from ..errors import KatcpSyntaxError, KatcpTypeError
+from ._addresses import address_to_string
+from ._callbacks import CallbackTable
+from ._hooks import Client, part_behind
+from ._log import RateLimitedLog
+from ._requester import Requester
+
+_Handler = Callable[[Message], Any]
+
+
+class Dispatcher:
+    """Gives messages to requests, handlers and callbacks.
+
+    Attributes
+    ----------
+    inform_callbacks, connection_callbacks : CallbackTable
+        The callbacks that the program has added.
+    above : object or None
+        Whose `handle_inform` and `handle_reply` take what belongs to no request: the
+        ``super()`` of the class that makes requests.
+    farewell : Message or None
+        The ``#disconnect`` of the device on this connection.
+    """
+
+    __slots__ = (
+        "_client",
+        "_log",
+        "_parser",
+        "_pause",
+        "_requester",
+        "_tb_limit",
+        "_unclaimed_inform",
+        "_unclaimed_reply",
+        "above",
+        "connection_callbacks",
+        "farewell",
+        "inform_callbacks",
+    )
+
+    def __init__(
+        self, client: Client, requester: Requester, log: RateLimitedLog, tb_limit: int
+    ) -> None:
+        self._client = client
+        self._requester = requester
+        self._log = log
+        self._tb_limit = tb_limit
+        self._parser = MessageParser()
+        # What reading has to wait for, as a handler wants.
+        self._pause: Optional[asyncio.Future[Any]] = None
+        self._unclaimed_inform: _Handler = self.inform
+        self._unclaimed_reply: _Handler = self.reply
+        self.above: Any = None
+        self.farewell: Optional[Message] = None
+        self.inform_callbacks = CallbackTable()
+        self.connection_callbacks = CallbackTable()
+
+    # Lines.
+
+    def handle_lines(self, connection: Connection, lines: list[bytes]) -> Optional[list[bytes]]:
+        """Handle *lines*; if something else has to come first, return those that are left.
+
+        That is what a handler has to wait for, or the other work of the loop.
+        """
+        client = self._client
+        clock = time.monotonic
+        latest = clock() + client.MAX_LOOP_LATENCY if len(lines) > 1 else math.inf
+        parse = self._parser.parse_plain if connection.splitter.plain else self._parser.parse
+        handlers = self._handlers_by_type()
+        is_debugging = client._logger.isEnabledFor(logging.DEBUG)
+        is_closed = connection.until_closed.done
+        for position, line in enumerate(lines):
+            if position and clock() > latest:
+                return lines[position:]
+            if is_closed():
+                break
+            try:
+                msg = parse(line)
+            except KatcpSyntaxError:
+                self._log_bad_line(line)
+                continue
+            if is_debugging:
+                self._log_received(msg)
+            if msg.name == "disconnect" and msg.mtype == Message.INFORM:
+                # Not in a handler: that one belongs to the program.
+                self.farewell = msg
+            try:
+                result = handlers[msg.mtype](msg)
+            except FATAL:
+                raise
+            except BaseException:
+                self._log_unhandled(msg)
+                continue
+            if result is not None and is_awaitable(result):
+                log = functools.partial(self._log_unhandled, msg)
+                self._pause = spawn(run_logged(result, log))
+                return lines[position + 1 :]
+        return None
+
+    async def handle_left(self, connection: Connection, lines: list[bytes]) -> None:
+        """Handle what `handle_lines` left, after that for which it was left."""
+        left: Optional[list[bytes]] = lines
+        while left is not None:
+            pause, self._pause = self._pause, None
+            if pause is not None:
+                await connection.until_done_or_closed(pause)
+            else:
+                await asyncio.sleep(0)
+            left = self.handle_lines(connection, left)
+
+    def _handlers_by_type(self) -> tuple[_Handler, _Handler, _Handler]:
+        """Return what handles requests, replies and informs, in the order of their types."""
+        client, above = self._client, self.above
+        if above is not None:
+            self._unclaimed_inform = part_behind(above.handle_inform, self)
+            self._unclaimed_reply = part_behind(above.handle_reply, self)
+        handle_message = part_behind(client.handle_message, self)
+        if handle_message == self.message:
+            return (
+                part_behind(client.handle_request, self),
+                part_behind(client.handle_reply, self),
+                part_behind(client.handle_inform, self),
+            )
+        return handle_message, handle_message, handle_message
+
+    # Messages: what the documented hooks do if they are not replaced.
+
+    def message(self, msg: Message) -> Any:
+        """Dispatch by type."""
+        if msg.mtype == Message.INFORM:
+            return self._client.handle_inform(msg)
+        if msg.mtype == Message.REPLY:
+            return self._client.handle_reply(msg)
+        return self._client.handle_request(msg)
+
+    def inform_of_request(self, msg: Message) -> None:
+        """Give an inform to its request, else to its handler."""
+        if not self._requester.take_inform(msg):
+            # As in the old client, reading does not pause for these handlers.
+            spawn_if_awaitable(self._unclaimed_inform(msg))
+
+    def reply_of_request(self, msg: Message) -> None:
+        """Give a reply to its request, else to its handler."""
+        if not self._requester.take_reply(msg):
+            spawn_if_awaitable(self._unclaimed_reply(msg))
+
+    def inform(self, msg: Message) -> Any:
+        """Call the handler of an inform, and the callbacks for it."""
+        client = self._client
+        result = self._call_handler("Inform", client._inform_handlers, client.unhandled_inform, msg)
+        if self.inform_callbacks:
+            for callback in self.inform_callbacks.matching(msg.name):
+                self.call_back("inform", callback, None, msg)
+        return result
+
+    def reply(self, msg: Message) -> Any:
+        """Call the handler of a reply."""
+        client = self._client
+        return self._call_handler("Reply", client._reply_handlers, client.unhandled_reply, msg)
+
+    def request(self, msg: Message) -> Optional[Awaitable[None]]:
+        """Call the handler of a request of the device, and send what it returns."""
+        client = self._client
+        handlers = client._request_handlers
+        if msg.name not in handlers:
+            return self._call_handler("Request", {}, client.unhandled_request, msg)  # type: ignore[no-any-return]
+        reply = self._call_handler("Request", handlers, None, msg)
+        if is_awaitable(reply):
+            return self._send_reply_later(msg, reply)
+        self._send_reply(msg, reply)
+        return None
+
+    def _call_handler(
+        self,
+        kind: str,
+        handlers: dict[str, Callable[..., Any]],
+        fallback: Optional[Callable[[Message], Any]],
+        msg: Message,
+    ) -> Any:
+        """Call the handler of *msg*, or the fallback; what it raises is logged."""
+        handler = handlers.get(msg.name)
+        try:
+            if handler is not None:
+                result = handler(self._client, msg)
+            else:
+                result = fallback(msg) if fallback is not None else None
+        except FATAL:
+            raise
+        except BaseException:
+            self._log_handler_failure(kind, msg)
+            return None
+        if result is None or not is_awaitable(result):
+            return result
+        log = functools.partial(self._log_handler_failure, kind, msg)
+        return run_logged(result, log)
+
+    async def _send_reply_later(self, msg: Message, reply: Awaitable[Any]) -> None:
+        self._send_reply(msg, await reply)
+
+    def _send_reply(self, msg: Message, reply: Any) -> None:
+        """Send what the handler of the device's request *msg* returned."""
+        if reply is None:
+            return
+        try:
+            if not isinstance(reply, Message) or reply.name != msg.name:
+                raise KatcpTypeError(
+                    f"The handler of the request {msg.name!r} must return a reply "
+                    f"of that name, not {reply!r}."
+                )
+            reply.mid = msg.mid
+            part_behind(self._client.send_message, self._requester)(reply)
+        except FATAL:
+            raise
+        except BaseException:
+            self._log_handler_failure("Request", msg)
+
+    # Callbacks.
+
+    def call_back(self, kind: str, callback: Callable[..., Any], user_data: Any, news: Any) -> None:
+        """Call a callback; what it raises, now or later, is logged."""
+        try:
+            result = callback(news) if user_data is None else callback(news, *user_data)
+        except FATAL:
+            raise
+        except BaseException:
+            self._log_callback_failure(kind, news)
+            return
+        if result is not None and is_awaitable(result):
+            log = functools.partial(self._log_callback_failure, kind, news)
+            spawn(run_logged(result, log))
+
+    def tell_of_connection(self, connected: bool) -> bool:
+        """Call notify_connected() and the callbacks; return whether the former did not raise."""
+        has_succeeded = True
+        try:
+            self._client.notify_connected(connected)
+        except FATAL:
+            raise
+        except BaseException:
+            self._client._logger.exception(
+                "Notify connect failed. Disconnecting." if connected else "Notify connect failed"
+            )
+            has_succeeded = False
+        for callback in self.connection_callbacks.all():
+            self.call_back("connected", callback, None, connected)
+        return has_succeeded
+
+    # Logs.
+
+    def _traceback(self) -> str:
+        """Return the current exception as text, as the old client showed it."""
+        return "\n".join(traceback.format_exception(*sys.exc_info(), limit=self._tb_limit))
+
+    def _log_bad_line(self, line: bytes) -> None:
+        if self._log.admits("BAD COMMAND"):
+            self._client._logger.error(
+                "BAD COMMAND: %s\n in line %s", self._traceback(), shorten(repr(line[:2000]))
+            )
+
+    def _log_received(self, msg: Message) -> None:
+        address = address_to_string(self._client._bindaddr)
+        self._client._logger.debug("received from %s: '%s'", address, shorten(str(msg)))
+
+    def _log_handler_failure(self, kind: str, msg: Message) -> None:
+        if self._log.admits(f"{kind} FAIL"):
+            self._client._logger.error("%s %s FAIL: %s", kind, shorten(msg.name), self._traceback())
+
+    def _log_callback_failure(self, kind: str, news: Any) -> None:
+        if kind == "connected":
+            subject = f"connected={news}"
+        elif kind == "reply" and news.local_error is not None:
+            subject = f"reply during failure {news.local_error}, {news.name}"
+        else:
+            subject = f"{kind} {news.name}"
+        if kind != "inform" or self._log.admits("Callback inform FAIL"):
+            self._client._logger.error("Callback %s FAIL: %s", subject, self._traceback())
+
+    def _log_unhandled(self, msg: Message) -> None:
+        if self._log.admits("Unhandled exception in handle_message()"):
+            self._client._logger.exception(
+                "Unhandled exception in handle_message() from %s for message '%s'",
+                address_to_string(self._client._bindaddr),
+                shorten(str(msg)),
+            )

@@ -1,0 +1,87 @@
+"""The hooks of a client: documented methods that a program may replace.
+
+A hook is replaced in a subclass or on an object. What is not replaced is not called
+through: the parts of a client call each other directly then. `part_behind` is the one
+place that tells which hooks are replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Callable, ClassVar, Optional, Protocol, TypeVar
+
+from .._wire.message import Message
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+_Handlers = dict[str, Callable[..., Any]]
+
+# From the function behind a hook that was not replaced to what it calls.
+_shortcuts: dict[Any, str] = {}
+
+
+class Client(Protocol):
+    """What the parts know of the client: limits and attributes that programs set, and hooks."""
+
+    MAX_MSG_SIZE: int
+    MAX_WRITE_BUFFER_SIZE: int
+    MAX_LOOP_LATENCY: float
+    MAX_VERSIONS_SIZE: int
+    MAX_LOG_RATE: int
+    CONNECT_TIMEOUT: float
+    auto_reconnect_delay: float
+    auto_reconnect_max_delay: float
+    last_connect_time: Optional[float]
+    ioloop_thread_id: Optional[int]
+    versions: Any
+    _auto_reconnect: bool
+    _bindaddr: tuple[str, int]
+    _logger: logging.Logger
+    _inform_handlers: ClassVar[_Handlers]
+    _reply_handlers: ClassVar[_Handlers]
+    _request_handlers: ClassVar[_Handlers]
+
+    async def _install(self) -> None:
+        """Be connected, from start to stop."""
+
+    def send_message(self, msg: Message) -> Any:
+        """Send a message."""
+
+    def notify_connected(self, connected: bool) -> None:
+        """Take note of a change of the connection."""
+
+    def handle_message(self, msg: Message) -> Any:
+        """Dispatch a message."""
+
+    def handle_inform(self, msg: Message) -> Any:
+        """Dispatch an inform."""
+
+    def handle_reply(self, msg: Message) -> Any:
+        """Dispatch a reply."""
+
+    def handle_request(self, msg: Message) -> Any:
+        """Dispatch a request."""
+
+    def unhandled_inform(self, msg: Message) -> Any:
+        """Take an inform without handler."""
+
+    def unhandled_reply(self, msg: Message) -> Any:
+        """Take a reply without handler."""
+
+    def unhandled_request(self, msg: Message) -> Any:
+        """Take a request without handler."""
+
+
+def shortcut(name: str) -> Callable[[_Method], _Method]:
+    """Decorator for a hook: say which method of a part it calls, and nothing else."""
+
+    def decorate(method: _Method) -> _Method:
+        _shortcuts[method] = name
+        return method
+
+    return decorate
+
+
+def part_behind(hook: Callable[..., Any], part: object) -> Callable[..., Any]:
+    """Return *hook*, or what it calls of *part* if the program has not replaced it."""
+    name = _shortcuts.get(getattr(hook, "__func__", None))
+    return hook if name is None else getattr(part, name)

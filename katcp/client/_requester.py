@@ -1,0 +1,232 @@
+"""The requests of a client: ids, what is pending, deadlines, sending."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from typing import Iterable, Optional
+
+from .._net.connection import Connection
+from .._runtime.tasks import FATAL
+from .._state.negotiation import ServerProtocol
+from .._state.replies import local_failure, timed_out
+from .._state.requests import PendingRequests
+from .._wire.message import AssignedMid, Message, line_in_pieces
+from .._wire.text import as_text, shorten
+from ..errors import (
+    KatcpClientDisconnected,
+    KatcpClientError,
+    KatcpClientOverflow,
+    KatcpUsageError,
+    KatcpVersionError,
+)
+from ._addresses import address_to_string
+from ._hooks import Client, part_behind
+from ._log import RateLimitedLog
+from ._sinks import Sink
+
+# How long deadlines are not looked at again, for each request that was looked at, in
+# seconds: ten times as long as the look takes.
+_REST_PER_REQUEST = 1e-6
+
+
+class Requester:
+    """Begins requests of every kind and ends each of them once; in the loop's thread.
+
+    Attributes
+    ----------
+    connection : Connection or None
+        Where to send; None while the client is not connected.
+    pending : PendingRequests
+        The requests that wait for their replies.
+    timer : asyncio.TimerHandle or None
+        One for all of them, set to the earliest deadline.
+    """
+
+    __slots__ = (
+        "_client",
+        "_protocol",
+        "_timer_deadline",
+        "_timer_rests_until",
+        "connection",
+        "pending",
+        "timer",
+    )
+
+    def __init__(self, client: Client, protocol: ServerProtocol, log: RateLimitedLog) -> None:
+        self._client = client
+        self._protocol = protocol
+        self.connection: Optional[Connection] = None
+        self.pending: PendingRequests[Sink] = PendingRequests(log)
+        self.timer: Optional[asyncio.TimerHandle] = None
+        self._timer_deadline = math.inf
+        self._timer_rests_until = -math.inf
+
+    # Beginning and sending.
+
+    def begin(
+        self, msg: Message, sink: Sink, timeout: Optional[float], use_mid: Optional[bool]
+    ) -> None:
+        """Send a request whose answer is for *sink*, or raise and let nothing be pending."""
+        self.assign_mid(msg, use_mid)
+        now = asyncio.get_running_loop().time()
+        deadline = None if timeout is None else now + (timeout if timeout > 0 else 0)
+        self.pending.add(sink, msg, now, deadline)
+        try:
+            part_behind(self._client.send_message, self)(msg)
+        except BaseException:
+            self.pending.end(sink)
+            raise
+        if deadline is not None and deadline < self._timer_deadline:
+            self._set_timer(deadline)
+
+    def send_unclaimed(self, msg: Message) -> None:
+        """Send a request whose reply goes to the handlers."""
+        part_behind(self._client.send_message, self)(msg)
+        self.pending.add_unclaimed(msg)
+
+    def send(self, msg: Message) -> Connection:
+        """Send any message; return where to."""
+        connection = self.connection
+        if connection is None:
+            raise self.not_connected()
+        pieces = line_in_pieces(msg)
+        logger = self._client._logger
+        if logger.isEnabledFor(logging.DEBUG):
+            line = b"".join(pieces)
+            address = address_to_string(self._client._bindaddr)
+            logger.debug("Sending to %s: %s", address, shorten(repr(line[:2000])))
+        try:
+            if len(pieces) == 1:
+                connection.send(pieces[0])
+            else:
+                connection.send_pieces(pieces)
+        except KatcpClientOverflow as error:
+            connection.close(error)
+            address = address_to_string(self._client._bindaddr)
+            reason = f"Could not send to device {address}: {error}"
+            logger.warning("%s. Message: %s", reason, shorten(repr(msg)))
+            raise KatcpClientOverflow(reason) from None
+        except KatcpClientDisconnected:
+            raise self.not_connected() from None
+        return connection
+
+    def not_connected(self) -> KatcpClientDisconnected:
+        """Return the error for what is sent without a connection; any thread."""
+        address = address_to_string(self._client._bindaddr)
+        return KatcpClientDisconnected(f"Not connected to device {address}")
+
+    # Message ids.
+
+    def assign_mid(self, msg: Message, use_mid: Optional[bool]) -> None:
+        """Give *msg* the id to send it with, or none; raise if that cannot be."""
+        supported = self._protocol.message_ids
+        mid = msg.mid
+        if mid is not None:
+            if type(mid) is not AssignedMid or (
+                supported and use_mid is not False and not self.pending.is_mid_used(int(mid))
+            ):
+                self.check_mid(mid)
+                return
+            msg.mid = None
+        if use_mid or (use_mid is None and supported):
+            if not supported:
+                raise KatcpVersionError("Message IDs not supported by server")
+            msg.mid = AssignedMid(b"%d" % self.pending.next_mid())
+
+    def check_mid(self, mid: bytes) -> None:
+        """Raise if no message can be sent with an id that the program chose; any thread."""
+        if not self._protocol.message_ids:
+            raise KatcpVersionError("Message IDs not supported by server")
+        if self.pending.is_mid_pending(int(mid)):
+            raise KatcpUsageError(
+                f"Message id {as_text(mid)} is used by a pending request: "
+                "choose another one, or leave the choice to the client."
+            )
+
+    def check_submitted(self, msg: Message) -> None:
+        """Raise in another thread what could only be logged in the loop."""
+        bytes(msg)
+        # Read once: the loop may be about to send the same message for another thread.
+        mid = msg.mid
+        if mid is not None and type(mid) is not AssignedMid and self._protocol.message_ids:
+            self.check_mid(mid)
+
+    # Ending.
+
+    def take_inform(self, msg: Message) -> bool:
+        """Give an inform to its request; return whether that wanted it."""
+        sink = self.pending.match_inform(msg)
+        return sink is not None and sink.take_inform(msg)
+
+    def take_reply(self, msg: Message) -> bool:
+        """End the request that *msg* answers; return whether that wanted the reply."""
+        sink = self.pending.match_reply(msg)
+        return sink is not None and sink.take_reply(msg)
+
+    def forget(self, sink: Sink) -> None:
+        """Wait for a reply no more."""
+        self.pending.abandon(sink)
+
+    def overflow(self, sink: Sink, limit: int) -> None:
+        """Fail a request whose informs, which are all kept, take too much memory."""
+        error = KatcpClientOverflow(
+            f"The informs of request {shorten(sink.name)} would take more memory than "
+            f"MAX_INFORMS_SIZE ({limit} bytes)"
+        )
+        self._client._logger.warning("%s: it has failed.", error)
+        self.pending.abandon(sink)
+        self._end_all([(sink, error)])
+
+    def fail_all(self, error: KatcpClientError) -> None:
+        """End all that are pending with *error*."""
+        self._cancel_timer()
+        self._timer_rests_until = -math.inf
+        # A thread that wakes must find what the callbacks did, as it always has.
+        sinks = sorted(self.pending.take_all(), key=lambda sink: sink.wakes_thread)
+        self._end_all((sink, error) for sink in sinks)
+
+    def _end_all(self, ended: Iterable[tuple[Sink, KatcpClientError]]) -> None:
+        """Answer requests that are pending no more, whatever the callbacks raise."""
+        fatal: Optional[BaseException] = None
+        for sink, error in ended:
+            try:
+                if not sink.take_reply(local_failure(sink, error)):
+                    self._client._logger.debug(
+                        "Request %s, whose reply nobody awaits: %s", sink.name, error
+                    )
+            except FATAL as raised:
+                fatal = raised
+        if fatal is not None:
+            raise fatal
+
+    # Deadlines.
+
+    def _set_timer(self, deadline: float) -> None:
+        """Rearm the timer for *deadline*, which is earlier."""
+        self._cancel_timer()
+        loop = asyncio.get_running_loop()
+        self.timer = loop.call_at(max(deadline, self._timer_rests_until), self._end_expired)
+        self._timer_deadline = deadline
+
+    def _cancel_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = None
+        self._timer_deadline = math.inf
+
+    def _end_expired(self) -> None:
+        """End the requests whose time is over."""
+        self._cancel_timer()
+        now = asyncio.get_running_loop().time()
+        try:
+            self._end_all(
+                (sink, timed_out(sink.name, now - sink.started))
+                for sink in self.pending.take_expired(now)
+            )
+        finally:
+            self._timer_rests_until = now + len(self.pending) * _REST_PER_REQUEST
+            deadline = self.pending.next_deadline()
+            if deadline is not None and deadline < self._timer_deadline:
+                self._set_timer(deadline)

@@ -1,0 +1,256 @@
+"""What a client is made of, and what it refuses.
+
+A message's way in::
+
+    Connection -> Dispatcher.handle_lines -> MessageParser.parse
+        -> Requester.take_reply / take_inform -> the sink of the request
+        -> else the handler of that name, else unhandled_*
+
+and out::
+
+    AsyncClient -> Session.submit -> (in the loop) Requester.begin -> Connection.send
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ssl
+import time
+from concurrent.futures import Future
+from typing import Any, Callable, Optional
+
+from .._runtime.portal import LoopPortal, running_loop
+from .._runtime.waiter import LoopGone
+from .._state.lifecycle import State
+from .._state.negotiation import ServerProtocol
+from .._state.replies import local_failure, stopped_first, timed_out
+from .._wire.message import Message
+from ..errors import KatcpClientDisconnected, KatcpClientError, KatcpThreadError, KatcpUsageError
+from ._dispatch import Dispatcher
+from ._hooks import Client
+from ._log import RateLimitedLog
+from ._requester import Requester
+from ._run import Run
+from ._sinks import ConcurrentSink, Sink, ThreadSink
+
+# How much longer than its timeout a blocking request waits for a loop that a handler
+# keeps busy, in seconds.
+BUSY_LOOP_MARGIN = 1.0
+
+
+class Session:
+    """The parts of one client, and the rules of who may call it when; any thread.
+
+    Attributes
+    ----------
+    timeout : float or None
+        How long requests wait that do not say; seconds.
+    is_threadsafe : bool
+        Whether methods that belong to the loop may be called from other threads.
+    """
+
+    __slots__ = ("client", "dispatcher", "is_threadsafe", "protocol", "requester", "run", "timeout")
+
+    def __init__(
+        self, client: Client, tb_limit: int, ssl_context: Optional[ssl.SSLContext]
+    ) -> None:
+        log = RateLimitedLog(client._logger, client)
+        self.client = client
+        self.timeout: Optional[float] = 5.0
+        self.is_threadsafe = False
+        self.protocol = ServerProtocol()
+        self.requester = Requester(client, self.protocol, log)
+        self.dispatcher = Dispatcher(client, self.requester, log, tb_limit)
+        self.run = Run(client, self.dispatcher, self.requester, self.protocol, log, ssl_context)
+
+    # Where the caller is.
+
+    def is_in_loop(self) -> bool:
+        """Return whether this is the thread of the loop."""
+        portal = self.run.portal
+        return portal is not None and portal.in_loop()
+
+    def refuse_fork(self, name: str) -> None:
+        """Raise if the client was started in another process."""
+        if self.run.is_forked():
+            raise KatcpUsageError(
+                f"Cannot call {name}(): the client was started in another process. "
+                "Make a new client after the fork."
+            )
+
+    def refuse_other_threads(
+        self,
+        name: str,
+        instead: str = "Call enable_thread_safety() before start() to use it from other threads.",
+    ) -> None:
+        """Raise unless this is the thread of a started client's loop."""
+        portal = self.started_portal(name)
+        if portal.thread_id is not None and not portal.in_loop():
+            raise KatcpThreadError(
+                f"{name}() must be called in the thread of the ioloop. {instead}"
+            )
+
+    def portal_of_run(self, name: str) -> LoopPortal:
+        """Return the portal of a client that was started, here, at some time."""
+        self.refuse_fork(name)
+        portal = self.run.portal
+        if portal is None:
+            raise KatcpUsageError(f"Call start() before {name}()")
+        return portal
+
+    def started_portal(self, name: str) -> LoopPortal:
+        """Return the portal of a client that is not stopped, or raise."""
+        portal = self.portal_of_run(name)
+        if self.run.state is State.STOPPED:
+            if self.run.has_ended_by_itself():
+                raise self.requester.not_connected()
+            raise KatcpUsageError(f"The client is stopped: call start() before {name}()")
+        return portal
+
+    def portal_to_enter(self, name: str) -> Optional[LoopPortal]:
+        """Return where a thread-safe call has to be submitted, None to call directly."""
+        if not self.is_threadsafe or self.is_in_loop():
+            return None
+        return self.started_portal(name)
+
+    def portal_to_wait(self, name: str, instead: str) -> LoopPortal:
+        """Return the portal of a started client, in a thread that may wait."""
+        portal = self.portal_of_run(name)
+        if portal.in_loop():
+            raise KatcpThreadError(f"Cannot call {name}() in ioloop{instead}")
+        return portal
+
+    # Requests.
+
+    def is_at_work_here(self) -> bool:
+        """Return whether it is connected and this is the loop's thread: nothing to refuse."""
+        portal = self.run.portal
+        return (
+            portal is not None
+            and self.requester.connection is not None
+            and running_loop() is portal.asyncio_loop
+            and not self.run.is_forked()
+        )
+
+    def begin(
+        self,
+        name: str,
+        msg: Message,
+        sink: Sink,
+        timeout: Optional[float],
+        use_mid: Optional[bool],
+        instead: str = "Call enable_thread_safety() before start() to use it from other threads.",
+    ) -> None:
+        """Begin a request here, which must be the loop's thread."""
+        if not self.is_at_work_here():
+            self.refuse_other_threads(name, instead)
+        self.requester.begin(msg, sink, timeout, use_mid)
+
+    def submit(
+        self,
+        name: str,
+        msg: Message,
+        sink: Sink,
+        timeout: Optional[float],
+        use_mid: Optional[bool],
+    ) -> None:
+        """Begin a request in the loop, soon."""
+        self.requester.check_submitted(msg)
+        self.call_soon(name, self._begin_submitted, msg, sink, timeout, use_mid)
+
+    def _begin_submitted(
+        self, msg: Message, sink: Sink, timeout: Optional[float], use_mid: Optional[bool]
+    ) -> None:
+        """Begin a request for another thread, unless that has given up; in the loop's thread."""
+        if sink.is_over:
+            return
+        try:
+            if self.run.state is State.STOPPED and not self.run.has_ended_by_itself():
+                raise stopped_first()
+            self.requester.begin(msg, sink, timeout, use_mid)
+        except KatcpClientError as error:
+            sink.take_reply(local_failure(msg, error))
+        except BaseException as error:
+            sink.refuse(msg, error)
+
+    def call_soon(self, name: str, function: Callable[..., Any], *args: Any) -> None:
+        """Call *function* in the loop, or raise as `started_portal` does."""
+        try:
+            self.started_portal(name).call_soon(function, *args)
+        except KatcpUsageError:
+            # The client ended a moment ago: say how, if it is known by now.
+            self.started_portal(name)
+            raise
+
+    def ask(
+        self, msg: Message, sink: ThreadSink, timeout: Optional[float], use_mid: Optional[bool]
+    ) -> tuple[Message, list[Message]]:
+        """Make a request and wait for its reply; any thread but the loop's."""
+        began = time.monotonic()
+        portal = self.portal_to_wait("blocking_request", "")
+        try:
+            self.submit("blocking_request", msg, sink, timeout, use_mid)
+            patience = None if timeout is None else max(timeout, 0) + BUSY_LOOP_MARGIN
+            if sink.waiter.wait(portal.is_gone, patience):
+                return sink.waiter.result()  # type: ignore[no-any-return]
+        except KatcpUsageError:
+            raise
+        except KatcpClientDisconnected as error:
+            return local_failure(msg, error), []
+        except LoopGone:
+            return local_failure(msg, stopped_first()), []
+        except BaseException:
+            # Ctrl-C, or what another signal handler raises.
+            self.forget(portal, sink)
+            raise
+        finally:
+            sink.waiter.give_up()
+        return local_failure(msg, timed_out(msg.name, time.monotonic() - began)), []
+
+    def forget(self, portal: LoopPortal, sink: Sink) -> None:
+        """Wait for a reply no more."""
+        # Without a loop there is nobody who waits.
+        with contextlib.suppress(KatcpUsageError):
+            portal.call_soon(self.requester.forget, sink)
+
+    def ask_concurrently(
+        self,
+        name: str,
+        msg: Message,
+        sink: ConcurrentSink,
+        timeout: Optional[float],
+        use_mid: Optional[bool],
+    ) -> Future[tuple[Message, list[Message]]]:
+        """Begin a request here or in the loop, and return its future."""
+        try:
+            portal = self.started_portal(name)
+            sink.future.add_done_callback(
+                functools.partial(self._forget_if_cancelled, portal, sink)
+            )
+            if portal.in_loop():
+                self._begin_submitted(msg, sink, timeout, use_mid)
+            else:
+                self.submit(name, msg, sink, timeout, use_mid)
+        except KatcpClientDisconnected as error:
+            sink.take_reply(local_failure(msg, error))
+        return sink.future
+
+    def _forget_if_cancelled(self, portal: LoopPortal, sink: Sink, future: Future[Any]) -> None:
+        if future.cancelled():
+            # Who waits with concurrent.futures.wait() is not told before.
+            future.set_running_or_notify_cancel()
+            self.forget(portal, sink)
+
+    def answer_soon(self, sink: Sink, reply: Message) -> None:
+        """Answer a request locally in the loop, or here if there is no loop any more.
+
+        Not at once: a callback that tries again would never return.
+        """
+        portal = self.run.portal
+        if portal is None:
+            return
+        try:
+            portal.call_soon(sink.take_reply, reply)
+        except KatcpUsageError:
+            sink.take_reply(reply)

@@ -1,0 +1,220 @@
+"""Where the informs and the reply of one request go: callbacks, futures, threads.
+
+A sink is also the entry of its request among those that are pending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from concurrent.futures import Future as ConcurrentFuture
+from concurrent.futures import InvalidStateError
+from typing import Any, Callable, Optional, Protocol
+
+from .._runtime.tasks import FATAL
+from .._runtime.waiter import Waiter
+from .._state.replies import local_failure
+from .._state.requests import PendingRequest
+from .._wire.message import Message, memory_size
+from ..errors import KatcpClientError
+
+Answer = tuple[Message, list[Message]]
+
+
+class Caller(Protocol):
+    """What calls callbacks and logs what they raise."""
+
+    def call_back(
+        self, kind: str, callback: Callable[..., Any], user_data: Any, msg: Message
+    ) -> None:
+        """Call a callback."""
+
+
+class Owner(Protocol):
+    """What gives up requests."""
+
+    def forget(self, sink: Sink) -> None:
+        """Wait for a reply no more."""
+
+    def overflow(self, sink: Sink, limit: int) -> None:
+        """Fail a request whose informs take too much memory."""
+
+
+class Sink(PendingRequest):
+    """Where the informs and the reply of one request go; in the loop's thread.
+
+    Attributes
+    ----------
+    wakes_thread : bool
+        Whether its end wakes a thread: of several that end at once, these come last.
+    """
+
+    __slots__ = ()
+
+    wakes_thread = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for the reply any more, though there was none."""
+        return False
+
+    def take_inform(self, msg: Message) -> bool:
+        """Take an inform of the request; return whether it was wanted."""
+        raise NotImplementedError
+
+    def take_reply(self, msg: Message) -> bool:
+        """Take the reply, or one that the client makes itself; return whether it was wanted."""
+        raise NotImplementedError
+
+    def refuse(self, msg: Message, error: BaseException) -> None:
+        """Take an error that another thread made, which cannot be told otherwise."""
+        raise NotImplementedError
+
+
+class CallbackSink(Sink):
+    """Calls the callbacks of a program."""
+
+    __slots__ = ("_caller", "_on_inform", "_on_reply", "_user_data")
+
+    def __init__(
+        self,
+        caller: Caller,
+        on_reply: Optional[Callable[..., Any]],
+        on_inform: Optional[Callable[..., Any]],
+        user_data: Any,
+    ) -> None:
+        super().__init__()
+        self._caller = caller
+        self._on_reply = on_reply
+        self._on_inform = on_inform
+        self._user_data = user_data
+
+    def take_inform(self, msg: Message) -> bool:
+        if self._on_inform is None:
+            return False
+        self._caller.call_back("inform", self._on_inform, self._user_data, msg)
+        return True
+
+    def take_reply(self, msg: Message) -> bool:
+        on_reply, user_data = self._on_reply, self._user_data
+        # It may be kept for some time: it must not keep what callbacks keep.
+        self._on_reply = self._on_inform = self._user_data = None
+        if on_reply is None:
+            return False
+        self._caller.call_back("reply", on_reply, user_data, msg)
+        return True
+
+    def refuse(self, msg: Message, error: BaseException) -> None:
+        self.take_reply(local_failure(msg, KatcpClientError(str(error))))
+        raise error
+
+
+class _CollectingSink(Sink):
+    """Collects the informs until the reply comes, within the limit of the client."""
+
+    __slots__ = ("_informs", "_informs_size", "_max_informs_size", "_owner")
+
+    def __init__(self, owner: Owner, max_informs_size: int) -> None:
+        super().__init__()
+        self._owner = owner
+        self._informs: list[Message] = []
+        self._informs_size = 0
+        self._max_informs_size = max_informs_size
+
+    def take_inform(self, msg: Message) -> bool:
+        self._informs.append(msg)
+        self._informs_size += memory_size(msg)
+        if self._informs_size > self._max_informs_size:
+            self._owner.overflow(self, self._max_informs_size)
+        return True
+
+
+class FutureSink(_CollectingSink):
+    """Resolves a future of the loop."""
+
+    __slots__ = ("future",)
+
+    def __init__(
+        self, owner: Owner, max_informs_size: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(owner, max_informs_size)
+        self.future = _ReplyFuture(loop=loop)
+        self.future.sink = self
+
+    def take_reply(self, msg: Message) -> bool:
+        future = self.future
+        if not future.done():
+            future.sink = None
+            future.set_result((msg, self._informs))
+        return True
+
+    def cancel(self) -> None:
+        """Wait for the reply no more."""
+        self._owner.forget(self)
+
+
+class _ReplyFuture(asyncio.Future):  # type: ignore[type-arg]
+    """The future of a reply and its informs."""
+
+    sink: Optional[FutureSink] = None
+
+    def cancel(self, *args: Any, **kwargs: Any) -> bool:
+        is_cancelled = super().cancel(*args, **kwargs)
+        # At once: a done callback would come an iteration of the loop later.
+        if is_cancelled and self.sink is not None:
+            self.sink.cancel()
+            self.sink = None
+        return is_cancelled
+
+
+class ThreadSink(_CollectingSink):
+    """Wakes the thread that waits."""
+
+    __slots__ = ("waiter",)
+
+    wakes_thread = True
+
+    def __init__(self, owner: Owner, max_informs_size: int) -> None:
+        super().__init__(owner, max_informs_size)
+        self.waiter = Waiter()
+
+    @property
+    def is_over(self) -> bool:
+        return self.waiter.is_over
+
+    def take_reply(self, msg: Message) -> bool:
+        self.waiter.set_result((msg, self._informs))
+        return True
+
+    def refuse(self, msg: Message, error: BaseException) -> None:
+        self.waiter.set_error(error)
+        if isinstance(error, FATAL):
+            raise error
+
+
+class ConcurrentSink(_CollectingSink):
+    """Resolves a future that any thread may wait for."""
+
+    __slots__ = ("future",)
+
+    wakes_thread = True
+
+    def __init__(self, owner: Owner, max_informs_size: int) -> None:
+        super().__init__(owner, max_informs_size)
+        self.future: ConcurrentFuture[Answer] = ConcurrentFuture()
+
+    @property
+    def is_over(self) -> bool:
+        return self.future.cancelled()
+
+    def take_reply(self, msg: Message) -> bool:
+        # Another thread may cancel it at any moment.
+        with contextlib.suppress(InvalidStateError):
+            self.future.set_result((msg, self._informs))
+        return True
+
+    def refuse(self, msg: Message, error: BaseException) -> None:
+        with contextlib.suppress(InvalidStateError):
+            self.future.set_exception(error)
+        if isinstance(error, FATAL):
+            raise error
