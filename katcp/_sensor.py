@@ -9,7 +9,8 @@ from ._wire import arguments
 from ._wire.flags import DEFAULT_KATCP_MAJOR
 from .compat import ensure_native_str
 from .errors import KatcpSyntaxError, KatcpTypeError
-from .kattypes import Address, Bool, Discrete, Float, Int, KatcpType, Lru, Str, Timestamp
+from .kattypes import Address
+from .kattypes._types import Bool, Discrete, Float, Int, KatcpType, Lru, Str, Timestamp
 
 # In the class `Sensor`, "float" is a way to make one.
 Seconds = float

@@ -18,14 +18,7 @@ coroutine in between. When it wants no more for now, reading stops, and
 comes, and the end is not found. What has arrived is delivered before the end
 of the connection is reported, also when a write noticed the end first.
 
-Writing
--------
-The first message after something was read is sent at once; what follows is
-joined and sent at the end of the loop's turn, and what is written while lines
-are handled when these are done: one system call, not one each. Where several
-connections of a loop are read in turn, each leaves what it sends to the end of
-the turn: then all are sent one right after the other, and a peer that serves
-several of them is woken once.
+Writing is in `katcp._net.outgoing`.
 
 Limits
 ------
@@ -38,25 +31,24 @@ client's own limit is changed.
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import errno
 import functools
 import os
 import socket
 import ssl
-import weakref
 from typing import Any, Awaitable, Callable, Optional, Protocol, Union
 
 import tornado.netutil
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
 
 from .._runtime.tasks import FATAL, run_in_daemon_thread
 from .._wire.lines import LineSplitter
-from ..errors import KatcpClientDisconnected, KatcpClientOverflow
+from ..errors import KatcpClientOverflow
 from . import tls
-from .stream import CHUNK_SIZE, MAX_JOINED_SIZE, PatientStream, PatientTlsStream
+from .outgoing import Outgoing, flusher_of
+from .stream import CHUNK_SIZE, PatientStream, PatientTlsStream
 from .tls import TlsFailure
 
 # In the middle of a long line, that makes no difference.
@@ -112,33 +104,6 @@ class Limits(Protocol):
     MAX_WRITE_BUFFER_SIZE: int
 
 
-class _Turn:
-    """The end of the turns of one loop, for all connections in it."""
-
-    def __init__(self) -> None:
-        # The connection that was opened or has read last, by its number: to hold
-        # the object would keep it from being thrown away.
-        self.last_reader = -1
-        self._waiting: collections.deque[Connection] = collections.deque()
-
-    def let_end(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
-        """Let *connection* send what it has joined, at the end of the turn."""
-        if not self._waiting:
-            loop.call_soon(self._end, loop)
-        self._waiting.append(connection)
-
-    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            while self._waiting:
-                self._waiting.popleft().end_turn()
-        finally:
-            if self._waiting:
-                loop.call_soon(self._end, loop)
-
-
-_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = weakref.WeakKeyDictionary()
-
-
 class Connection:
     """One TCP connection to a device.
 
@@ -177,36 +142,22 @@ class Connection:
         ssl_context: Optional[ssl.SSLContext] = None,
     ) -> None:
         self.stream: Optional[PatientStream] = None
+        self.outgoing: Optional[Outgoing] = None
         self.local_address: tuple[Any, ...] = ()
         self.host = host
         self.port = port
         self._limits = limits
         self._ssl_context = ssl_context
-        self._msg_limit = self._write_limit = 0
+        self._msg_limit = 0
         self.splitter = LineSplitter()
         self._has_received = False
         self._loop = asyncio.get_running_loop()
-        turn = _turns.get(self._loop)
-        if turn is None:
-            turn = _turns[self._loop] = _Turn()
-        self._turn = turn
+        self._flusher = flusher_of(self._loop)
         self.until_closed: asyncio.Future[None] = self._loop.create_future()
         self.error: Optional[BaseException] = None
         self.on_lines: Optional[Callable[[list[bytes]], Optional[list[bytes]]]] = None
         self._left_lines: list[bytes] = []
         self._fd = -1
-        self._is_handling = False
-        # What waits to be sent together, and the future of its writing, if
-        # somebody asked for one.
-        self._joined: list[bytes] = []
-        self._joined_size = 0
-        # Up to this size more is joined, without another look at the limits;
-        # 0: nothing waits to be joined.
-        self._size_to_join = 0
-        self._joined_written: Optional[asyncio.Future[None]] = None
-        # Whether something was sent since the last time that something was
-        # read: then more may follow in the same turn of the loop.
-        self._sent_since_read = False
 
     @property
     def is_closed(self) -> bool:
@@ -233,9 +184,9 @@ class Connection:
             self.close()
             raise
         self.local_address = stream.socket.getsockname()
-        self._fd = self._turn.last_reader = stream.socket.fileno()
-        self._update_msg_limit(stream)
-        self._update_write_limit(stream)
+        self._fd = stream.socket.fileno()
+        self._msg_limit = stream.max_buffer_size
+        self.outgoing = Outgoing(stream, self._limits, self._flusher)
         self.stream = stream
 
     async def read_lines(self) -> list[bytes]:
@@ -271,74 +222,13 @@ class Connection:
         finally:
             stream.on_data = None
         self._has_received = True
-        self._sent_since_read = False
+        if self.outgoing is not None:
+            self.outgoing.release(True)
         if stream.has_stopped_reading:
             stream.has_stopped_reading = False
             lines, self._left_lines = self._left_lines, []
             return lines
         return self.splitter.feed(data, stream.max_buffer_size)
-
-    def send(self, data: bytes) -> None:
-        """Send *data*, now or at the end of the turn.
-
-        Raises `KatcpClientOverflow` if too much waits to be sent already, and
-        `KatcpClientDisconnected` if the connection has ended.
-        """
-        size = self._joined_size + len(data)
-        if size < self._size_to_join:
-            self._joined.append(data)
-            self._joined_size = size
-            return
-        stream = self._open_stream()
-        if stream.writing():
-            self._send_joined()
-            self._leave_to_stream(stream, data)
-        elif (
-            self._joined
-            or self._is_handling
-            or self._sent_since_read
-            or self._turn.last_reader != self._fd
-        ):
-            self._join(stream, data)
-        else:
-            if not self._has_room(stream, len(data)):
-                raise self._overflow(stream)
-            self._sent_since_read = True
-            self._send_now(stream, data)
-
-    def send_pieces(self, pieces: list[bytes]) -> None:
-        """Send large data, which is not copied if the kernel takes all of it; now.
-
-        Raises what `send` raises.
-        """
-        stream = self._open_stream()
-        if not self._has_room(stream, self._joined_size + sum(map(len, pieces))):
-            raise self._overflow(stream)
-        self._send_joined()
-        self._sent_since_read = True
-        if stream.writing():
-            self._leave_to_stream(stream, b"".join(pieces))
-        else:
-            rest = stream.write_pieces_at_once(pieces)
-            if rest:
-                self._leave_rest(stream, rest)
-
-    def until_sent(self) -> asyncio.Future[None]:
-        """Return a future that resolves when the kernel has all that was sent so far.
-
-        It fails with `tornado.iostream.StreamClosedError` if the connection is
-        closed first. For messages that are joined it is the same.
-        """
-        if self._joined:
-            if self._joined_written is None or self._joined_written.cancelled():
-                self._joined_written = self._loop.create_future()
-            return self._joined_written
-        if self.stream is not None and not self.stream.closed():
-            return self.stream.write(b"")
-        failed: asyncio.Future[None] = self._loop.create_future()
-        failed.set_exception(StreamClosedError())
-        failed.exception()  # not everybody looks
-        return failed
 
     def close(self, error: Optional[BaseException] = None) -> None:
         """Close, now; what the kernel does not take at once is dropped.
@@ -351,7 +241,8 @@ class Connection:
                 self.stream.close_fd()
             return
         if not self.until_closed.done():
-            self._send_joined()
+            if self.outgoing is not None:
+                self.outgoing.close()
             self.error = error
             self.until_closed.set_result(None)
         if self.stream is not None:
@@ -506,23 +397,20 @@ class Connection:
         if limit != self._msg_limit:
             stream.max_buffer_size = self._msg_limit = limit
 
-    def _update_write_limit(self, stream: IOStream) -> None:
-        limit = self._limits.MAX_WRITE_BUFFER_SIZE
-        if limit != self._write_limit:
-            stream.max_write_buffer_size = self._write_limit = limit
-
     def _take(self, data: bytes) -> bool:
-        """Let *data*, which has just arrived, be handled; return whether more is wanted."""
-        stream, on_lines = self.stream, self.on_lines
+        """Handle *data*, which has just arrived; return whether more is wanted."""
+        stream, outgoing, on_lines = self.stream, self.outgoing, self.on_lines
         assert stream is not None
+        assert outgoing is not None
         assert on_lines is not None
         self._has_received = True
-        is_only_reader = self._turn.last_reader == self._fd
-        self._turn.last_reader = self._fd
-        self._update_msg_limit(stream)
+        is_only_reader = self._flusher.last_reader == self._fd
+        self._flusher.last_reader = self._fd
+        if self._msg_limit != self._limits.MAX_MSG_SIZE:
+            self._update_msg_limit(stream)
         lines = self.splitter.feed(data, stream.max_buffer_size)
         stream.chunk_size = CHUNK_SIZE if lines else min(2 * len(data), MAX_CHUNK_SIZE)
-        self._is_handling = True
+        outgoing.hold()
         try:
             left = on_lines(lines) if lines else None
         except FATAL as error:
@@ -530,86 +418,11 @@ class Connection:
             self.close(error)
             raise
         finally:
-            self._is_handling = self._sent_since_read = False
-            if self._joined:
-                if is_only_reader:
-                    self._send_joined()
-                else:
-                    self._turn.let_end(self._loop, self)
+            outgoing.release(is_only_reader)
         if left is None and not self.splitter.overflowed:
             return True
         self._left_lines = left or []
         return False
-
-    def _open_stream(self) -> PatientStream:
-        """Return the stream to send to, or raise."""
-        stream = self.stream
-        if stream is None or self.until_closed.done() or stream.closed():
-            raise KatcpClientDisconnected("the connection is closed")
-        self._update_write_limit(stream)
-        return stream
-
-    def _send_now(self, stream: PatientStream, data: bytes) -> None:
-        """Send what was accepted; what the kernel does not take, the stream keeps."""
-        if not stream.writing():
-            data = stream.write_at_once(data)
-        if data:
-            self._leave_rest(stream, data)
-
-    def _leave_rest(self, stream: PatientStream, rest: bytes) -> None:
-        """Let the stream keep what the kernel did not take of what was accepted."""
-        limit, stream.max_write_buffer_size = stream.max_write_buffer_size, None
-        stream.write(rest)
-        stream.max_write_buffer_size = limit
-
-    def _leave_to_stream(self, stream: IOStream, data: bytes) -> None:
-        """Let *data* wait behind what waits already."""
-        try:
-            stream.write(data)
-        except StreamBufferFullError:
-            raise self._overflow(stream) from None
-
-    def _join(self, stream: PatientStream, data: bytes) -> None:
-        """Let *data* go out with others."""
-        if not self._has_room(stream, self._joined_size + len(data)):
-            raise self._overflow(stream)
-        if not self._joined and not self._is_handling:
-            self._turn.let_end(self._loop, self)
-        self._joined.append(data)
-        self._joined_size += len(data)
-        if self._joined_size >= MAX_JOINED_SIZE:
-            self._send_joined()
-        else:
-            limit = stream.max_write_buffer_size
-            self._size_to_join = MAX_JOINED_SIZE if limit is None else min(MAX_JOINED_SIZE, limit)
-
-    def end_turn(self) -> None:
-        """Send what was joined in the turn of the loop that is over."""
-        self._sent_since_read = False
-        self._send_joined()
-
-    def _send_joined(self) -> None:
-        """Send what was joined; let those who wait for it know what becomes of it."""
-        if not self._joined:
-            return
-        data = b"".join(self._joined) if len(self._joined) > 1 else self._joined[0]
-        written, self._joined_written = self._joined_written, None
-        self._joined = []
-        self._joined_size = self._size_to_join = 0
-        if self.stream is not None and not self.stream.closed():
-            self._send_now(self.stream, data)
-        if written is not None:
-            self.until_sent().add_done_callback(functools.partial(_copy_outcome, written))
-
-    def _has_room(self, stream: IOStream, size: int) -> bool:
-        limit = stream.max_write_buffer_size
-        return limit is None or size <= limit
-
-    def _overflow(self, stream: IOStream) -> KatcpClientOverflow:
-        return KatcpClientOverflow(
-            "more than MAX_WRITE_BUFFER_SIZE "
-            f"({stream.max_write_buffer_size} bytes) would wait to be sent"
-        )
 
 
 def _family_of(host: str) -> Optional[int]:
@@ -640,15 +453,3 @@ def _is_connected(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
-
-
-def _copy_outcome(written: asyncio.Future[None], sent: asyncio.Future[None]) -> None:
-    """Let those whose messages were joined know what became of them."""
-    if written.done():
-        return
-    error = sent.exception()
-    if error is None:
-        written.set_result(None)
-    else:
-        written.set_exception(error)
-        written.exception()  # not everybody looks

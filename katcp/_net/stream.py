@@ -15,8 +15,8 @@ from .tls import TlsStream
 # Some hundred messages: with more at a time, timers would be late.
 CHUNK_SIZE = 8192
 
-# How much is joined before it is sent.
-MAX_JOINED_SIZE = 65536
+# More is handed over in pieces that every system takes.
+MAX_AT_ONCE_SIZE = 65536
 
 # How many pieces every system sends in one call.
 MAX_PIECES = 1024
@@ -73,6 +73,8 @@ class PatientStream(IOStream):
     has_stopped_reading : bool
         Whether `read_bytes` resolved, with nothing, because `on_data` wanted no
         more.
+    has_written : bool
+        Whether something was ever left to the stream to write.
     takes_pieces : bool
         Whether data can be sent in pieces, without joining them.
     """
@@ -80,11 +82,11 @@ class PatientStream(IOStream):
     # With more than 30 attributes in its dictionary, an object takes a
     # kilobyte more; tornado's stream has nearly so many.
     __slots__ = (
-        "_has_written",
         "_read_error",
         "_wants_no_more",
         "chunk_size",
         "has_stopped_reading",
+        "has_written",
         "on_data",
         "write_error",
     )
@@ -100,7 +102,7 @@ class PatientStream(IOStream):
         self.on_data: Optional[Callable[[bytes], bool]] = None
         self.has_stopped_reading = False
         # Before that, to look whether something waits would make the queue for it.
-        self._has_written = False
+        self.has_written = False
         self.chunk_size = CHUNK_SIZE
         self._wants_no_more = False
         self._read_error: Optional[OSError] = None
@@ -111,31 +113,26 @@ class PatientStream(IOStream):
     def _handle_events(self, fd: Any, events: int) -> None:
         is_to_read = events == IOLoop.READ
         if is_to_read and self.on_data is not None and not self.is_encrypted:
-            self._receive(fd, self.on_data)
+            # What can be read goes to `on_data`, past the stream's buffer. A tornado that
+            # does not call this method any more goes through `read_from_fd`.
+            try:
+                data = self.socket.recv(self.chunk_size)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._read_error = error  # the kernel tells it once
+                data = b""
+            if data and self.on_data(data):
+                return
+            self._wants_no_more = bool(data)
+            if not self.closed():
+                super()._handle_events(fd, events)
         elif is_to_read and not self.reading() and not self.closed():
             # Nobody reads: what has come, and the end, are left to the next read.
             self._state = IOLoop.ERROR | (IOLoop.WRITE if self.writing() else 0)
             self.io_loop.update_handler(fd, self._state)
         else:
             super()._handle_events(fd, events)
-
-    def _receive(self, fd: Any, on_data: Callable[[bytes], bool]) -> None:
-        """Let what can be read go to *on_data*, past the stream's buffer.
-
-        A tornado that does not call `_handle_events` any more goes through `read_from_fd`.
-        """
-        try:
-            data = self.socket.recv(self.chunk_size)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._read_error = error  # the kernel tells it once
-            data = b""
-        if data and on_data(data):
-            return
-        self._wants_no_more = bool(data)
-        if not self.closed():
-            super()._handle_events(fd, IOLoop.READ)
 
     def read_from_fd(self, buf: Union[bytearray, memoryview]) -> Optional[int]:
         if self._read_error is not None:
@@ -160,16 +157,16 @@ class PatientStream(IOStream):
         return False
 
     def write(self, data: Union[bytes, memoryview]) -> asyncio.Future[None]:
-        self._has_written = True
+        self.has_written = True
         return super().write(data)
 
     def writing(self) -> bool:
-        return self._has_written and super().writing()
+        return self.has_written and super().writing()
 
     def write_at_once(self, data: bytes) -> bytes:
         """Send what the kernel takes of *data*, if nothing waits before; return the rest."""
-        if len(data) > MAX_JOINED_SIZE:
-            return data  # the stream hands it over in pieces that every system takes
+        if len(data) > MAX_AT_ONCE_SIZE:
+            return data
         try:
             size = self.socket.send(data)
         except OSError as error:

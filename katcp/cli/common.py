@@ -110,7 +110,7 @@ class CommandClient(BlockingClient):
         logger = logging.Logger("katcp.cli")
         logger.parent = logging.getLogger("katcp")
         logger.addFilter(self._note_failure)
-        super().__init__(*args, logger=logger, **kwargs)
+        super().__init__(*args, **{**kwargs, "logger": logger})
         self.failure: Optional[str] = None
         self.attempted = threading.Event()
 

@@ -8,6 +8,7 @@ import math
 from typing import Iterable, Optional
 
 from .._net.connection import Connection
+from .._net.outgoing import Outgoing
 from .._runtime.tasks import FATAL
 from .._state.negotiation import ServerProtocol
 from .._state.replies import local_failure, timed_out
@@ -86,11 +87,12 @@ class Requester:
         part_behind(self._client.send_message, self)(msg)
         self.pending.add_unclaimed(msg)
 
-    def send(self, msg: Message) -> Connection:
+    def send(self, msg: Message) -> Outgoing:
         """Send any message; return where to."""
         connection = self.connection
-        if connection is None:
+        if connection is None or connection.outgoing is None:
             raise self.not_connected()
+        outgoing = connection.outgoing
         pieces = line_in_pieces(msg)
         logger = self._client._logger
         if logger.isEnabledFor(logging.DEBUG):
@@ -99,9 +101,9 @@ class Requester:
             logger.debug("Sending to %s: %s", address, shorten(repr(line[:2000])))
         try:
             if len(pieces) == 1:
-                connection.send(pieces[0])
+                outgoing.send(pieces[0])
             else:
-                connection.send_pieces(pieces)
+                outgoing.send_pieces(pieces)
         except KatcpClientOverflow as error:
             connection.close(error)
             address = address_to_string(self._client._bindaddr)
@@ -110,7 +112,7 @@ class Requester:
             raise KatcpClientOverflow(reason) from None
         except KatcpClientDisconnected:
             raise self.not_connected() from None
-        return connection
+        return outgoing
 
     def not_connected(self) -> KatcpClientDisconnected:
         """Return the error for what is sent without a connection; any thread."""

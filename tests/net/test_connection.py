@@ -27,7 +27,8 @@ from katcp._net.connection import (
     ConnectionFailed,
     _known_options,
 )
-from katcp._net.stream import MAX_JOINED_SIZE, MAX_PIECES, _LateQueue
+from katcp._net.outgoing import MAX_COALESCED_SIZE
+from katcp._net.stream import MAX_PIECES, _LateQueue
 from katcp.errors import KatcpClientDisconnected, KatcpClientOverflow
 
 # A limit that is exceeded only by a test that fails.
@@ -130,8 +131,8 @@ async def opened(peer, limits=None):
 
 def write(connection, data):
     """Send *data*; return a future that resolves when the kernel has it."""
-    connection.send(data)
-    return connection.until_sent()
+    connection.outgoing.send(data)
+    return connection.outgoing.until_sent()
 
 
 async def lines_to_end(connection):
@@ -785,12 +786,12 @@ class Sends:
 
     def __init__(self, connection):
         self.sizes = []
-        self.real = connection._send_now
-        connection._send_now = self.send_now
+        self.real = connection.stream.write_at_once
+        connection.stream.write_at_once = self.write_at_once
 
-    def send_now(self, stream, data):
+    def write_at_once(self, data):
         self.sizes.append(len(data))
-        return self.real(stream, data)
+        return self.real(data)
 
 
 @pytest.mark.parametrize("queue", ["_write_buffer", "_write_futures"])
@@ -870,7 +871,7 @@ def test_of_several_that_are_read_in_turn_each_sends_at_the_end_of_the_turn(run,
             answered = []
 
             def answer(connection, lines):
-                connection.send(b"?answer\n")
+                connection.outgoing.send(b"?answer\n")
                 answered.append(lines)
 
             readings = []
@@ -888,9 +889,9 @@ def test_of_several_that_are_read_in_turn_each_sends_at_the_end_of_the_turn(run,
                 assert [each.receive(8) for each in peers] == [b"?answer\n"] * 2
                 answered.clear()
             # Outside of the handling it is the same for the one that has not read last.
-            connections[0].send(b"?later\n")
+            connections[0].outgoing.send(b"?later\n")
             assert peer.nothing_to_receive()
-            connections[1].send(b"?at-once\n")
+            connections[1].outgoing.send(b"?at-once\n")
             assert other.receive(9) == b"?at-once\n"
             await turns(1)
             assert peer.receive(7) == b"?later\n"
@@ -906,8 +907,8 @@ def test_what_one_connection_cannot_send_does_not_keep_others_from_it(run, peer,
         with Peer() as other:
             connections = [await opened(each) for each in (peer, other)]
             for connection in connections:
-                connection.send(b"?first\n")
-                connection.send(b"?second\n")
+                connection.outgoing.send(b"?first\n")
+                connection.outgoing.send(b"?second\n")
             with mock.patch.object(connections[0].stream, "write_at_once", side_effect=Surprise):
                 await turns(2)
             assert other.receive(15) == b"?first\n?second\n"
@@ -948,7 +949,7 @@ def test_a_turn_with_very_much_is_sent_in_pieces(run, peer):
     async def main():
         connection = await opened(peer)
         sends = Sends(connection)
-        piece = MAX_JOINED_SIZE // 4
+        piece = MAX_COALESCED_SIZE // 4
         for letter in b"abcdefg":
             write(connection, bytes([letter]) * piece)
         assert sends.sizes[:2] == [piece, 4 * piece]
@@ -989,9 +990,9 @@ def test_pieces_are_sent_as_they_are_behind_what_was_joined(run, peer):
     async def main():
         connection = await opened(peer)
         for data in (b"?first\n", b"?second\n"):
-            connection.send(data)
-        connection.send_pieces(PIECES)
-        connection.send(b"?last\n")
+            connection.outgoing.send(data)
+        connection.outgoing.send_pieces(PIECES)
+        connection.outgoing.send(b"?last\n")
         expected = b"?first\n?second\n" + b"".join(PIECES) + b"?last\n"
         assert await received(peer, len(expected)) == expected
         connection.close()
@@ -1002,18 +1003,18 @@ def test_pieces_are_sent_as_they_are_behind_what_was_joined(run, peer):
 def test_nothing_overtakes_what_was_joined_when_reading_goes_on(run, peer):
     async def main():
         connection = await opened(peer)
-        large = b"?large " + b"x" * MAX_JOINED_SIZE + b"\n"
+        large = b"?large " + b"x" * MAX_COALESCED_SIZE + b"\n"
 
         def leave(lines):
             # Runs after this, and before `read_lines` returns.
             for data in (b"?first\n", b"?second\n"):
-                asyncio.get_running_loop().call_soon(connection.send, data)
+                asyncio.get_running_loop().call_soon(connection.outgoing.send, data)
             return lines
 
         connection.on_lines = leave
         asyncio.get_running_loop().call_soon(peer.send, b"#inform\n")
         assert await connection.read_lines() == [b"#inform"]
-        connection.send(large)
+        connection.outgoing.send(large)
         expected = b"?first\n?second\n" + large
         assert await received(peer, len(expected)) == expected
         connection.close()
@@ -1025,7 +1026,7 @@ def test_more_pieces_than_the_kernel_takes_at_a_time_all_arrive(run, peer):
     async def main():
         connection = await opened(peer)
         pieces = [b"%d " % number for number in range(10 * MAX_PIECES)]
-        connection.send_pieces(pieces)
+        connection.outgoing.send_pieces(pieces)
         expected = b"".join(pieces)
         assert await received(peer, len(expected)) == expected
         connection.close()
@@ -1038,7 +1039,7 @@ def test_pieces_keep_the_order_when_the_kernel_takes_no_more(run, peer):
         connection = await opened(peer)
         connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10000)
         for _ in range(12):
-            connection.send_pieces(PIECES)
+            connection.outgoing.send_pieces(PIECES)
         assert connection.stream.writing()
         expected = b"".join(PIECES) * 12
         assert await received(peer, len(expected)) == expected
@@ -1050,7 +1051,7 @@ def test_pieces_keep_the_order_when_the_kernel_takes_no_more(run, peer):
 def test_a_system_that_sends_no_pieces_gets_them_joined(run, peer, monkeypatch):
     async def main():
         connection = await opened(peer)
-        connection.send_pieces(PIECES)
+        connection.outgoing.send_pieces(PIECES)
         assert peer.receive(len(b"".join(PIECES))) == b"".join(PIECES)
         connection.close()
 
@@ -1137,7 +1138,7 @@ def test_the_end_is_not_found_before_the_lines_that_are_left_were_handled(run, p
         peer.socket.shutdown(socket.SHUT_WR)
         assert await reading == [b"?two"]
         await turns()
-        connection.send(b"!two ok\n")
+        connection.outgoing.send(b"!two ok\n")
         assert peer.receive(8) == b"!two ok\n"
         assert await lines_to_end(connection) == ([], None)
 
@@ -1177,7 +1178,7 @@ def test_what_is_written_while_lines_are_handled_is_sent_once_they_are(run, peer
 
         def answer(lines):
             for line in lines:
-                connection.send(line + b"\n")
+                connection.outgoing.send(line + b"\n")
             assert sends.sizes == []
             handled.set()
 
@@ -1196,11 +1197,8 @@ def test_what_is_written_while_lines_are_handled_is_sent_once_they_are(run, peer
     run(main)
 
 
-def test_writing_to_what_is_not_open_raises(run, peer):
+def test_writing_to_what_is_closed_raises(run, peer):
     async def main():
-        connection = Limits().connection(*peer.address)
-        with pytest.raises(KatcpClientDisconnected, match="the connection is closed"):
-            write(connection, b"?help\n")
         connection = await opened(peer)
         connection.close()
         with pytest.raises(KatcpClientDisconnected, match="the connection is closed"):
@@ -1260,8 +1258,8 @@ def test_pieces_overflow_exactly_at_the_limit_with_what_was_joined(run, peer):
         write(connection, b"a" * 100)  # sent at once
         write(connection, b"b" * 60)
         with pytest.raises(KatcpClientOverflow):
-            connection.send_pieces([b"x" * 20, b"x" * 21])
-        connection.send_pieces([b"c" * 20, b"d" * 20])
+            connection.outgoing.send_pieces([b"x" * 20, b"x" * 21])
+        connection.outgoing.send_pieces([b"c" * 20, b"d" * 20])
         connection.close()
         assert peer.receive_to_end() == b"a" * 100 + b"b" * 60 + b"c" * 20 + b"d" * 20
 
@@ -1281,7 +1279,7 @@ def test_what_the_kernel_does_not_take_overflows_exactly_at_the_limit(run, peer)
         write(connection, b"x" * 600)
         assert_overflows(connection, 1, limit)
         with pytest.raises(KatcpClientOverflow):
-            connection.send_pieces([b"x"])
+            connection.outgoing.send_pieces([b"x"])
         connection.close()
 
     run(main)
@@ -1447,7 +1445,7 @@ def test_a_write_to_a_peer_that_has_gone_does_not_lose_what_it_said_before(run, 
         peer.socket.close()
         for _ in range(5):
             await write(connection, b"?are-you-there\n")
-            connection.send_pieces(PIECES)
+            connection.outgoing.send_pieces(PIECES)
         read, cause = await lines_to_end(connection)
         assert read == lines
         assert cause is None or isinstance(cause, (BrokenPipeError, ConnectionResetError))

@@ -606,8 +606,8 @@ def test_a_write_to_a_peer_that_has_gone_does_not_lose_what_it_said_before(run, 
         peer.socket.sendall(b"\n".join(lines) + b"\n")
         peer.socket.close()
         for _ in range(5):
-            connection.send(b"?are-you-there\n")
-            await connection.until_sent()
+            connection.outgoing.send(b"?are-you-there\n")
+            await connection.outgoing.until_sent()
         read, cause = await lines_to_end(connection)
         assert read == lines
         assert cause is None or isinstance(cause, (BrokenPipeError, ConnectionResetError))
@@ -645,7 +645,7 @@ def test_the_first_of_a_turn_is_sent_at_once(run, peer, authority):
 
         async def open_and_write():
             await connection.open(PATIENCE)
-            connection.send(b"?first\n")
+            connection.outgoing.send(b"?first\n")
             return connection.stream.writing()
 
         writing = asyncio.ensure_future(open_and_write())

@@ -1,0 +1,273 @@
+"""Coalesced writing: what is sent together goes to the kernel in one call.
+
+The first message after something was read is sent at once. What follows in the same
+iteration of the loop is coalesced and flushed at its end, and what is sent while lines are
+handled is flushed when these are done. Where several connections of a loop are read in one
+iteration, each leaves what it sends to the end of it: then all are flushed one right after
+the other, and a peer that serves several of them is woken once.
+
+Limits are looked at when they are needed, since programs change them while a connection is
+open; what a program sets on the stream itself (`stream.max_write_buffer_size`) holds until
+the client's own limit is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import functools
+import weakref
+from typing import Optional, Protocol
+
+from tornado.iostream import StreamBufferFullError, StreamClosedError
+
+from ..errors import KatcpClientDisconnected, KatcpClientOverflow
+from .stream import PatientStream
+
+# How much is coalesced before it is flushed.
+MAX_COALESCED_SIZE = 65536
+
+
+class WriteLimits(Protocol):
+    """Who says how many bytes may wait to be sent; it may change."""
+
+    MAX_WRITE_BUFFER_SIZE: int
+
+
+class Flusher:
+    """Flushes what the connections of one loop have coalesced, at the end of an iteration.
+
+    Attributes
+    ----------
+    last_reader : int
+        The connection that was opened or has read last, by its descriptor: to hold
+        the object would keep it from being thrown away.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.last_reader = -1
+        # A key that held on to the loop would keep it for ever.
+        self._loop = weakref.ref(loop)
+        self._waiting: collections.deque[Outgoing] = collections.deque()
+
+    def flush_soon(self, outgoing: Outgoing) -> None:
+        """Flush *outgoing* at the end of this iteration of the loop."""
+        if not self._waiting:
+            self._call_soon()
+        self._waiting.append(outgoing)
+
+    def _flush(self) -> None:
+        try:
+            while self._waiting:
+                self._waiting.popleft().end_iteration()
+        finally:
+            if self._waiting:
+                self._call_soon()
+
+    def _call_soon(self) -> None:
+        loop = self._loop()
+        assert loop is not None
+        loop.call_soon(self._flush)
+
+
+_flushers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Flusher] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def flusher_of(loop: asyncio.AbstractEventLoop) -> Flusher:
+    """Return the one flusher of a loop."""
+    flusher = _flushers.get(loop)
+    if flusher is None:
+        flusher = _flushers[loop] = Flusher(loop)
+    return flusher
+
+
+class Outgoing:
+    """What one connection sends.
+
+    Parameters
+    ----------
+    stream : PatientStream
+        The stream of the connection.
+    limits : WriteLimits
+        Whose limit holds.
+    flusher : Flusher
+        The flusher of the loop.
+    """
+
+    __slots__ = (
+        "_descriptor",
+        "_flusher",
+        "_is_closed",
+        "_is_held",
+        "_limit",
+        "_limits",
+        "_sent_at_once",
+        "_size",
+        "_stream",
+        "_waiting",
+        "_written",
+    )
+
+    def __init__(self, stream: PatientStream, limits: WriteLimits, flusher: Flusher) -> None:
+        self._stream = stream
+        self._limits = limits
+        self._flusher = flusher
+        self._descriptor = flusher.last_reader = stream.socket.fileno()
+        self._limit = limits.MAX_WRITE_BUFFER_SIZE
+        # Whether lines are being handled: what is sent then is flushed by `release`.
+        self._is_held = False
+        # Whether something was sent at once since the last reading: more may follow in
+        # the same iteration of the loop.
+        self._sent_at_once = False
+        self._is_closed = False
+        self._waiting: list[bytes] = []
+        self._size = 0
+        # The future of the writing of what is coalesced, if somebody asked for one.
+        self._written: Optional[asyncio.Future[None]] = None
+
+    def send(self, data: bytes) -> None:
+        """Send *data*, now or at the end of the iteration.
+
+        Raises `KatcpClientOverflow` if too much waits to be sent already, and
+        `KatcpClientDisconnected` if the connection has ended.
+        """
+        self._check(len(data))
+        stream = self._stream
+        if stream.has_written and stream.writing():
+            self.flush()
+            self._wait_in_stream(data)
+        elif (
+            self._waiting
+            or self._is_held
+            or self._sent_at_once
+            or self._flusher.last_reader != self._descriptor
+        ):
+            if not self._waiting and not self._is_held:
+                self._flusher.flush_soon(self)
+            self._waiting.append(data)
+            self._size += len(data)
+            if self._size >= MAX_COALESCED_SIZE:
+                self.flush()
+        else:
+            self._sent_at_once = True
+            rest = stream.write_at_once(data)
+            if rest:
+                self._leave_rest(rest)
+
+    def send_pieces(self, pieces: list[bytes]) -> None:
+        """Send large data, which is not copied if the kernel takes all of it; now.
+
+        Raises what `send` raises.
+        """
+        self._check(sum(map(len, pieces)))
+        self.flush()
+        stream = self._stream
+        self._sent_at_once = True
+        if stream.writing():
+            self._wait_in_stream(b"".join(pieces))
+        else:
+            rest = stream.write_pieces_at_once(pieces)
+            if rest:
+                self._leave_rest(rest)
+
+    def _check(self, size: int) -> None:
+        """Raise unless the connection is open and has room for *size* bytes."""
+        stream = self._stream
+        if self._is_closed or stream.socket is None:
+            raise KatcpClientDisconnected("the connection is closed")
+        if self._limit != self._limits.MAX_WRITE_BUFFER_SIZE:
+            self._limit = self._limits.MAX_WRITE_BUFFER_SIZE
+            stream.max_write_buffer_size = self._limit
+        limit = stream.max_write_buffer_size
+        if limit is not None and self._size + size > limit:
+            raise self._overflow()
+
+    def until_sent(self) -> asyncio.Future[None]:
+        """Return a future that resolves when the kernel has all that was sent so far.
+
+        It fails with `tornado.iostream.StreamClosedError` if the connection is closed
+        first. For what is coalesced it is the same one.
+        """
+        if self._waiting:
+            if self._written is None or self._written.cancelled():
+                self._written = asyncio.get_running_loop().create_future()
+            return self._written
+        if not self._stream.closed():
+            return self._stream.write(b"")
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        failed.set_exception(StreamClosedError())
+        failed.exception()  # not everybody looks
+        return failed
+
+    def hold(self) -> None:
+        """Flush nothing while lines are handled."""
+        self._is_held = True
+
+    def release(self, is_only_reader: bool) -> None:
+        """Flush what was sent while lines were handled."""
+        self._is_held = self._sent_at_once = False
+        if self._waiting:
+            if is_only_reader:
+                self.flush()
+            else:
+                self._flusher.flush_soon(self)
+
+    def end_iteration(self) -> None:
+        """Flush at the end of an iteration of the loop."""
+        self._sent_at_once = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what was coalesced; tell those who wait for it what becomes of it."""
+        if not self._waiting:
+            return
+        data = b"".join(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
+        written, self._written = self._written, None
+        self._waiting = []
+        self._size = 0
+        stream = self._stream
+        if not stream.closed():
+            rest = data if stream.writing() else stream.write_at_once(data)
+            if rest:
+                self._leave_rest(rest)
+        if written is not None:
+            self.until_sent().add_done_callback(functools.partial(_copy_outcome, written))
+
+    def close(self) -> None:
+        """Flush for the last time, and accept nothing more."""
+        self.flush()
+        self._is_closed = True
+
+    def _leave_rest(self, rest: bytes) -> None:
+        """Leave to the stream what the kernel did not take of what was accepted."""
+        stream = self._stream
+        limit, stream.max_write_buffer_size = stream.max_write_buffer_size, None
+        stream.write(rest)
+        stream.max_write_buffer_size = limit
+
+    def _wait_in_stream(self, data: bytes) -> None:
+        """Leave *data* to the stream, behind what waits there already."""
+        try:
+            self._stream.write(data)
+        except StreamBufferFullError:
+            raise self._overflow() from None
+
+    def _overflow(self) -> KatcpClientOverflow:
+        return KatcpClientOverflow(
+            "more than MAX_WRITE_BUFFER_SIZE "
+            f"({self._stream.max_write_buffer_size} bytes) would wait to be sent"
+        )
+
+
+def _copy_outcome(written: asyncio.Future[None], sent: asyncio.Future[None]) -> None:
+    """Tell those whose messages were coalesced what became of them."""
+    if written.done():
+        return
+    error = sent.exception()
+    if error is None:
+        written.set_result(None)
+    else:
+        written.set_exception(error)
+        written.exception()  # not everybody looks
