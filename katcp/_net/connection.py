@@ -223,7 +223,7 @@ class Connection:
             stream.on_data = None
         self._has_received = True
         if self.outgoing is not None:
-            self.outgoing.release(True)
+            self.outgoing.has_sent = False
         if stream.has_stopped_reading:
             stream.has_stopped_reading = False
             lines, self._left_lines = self._left_lines, []
@@ -410,7 +410,7 @@ class Connection:
             self._update_msg_limit(stream)
         lines = self.splitter.feed(data, stream.max_buffer_size)
         stream.chunk_size = CHUNK_SIZE if lines else min(2 * len(data), MAX_CHUNK_SIZE)
-        outgoing.hold()
+        outgoing.is_held = True
         try:
             left = on_lines(lines) if lines else None
         except FATAL as error:
@@ -418,7 +418,9 @@ class Connection:
             self.close(error)
             raise
         finally:
-            outgoing.release(is_only_reader)
+            outgoing.is_held = outgoing.has_sent = False
+            if outgoing.waiting:
+                outgoing.release(is_only_reader)
         if left is None and not self.splitter.overflowed:
             return True
         self._left_lines = left or []

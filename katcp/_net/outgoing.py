@@ -94,20 +94,30 @@ class Outgoing:
         Whose limit holds.
     flusher : Flusher
         The flusher of the loop.
+
+    Attributes
+    ----------
+    is_held : bool
+        Whether lines are being handled: what is sent then is flushed by `release`.
+    waiting : list of bytes
+        What is coalesced.
+    has_sent : bool
+        Whether something was sent at once since the last reading: more may follow in the
+        same iteration of the loop.
     """
 
     __slots__ = (
         "_descriptor",
         "_flusher",
         "_is_closed",
-        "_is_held",
         "_limit",
         "_limits",
-        "_sent_at_once",
         "_size",
         "_stream",
-        "_waiting",
         "_written",
+        "has_sent",
+        "is_held",
+        "waiting",
     )
 
     def __init__(self, stream: PatientStream, limits: WriteLimits, flusher: Flusher) -> None:
@@ -116,13 +126,10 @@ class Outgoing:
         self._flusher = flusher
         self._descriptor = flusher.last_reader = stream.socket.fileno()
         self._limit = limits.MAX_WRITE_BUFFER_SIZE
-        # Whether lines are being handled: what is sent then is flushed by `release`.
-        self._is_held = False
-        # Whether something was sent at once since the last reading: more may follow in
-        # the same iteration of the loop.
-        self._sent_at_once = False
+        self.is_held = False
+        self.has_sent = False
         self._is_closed = False
-        self._waiting: list[bytes] = []
+        self.waiting: list[bytes] = []
         self._size = 0
         # The future of the writing of what is coalesced, if somebody asked for one.
         self._written: Optional[asyncio.Future[None]] = None
@@ -133,25 +140,32 @@ class Outgoing:
         Raises `KatcpClientOverflow` if too much waits to be sent already, and
         `KatcpClientDisconnected` if the connection has ended.
         """
-        self._check(len(data))
         stream = self._stream
+        limit = stream.max_write_buffer_size
+        if (
+            self._is_closed
+            or self._limit != self._limits.MAX_WRITE_BUFFER_SIZE
+            or limit is None
+            or self._size + len(data) > limit
+        ):
+            self._check(len(data))
         if stream.has_written and stream.writing():
             self.flush()
             self._wait_in_stream(data)
         elif (
-            self._waiting
-            or self._is_held
-            or self._sent_at_once
+            self.waiting
+            or self.is_held
+            or self.has_sent
             or self._flusher.last_reader != self._descriptor
         ):
-            if not self._waiting and not self._is_held:
+            if not self.waiting and not self.is_held:
                 self._flusher.flush_soon(self)
-            self._waiting.append(data)
+            self.waiting.append(data)
             self._size += len(data)
             if self._size >= MAX_COALESCED_SIZE:
                 self.flush()
         else:
-            self._sent_at_once = True
+            self.has_sent = True
             rest = stream.write_at_once(data)
             if rest:
                 self._leave_rest(rest)
@@ -164,7 +178,7 @@ class Outgoing:
         self._check(sum(map(len, pieces)))
         self.flush()
         stream = self._stream
-        self._sent_at_once = True
+        self.has_sent = True
         if stream.writing():
             self._wait_in_stream(b"".join(pieces))
         else:
@@ -190,7 +204,7 @@ class Outgoing:
         It fails with `tornado.iostream.StreamClosedError` if the connection is closed
         first. For what is coalesced it is the same one.
         """
-        if self._waiting:
+        if self.waiting:
             if self._written is None or self._written.cancelled():
                 self._written = asyncio.get_running_loop().create_future()
             return self._written
@@ -201,31 +215,25 @@ class Outgoing:
         failed.exception()  # not everybody looks
         return failed
 
-    def hold(self) -> None:
-        """Flush nothing while lines are handled."""
-        self._is_held = True
-
     def release(self, is_only_reader: bool) -> None:
         """Flush what was sent while lines were handled."""
-        self._is_held = self._sent_at_once = False
-        if self._waiting:
-            if is_only_reader:
-                self.flush()
-            else:
-                self._flusher.flush_soon(self)
+        if is_only_reader:
+            self.flush()
+        else:
+            self._flusher.flush_soon(self)
 
     def end_iteration(self) -> None:
         """Flush at the end of an iteration of the loop."""
-        self._sent_at_once = False
+        self.has_sent = False
         self.flush()
 
     def flush(self) -> None:
         """Send what was coalesced; tell those who wait for it what becomes of it."""
-        if not self._waiting:
+        if not self.waiting:
             return
-        data = b"".join(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
+        data = b"".join(self.waiting) if len(self.waiting) > 1 else self.waiting[0]
         written, self._written = self._written, None
-        self._waiting = []
+        self.waiting = []
         self._size = 0
         stream = self._stream
         if not stream.closed():

@@ -208,14 +208,14 @@ def _run_for_waiter(call: Callable[[], Any], waiter: Waiter) -> None:
         else:
             waiter.set_result(result)
     except BaseException as error:
-        waiter.set_error(error)
+        waiter.set_result(None, error)
 
 
 def _pass_on(waiter: Waiter, future: asyncio.Future[Any]) -> None:
     """Give the outcome of *future* to the waiting thread; in the loop's thread."""
     if future.cancelled():
-        waiter.set_error(concurrent.futures.CancelledError())
+        waiter.set_result(None, concurrent.futures.CancelledError())
     elif future.exception() is not None:
-        waiter.set_error(cast(BaseException, future.exception()))
+        waiter.set_result(None, cast(BaseException, future.exception()))
     else:
         waiter.set_result(future.result())

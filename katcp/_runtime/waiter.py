@@ -29,7 +29,8 @@ class Waiter:
     Attributes
     ----------
     is_over : bool
-        Whether an outcome would change nothing: there is one, or the thread waits no more.
+        Whether an outcome would change nothing: there is one, or the thread has set this
+        because it waits no more.
     """
 
     __slots__ = ("_error", "_lock", "_result", "is_over")
@@ -41,27 +42,15 @@ class Waiter:
         self._error: Optional[BaseException] = None
         self.is_over = False
 
-    def set_result(self, result: Any) -> None:
-        """Set the outcome and wake the waiting thread; in the loop's thread."""
+    def set_result(self, result: Any, error: Optional[BaseException] = None) -> None:
+        """Set the outcome, perhaps an exception, and wake the thread; in the loop's thread."""
         if not self.is_over:
             self._result = result
-            self._wake()
-
-    def set_error(self, error: BaseException) -> None:
-        """Set an exception to raise in the waiting thread; in the loop's thread."""
-        if not self.is_over:
             self._error = error
-            self._wake()
-
-    def _wake(self) -> None:
-        # Interrupted in between, it may be called again.
-        with contextlib.suppress(RuntimeError):
-            self._lock.release()
-        self.is_over = True
-
-    def give_up(self) -> None:
-        """Accept no outcome any more; in the waiting thread."""
-        self.is_over = True
+            # Not released yet, unless it was interrupted before it could note that.
+            if self._lock.locked():
+                self._lock.release()
+            self.is_over = True
 
     def wait(self, is_gone: Callable[[], bool], timeout: Optional[float] = None) -> bool:
         """Wait for the outcome; return False when *timeout* seconds are over.

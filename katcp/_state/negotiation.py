@@ -30,30 +30,34 @@ class ServerProtocol:
     ----------
     flags : ProtocolFlags or None
         None as long as nothing is known.
+    message_ids : bool
+        Whether requests may carry message ids.
     preset : bool
         Whether the user said what the flags are; informs change nothing then.
     """
 
+    flags: Optional[ProtocolFlags]
+    message_ids: bool
+
     def __init__(self) -> None:
-        self.flags: Optional[ProtocolFlags] = None
         self.preset = False
         self._announced = False
+        self._set_flags(None)
 
-    @property
-    def message_ids(self) -> bool:
-        """Whether requests may carry message ids."""
-        return self.flags is not None and self.flags.message_ids
+    def _set_flags(self, flags: Optional[ProtocolFlags]) -> None:
+        self.flags = flags
+        self.message_ids = flags is not None and flags.message_ids
 
     def use_preset(self, flags: ProtocolFlags) -> None:
         """Take *flags* as given, whatever the device says."""
-        self.flags = flags
+        self._set_flags(flags)
         self.preset = True
 
     def reset(self) -> None:
         """Forget what one connection told: the next device may be another."""
         self._announced = False
         if not self.preset:
-            self.flags = None
+            self._set_flags(None)
 
     def on_version_connect(self, msg: Message) -> Optional[str]:
         """Take in ``#version-connect katcp-protocol``; return a warning, if one is due."""
@@ -66,7 +70,7 @@ class ServerProtocol:
                 f"protocol version that cannot be understood. Inform received: {_quoted(msg)}"
             )
         previous, known = self.flags, self._announced
-        self.flags = flags
+        self._set_flags(flags)
         self._announced = True
         if known and flags != previous:
             return (
@@ -87,7 +91,7 @@ class ServerProtocol:
             same = self.flags is not None and self.flags.major <= 4
             return None if same else self._preset_warning(msg)
         if not self._announced:
-            self.flags = ProtocolFlags(4, 0)
+            self._set_flags(ProtocolFlags(4, 0))
         return None
 
     def _preset_warning(self, msg: Message) -> str:

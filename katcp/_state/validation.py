@@ -52,10 +52,13 @@ def check_inform_name(name: Optional[str]) -> None:
         Message.inform(name)
 
 
-def check_request(msg: Any) -> None:
-    """Raise unless *msg* is a request message."""
+def check_request(
+    msg: Any, timeout: Optional[float] = None, default: Optional[float] = None
+) -> Optional[float]:
+    """Return the timeout of a request, or raise unless it can be made."""
     if not isinstance(msg, Message):
         raise KatcpTypeError(f"A request must be a Message, not {type(msg).__name__}.")
     if msg.mtype != Message.REQUEST:
         kind = "an inform" if msg.mtype == Message.INFORM else "a reply"
         raise KatcpTypeError(f"The message {msg.name!r} is not a request but {kind}.")
+    return default if timeout is None else check_timeout(timeout)

@@ -74,7 +74,10 @@ class LineSplitter:
         """
         # Only the new bytes are searched: a line of n bytes costs O(n)
         # however many pieces it arrives in.
-        plain = holds_plain_lines(data)
+        if len(data) < LONG_SIZE:
+            plain = data.translate(_MARK_NOT_PLAIN) == data
+        else:
+            plain = holds_plain_lines(data)
         if _CARRIAGE_RETURN in data:
             data = data.replace(b"\r", b"\n")
         if _LINE_FEED not in data:

@@ -8,13 +8,14 @@ import ssl
 from concurrent.futures import Future as ConcurrentFuture
 from typing import Any, Awaitable, Callable, Optional, Union
 
+from .._runtime.waiter import Waiter
 from .._state.replies import Answer, answer_of, local_failure
 from .._state.validation import check_callback, check_request, check_timeout
 from .._wire.message import Message
 from ..errors import KatcpClientError, KatcpUsageError
 from ._device import DeviceClient, _default_logger
 from ._hooks import shortcut
-from ._sinks import CallbackSink, ConcurrentSink, FutureSink, ThreadSink
+from ._sinks import CallbackSink, ConcurrentSink, FutureSink, ReplyFuture, ThreadSink
 
 
 class AsyncClient(DeviceClient):
@@ -152,21 +153,20 @@ class AsyncClient(DeviceClient):
         The callbacks are called in the ioloop, never before this method has
         returned. May be called from any thread after `enable_thread_safety`.
         """
-        check_request(msg)
+        session = self._session
+        limit = check_request(msg, timeout, session.timeout)
         if reply_cb is not None:
             check_callback(reply_cb)
         if inform_cb is not None:
             check_callback(inform_cb)
-        session = self._session
-        limit = check_timeout(timeout, session.timeout)
         if user_data is not None:
             user_data = tuple(user_data) if reply_cb is not None or inform_cb is not None else None
         sink = CallbackSink(session.dispatcher, reply_cb, inform_cb, user_data or None)
         try:
-            if session.is_at_work_here() or session.portal_to_enter("callback_request") is None:
-                session.begin("callback_request", msg, sink, limit, use_mid)
-            else:
+            if session.is_threadsafe and not session.is_in_loop():
                 session.submit("callback_request", msg, sink, limit, use_mid)
+            else:
+                session.begin("callback_request", msg, sink, limit, use_mid)
         except KatcpClientError as error:
             session.answer_soon(sink, local_failure(msg, error))
 
@@ -209,24 +209,17 @@ class AsyncClient(DeviceClient):
         Must be called in the ioloop. A future that is cancelled forgets the
         request.
         """
-        check_request(msg)
         session = self._session
+        limit = check_request(msg, timeout, session.timeout)
         if session.run.portal is None:
             raise KatcpUsageError("Call start() before future_request()")
-        limit = check_timeout(timeout, session.timeout)
-        sink = FutureSink(session.requester, self.MAX_INFORMS_SIZE, session.run.portal.asyncio_loop)
+        future = ReplyFuture(loop=session.run.portal.asyncio_loop)
+        future.sink = sink = FutureSink(session.requester, self.MAX_INFORMS_SIZE, future)
         try:
-            session.begin(
-                "future_request",
-                msg,
-                sink,
-                limit,
-                use_mid,
-                "Use blocking_request() or callback_request() in other threads.",
-            )
+            session.begin("future_request", msg, sink, limit, use_mid)
         except KatcpClientError as error:
             sink.take_reply(local_failure(msg, error))
-        return sink.future
+        return future
 
     def blocking_request(
         self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
@@ -270,10 +263,10 @@ class AsyncClient(DeviceClient):
         ...     for inform in informs:
         ...         print(inform.arguments[0].decode())
         """
-        check_request(msg)
         session = self._session
-        sink = ThreadSink(session.requester, self.MAX_INFORMS_SIZE)
-        return session.ask(msg, sink, check_timeout(timeout, session.timeout), use_mid)
+        limit = check_request(msg, timeout, session.timeout)
+        sink = ThreadSink(session.requester, self.MAX_INFORMS_SIZE, Waiter())
+        return session.ask(msg, sink, limit, use_mid)
 
     def concurrent_request(
         self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
@@ -322,10 +315,9 @@ class AsyncClient(DeviceClient):
         >>> for future in concurrent.futures.as_completed(futures):
         ...     reply, informs = future.result()
         """
-        check_request(msg)
         session = self._session
-        sink = ConcurrentSink(session.requester, self.MAX_INFORMS_SIZE)
-        limit = check_timeout(timeout, session.timeout)
+        limit = check_request(msg, timeout, session.timeout)
+        sink = ConcurrentSink(session.requester, self.MAX_INFORMS_SIZE, ConcurrentFuture())
         return session.ask_concurrently("concurrent_request", msg, sink, limit, use_mid)
 
     async def async_request(
@@ -363,13 +355,11 @@ class AsyncClient(DeviceClient):
         May be awaited in any asyncio loop: the client's own, or another one in
         another thread. Cancelling it forgets the request.
         """
-        check_request(msg)
         session = self._session
-        sink = ConcurrentSink(session.requester, self.MAX_INFORMS_SIZE)
-        limit = check_timeout(timeout, session.timeout)
-        return await asyncio.wrap_future(
-            session.ask_concurrently("async_request", msg, sink, limit, use_mid)
-        )
+        limit = check_request(msg, timeout, session.timeout)
+        sink = ConcurrentSink(session.requester, self.MAX_INFORMS_SIZE, ConcurrentFuture())
+        future = session.ask_concurrently("async_request", msg, sink, limit, use_mid)
+        return await asyncio.wrap_future(future)
 
     def ask(self, name: str, *args: Any, timeout: Optional[float] = None) -> Answer:
         """Make a request that must succeed, and wait for the answer.

@@ -23,34 +23,36 @@ class CallbackTable:
 
     It may be changed in any thread, also while its callbacks are called. No step of it
     needs a lock.
+
+    Attributes
+    ----------
+    by_name : dict
+        From name to a list of callbacks; empty if there were never any.
     """
 
     def __init__(self) -> None:
-        self._by_name: dict[Optional[str], list[Callable[..., Any]]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._by_name)
+        self.by_name: dict[Optional[str], list[Callable[..., Any]]] = {}
 
     def add(self, name: Optional[str], callback: Callable[..., Any]) -> None:
         """Call *callback* for *name* from now on, after those that are there."""
-        self._by_name.setdefault(name, []).append(callback)
+        self.by_name.setdefault(name, []).append(callback)
 
     def remove(self, name: Optional[str], callback: Callable[..., Any]) -> bool:
         """Remove *callback* once; return whether it was there."""
         try:
-            self._by_name.get(name, []).remove(callback)
+            self.by_name.get(name, []).remove(callback)
         except ValueError:
             return False
         return True
 
     def matching(self, name: str) -> tuple[Callable[..., Any], ...]:
         """Return the callbacks for *name*, then those for all names."""
-        by_name = self._by_name
+        by_name = self.by_name
         return (*by_name.get(name, ()), *by_name.get(None, ()))
 
     def all(self) -> list[Callable[..., Any]]:
         """Return all callbacks."""
-        return [callback for callbacks in [*self._by_name.values()] for callback in callbacks]
+        return [callback for callbacks in [*self.by_name.values()] for callback in callbacks]
 
 
 class StreamFeed:

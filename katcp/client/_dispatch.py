@@ -23,7 +23,7 @@ from .._wire.text import shorten
 from ..errors import KatcpSyntaxError, KatcpTypeError
 from ._addresses import address_to_string
 from ._callbacks import CallbackTable
-from ._hooks import Client, part_behind
+from ._hooks import Client, parts_behind
 from ._log import RateLimitedLog
 from ._requester import Requester
 
@@ -49,10 +49,10 @@ class Dispatcher:
         "_log",
         "_parser",
         "_pause",
+        "_pending",
         "_requester",
         "_tb_limit",
         "_unclaimed_inform",
-        "_unclaimed_reply",
         "above",
         "connection_callbacks",
         "farewell",
@@ -64,13 +64,13 @@ class Dispatcher:
     ) -> None:
         self._client = client
         self._requester = requester
+        self._pending = requester.pending
         self._log = log
         self._tb_limit = tb_limit
         self._parser = MessageParser()
         # What reading has to wait for, as a handler wants.
         self._pause: Optional[asyncio.Future[Any]] = None
         self._unclaimed_inform: _Handler = self.inform
-        self._unclaimed_reply: _Handler = self.reply
         self.above: Any = None
         self.farewell: Optional[Message] = None
         self.inform_callbacks = CallbackTable()
@@ -132,17 +132,17 @@ class Dispatcher:
     def _handlers_by_type(self) -> tuple[_Handler, _Handler, _Handler]:
         """Return what handles requests, replies and informs, in the order of their types."""
         client, above = self._client, self.above
-        if above is not None:
-            self._unclaimed_inform = part_behind(above.handle_inform, self)
-            self._unclaimed_reply = part_behind(above.handle_reply, self)
-        handle_message = part_behind(client.handle_message, self)
-        if handle_message == self.message:
-            return (
-                part_behind(client.handle_request, self),
-                part_behind(client.handle_reply, self),
-                part_behind(client.handle_inform, self),
-            )
-        return handle_message, handle_message, handle_message
+        message, reply, inform, unclaimed_inform = parts_behind(
+            self,
+            client.handle_message,
+            client.handle_reply,
+            client.handle_inform,
+            client.handle_inform if above is None else above.handle_inform,
+        )
+        self._unclaimed_inform = unclaimed_inform
+        if message != self.message:
+            return message, message, message
+        return client.handle_request, reply, inform
 
     # Messages: what the documented hooks do if they are not replaced.
 
@@ -156,20 +156,23 @@ class Dispatcher:
 
     def inform_of_request(self, msg: Message) -> None:
         """Give an inform to its request, else to its handler."""
-        if not self._requester.take_inform(msg):
+        sink = self._pending.match_inform(msg)
+        if sink is None or not sink.take_inform(msg):
             # As in the old client, reading does not pause for these handlers.
             spawn_if_awaitable(self._unclaimed_inform(msg))
 
     def reply_of_request(self, msg: Message) -> None:
         """Give a reply to its request, else to its handler."""
-        if not self._requester.take_reply(msg):
-            spawn_if_awaitable(self._unclaimed_reply(msg))
+        sink = self._pending.match_reply(msg)
+        if sink is None or not sink.take_reply(msg):
+            (reply,) = parts_behind(self, self.above.handle_reply)
+            spawn_if_awaitable(reply(msg))
 
     def inform(self, msg: Message) -> Any:
         """Call the handler of an inform, and the callbacks for it."""
         client = self._client
         result = self._call_handler("Inform", client._inform_handlers, client.unhandled_inform, msg)
-        if self.inform_callbacks:
+        if self.inform_callbacks.by_name:
             for callback in self.inform_callbacks.matching(msg.name):
                 self.call_back("inform", callback, None, msg)
         return result
@@ -229,7 +232,8 @@ class Dispatcher:
                     f"of that name, not {reply!r}."
                 )
             reply.mid = msg.mid
-            part_behind(self._client.send_message, self._requester)(reply)
+            (send,) = parts_behind(self._requester, self._client.send_message)
+            send(reply)
         except FATAL:
             raise
         except BaseException:

@@ -1,7 +1,7 @@
 """The hooks of a client: documented methods that a program may replace.
 
 A hook is replaced in a subclass or on an object. What is not replaced is not called
-through: the parts of a client call each other directly then. `part_behind` is the one
+through: the parts of a client call each other directly then. `parts_behind` is the one
 place that tells which hooks are replaced.
 """
 
@@ -81,7 +81,10 @@ def shortcut(name: str) -> Callable[[_Method], _Method]:
     return decorate
 
 
-def part_behind(hook: Callable[..., Any], part: object) -> Callable[..., Any]:
-    """Return *hook*, or what it calls of *part* if the program has not replaced it."""
-    name = _shortcuts.get(getattr(hook, "__func__", None))
-    return hook if name is None else getattr(part, name)
+def parts_behind(part: object, *hooks: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """Return each hook, or what it calls of *part* if the program has not replaced it."""
+    parts = []
+    for hook in hooks:
+        name = _shortcuts.get(getattr(hook, "__func__", None))
+        parts.append(hook if name is None else getattr(part, name))
+    return parts

@@ -96,7 +96,7 @@ class InformStream:
             except LoopGone:
                 self.close()
             finally:
-                waiter.give_up()
+                waiter.is_over = True
                 self._forget(wake)
 
     def __aiter__(self) -> InformStream:

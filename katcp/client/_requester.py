@@ -13,6 +13,7 @@ from .._runtime.tasks import FATAL
 from .._state.negotiation import ServerProtocol
 from .._state.replies import local_failure, timed_out
 from .._state.requests import PendingRequests
+from .._wire.escaping import BLOCK_SIZE
 from .._wire.message import AssignedMid, Message, line_in_pieces
 from .._wire.text import as_text, shorten
 from ..errors import (
@@ -23,7 +24,7 @@ from ..errors import (
     KatcpVersionError,
 )
 from ._addresses import address_to_string
-from ._hooks import Client, part_behind
+from ._hooks import Client, parts_behind
 from ._log import RateLimitedLog
 from ._sinks import Sink
 
@@ -70,12 +71,17 @@ class Requester:
         self, msg: Message, sink: Sink, timeout: Optional[float], use_mid: Optional[bool]
     ) -> None:
         """Send a request whose answer is for *sink*, or raise and let nothing be pending."""
-        self.assign_mid(msg, use_mid)
+        if msg.mid is None and use_mid is None:
+            if self._protocol.message_ids:
+                msg.mid = AssignedMid(b"%d" % self.pending.next_mid())
+        else:
+            self.assign_mid(msg, use_mid)
         now = asyncio.get_running_loop().time()
         deadline = None if timeout is None else now + (timeout if timeout > 0 else 0)
+        (send,) = parts_behind(self, self._client.send_message)
         self.pending.add(sink, msg, now, deadline)
         try:
-            part_behind(self._client.send_message, self)(msg)
+            send(msg)
         except BaseException:
             self.pending.end(sink)
             raise
@@ -84,7 +90,8 @@ class Requester:
 
     def send_unclaimed(self, msg: Message) -> None:
         """Send a request whose reply goes to the handlers."""
-        part_behind(self._client.send_message, self)(msg)
+        (send,) = parts_behind(self, self._client.send_message)
+        send(msg)
         self.pending.add_unclaimed(msg)
 
     def send(self, msg: Message) -> Outgoing:
@@ -93,8 +100,9 @@ class Requester:
         if connection is None or connection.outgoing is None:
             raise self.not_connected()
         outgoing = connection.outgoing
-        pieces = line_in_pieces(msg)
         logger = self._client._logger
+        last = msg.arguments[-1] if msg.arguments else b""
+        pieces = [msg.__bytes__() + b"\n"] if len(last) <= BLOCK_SIZE else line_in_pieces(msg)
         if logger.isEnabledFor(logging.DEBUG):
             line = b"".join(pieces)
             address = address_to_string(self._client._bindaddr)
@@ -156,16 +164,6 @@ class Requester:
             self.check_mid(mid)
 
     # Ending.
-
-    def take_inform(self, msg: Message) -> bool:
-        """Give an inform to its request; return whether that wanted it."""
-        sink = self.pending.match_inform(msg)
-        return sink is not None and sink.take_inform(msg)
-
-    def take_reply(self, msg: Message) -> bool:
-        """End the request that *msg* answers; return whether that wanted the reply."""
-        sink = self.pending.match_reply(msg)
-        return sink is not None and sink.take_reply(msg)
 
     def forget(self, sink: Sink) -> None:
         """Wait for a reply no more."""

@@ -54,18 +54,24 @@ _NOTABLE_FAILURES = 5
 # What an entry of a dict takes beside its key and its value, in bytes.
 _EMPTY_VERSION_SIZE = 100
 
-# Counts the forks that led to this process: a client lives in the process that started it,
-# and nowhere else.
-_forks = 0
+
+class _Forks:
+    """Counts the forks that led to this process.
+
+    A client lives in the process that started it, and nowhere else.
+    """
+
+    count = 0
+
+    def note(self) -> None:
+        """Note that this is a new process."""
+        self.count += 1
 
 
-def _count_fork() -> None:
-    global _forks
-    _forks += 1
-
+FORKS = _Forks()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_count_fork)
+    os.register_at_fork(after_in_child=FORKS.note)
 
 
 class Run:
@@ -91,6 +97,8 @@ class Run:
         Why the last one has.
     attempt : int
         The number of the next attempt to reconnect.
+    forks_at_start : int
+        In which process it was started, as `FORKS` counts them.
     starting_thread : int or None
         Which thread is in the middle of `start`.
     """
@@ -98,7 +106,6 @@ class Run:
     __slots__ = (
         "_client",
         "_dispatcher",
-        "_forks_at_start",
         "_log",
         "_requester",
         "_ssl_context",
@@ -110,6 +117,7 @@ class Run:
         "events",
         "failure_reason",
         "failures",
+        "forks_at_start",
         "lifecycle",
         "manager",
         "portal",
@@ -134,7 +142,7 @@ class Run:
         self._log = log
         self._ssl_context = ssl_context
         self._start_lock = threading.Lock()
-        self._forks_at_start = _forks
+        self.forks_at_start = FORKS.count
         self._versions_size = 0
         self._versions_overflowed = False
         self.protocol = protocol
@@ -160,7 +168,7 @@ class Run:
 
     def is_forked(self) -> bool:
         """Return whether the client was started in another process."""
-        return self._forks_at_start != _forks and self.state is not State.STOPPED
+        return self.forks_at_start != FORKS.count and self.state is not State.STOPPED
 
     def has_ended_by_itself(self) -> bool:
         """Return whether it was started and is stopped, though nobody stopped it."""
@@ -199,7 +207,7 @@ class Run:
             raise KatcpUsageError("The ioloop is closed: a client needs one that can run.")
         for event in (*self.events.values(), self.stop_wanted):
             event.ioloop = portal.ioloop
-        self._forks_at_start = _forks
+        self.forks_at_start = FORKS.count
         self.stop_wanted.clear()
         self.failures = 0
         self.failure_reason = None

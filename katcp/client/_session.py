@@ -18,7 +18,7 @@ import functools
 import ssl
 import time
 from concurrent.futures import Future
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from .._runtime.portal import LoopPortal, running_loop
 from .._runtime.waiter import LoopGone
@@ -31,12 +31,15 @@ from ._dispatch import Dispatcher
 from ._hooks import Client
 from ._log import RateLimitedLog
 from ._requester import Requester
-from ._run import Run
+from ._run import FORKS, Run
 from ._sinks import ConcurrentSink, Sink, ThreadSink
 
 # How much longer than its timeout a blocking request waits for a loop that a handler
 # keeps busy, in seconds.
 BUSY_LOOP_MARGIN = 1.0
+
+# What to do in other threads, for methods that are never thread-safe.
+_INSTEAD = {"future_request": "Use blocking_request() or callback_request() in other threads."}
 
 
 class Session:
@@ -79,21 +82,21 @@ class Session:
                 "Make a new client after the fork."
             )
 
-    def refuse_other_threads(
-        self,
-        name: str,
-        instead: str = "Call enable_thread_safety() before start() to use it from other threads.",
-    ) -> None:
+    def refuse_other_threads(self, name: str) -> None:
         """Raise unless this is the thread of a started client's loop."""
         portal = self.started_portal(name)
         if portal.thread_id is not None and not portal.in_loop():
+            instead = _INSTEAD.get(
+                name, "Call enable_thread_safety() before start() to use it from other threads."
+            )
             raise KatcpThreadError(
                 f"{name}() must be called in the thread of the ioloop. {instead}"
             )
 
     def portal_of_run(self, name: str) -> LoopPortal:
         """Return the portal of a client that was started, here, at some time."""
-        self.refuse_fork(name)
+        if self.run.is_forked():
+            self.refuse_fork(name)
         portal = self.run.portal
         if portal is None:
             raise KatcpUsageError(f"Call start() before {name}()")
@@ -102,7 +105,7 @@ class Session:
     def started_portal(self, name: str) -> LoopPortal:
         """Return the portal of a client that is not stopped, or raise."""
         portal = self.portal_of_run(name)
-        if self.run.state is State.STOPPED:
+        if self.run.lifecycle.state is State.STOPPED:
             if self.run.has_ended_by_itself():
                 raise self.requester.not_connected()
             raise KatcpUsageError(f"The client is stopped: call start() before {name}()")
@@ -123,16 +126,6 @@ class Session:
 
     # Requests.
 
-    def is_at_work_here(self) -> bool:
-        """Return whether it is connected and this is the loop's thread: nothing to refuse."""
-        portal = self.run.portal
-        return (
-            portal is not None
-            and self.requester.connection is not None
-            and running_loop() is portal.asyncio_loop
-            and not self.run.is_forked()
-        )
-
     def begin(
         self,
         name: str,
@@ -140,11 +133,17 @@ class Session:
         sink: Sink,
         timeout: Optional[float],
         use_mid: Optional[bool],
-        instead: str = "Call enable_thread_safety() before start() to use it from other threads.",
     ) -> None:
         """Begin a request here, which must be the loop's thread."""
-        if not self.is_at_work_here():
-            self.refuse_other_threads(name, instead)
+        run = self.run
+        portal = run.portal
+        if (
+            portal is None
+            or self.requester.connection is None
+            or running_loop() is not portal.asyncio_loop
+            or run.forks_at_start != FORKS.count
+        ):
+            self.refuse_other_threads(name)
         self.requester.begin(msg, sink, timeout, use_mid)
 
     def submit(
@@ -157,7 +156,16 @@ class Session:
     ) -> None:
         """Begin a request in the loop, soon."""
         self.requester.check_submitted(msg)
-        self.call_soon(name, self._begin_submitted, msg, sink, timeout, use_mid)
+        run = self.run
+        portal = run.portal
+        if portal is None or run.lifecycle.state is State.STOPPED:
+            portal = self.started_portal(name)
+        try:
+            portal.call_soon(self._begin_submitted, msg, sink, timeout, use_mid)
+        except KatcpUsageError:
+            # The client ended a moment ago: say how, if it is known by now.
+            self.started_portal(name)
+            raise
 
     def _begin_submitted(
         self, msg: Message, sink: Sink, timeout: Optional[float], use_mid: Optional[bool]
@@ -166,7 +174,7 @@ class Session:
         if sink.is_over:
             return
         try:
-            if self.run.state is State.STOPPED and not self.run.has_ended_by_itself():
+            if self.run.lifecycle.state is State.STOPPED and not self.run.has_ended_by_itself():
                 raise stopped_first()
             self.requester.begin(msg, sink, timeout, use_mid)
         except KatcpClientError as error:
@@ -174,26 +182,21 @@ class Session:
         except BaseException as error:
             sink.refuse(msg, error)
 
-    def call_soon(self, name: str, function: Callable[..., Any], *args: Any) -> None:
-        """Call *function* in the loop, or raise as `started_portal` does."""
-        try:
-            self.started_portal(name).call_soon(function, *args)
-        except KatcpUsageError:
-            # The client ended a moment ago: say how, if it is known by now.
-            self.started_portal(name)
-            raise
-
     def ask(
         self, msg: Message, sink: ThreadSink, timeout: Optional[float], use_mid: Optional[bool]
     ) -> tuple[Message, list[Message]]:
         """Make a request and wait for its reply; any thread but the loop's."""
+        run, waiter = self.run, sink.target
+        portal = run.portal
+        if portal is None or run.forks_at_start != FORKS.count or portal.in_loop():
+            self.portal_to_wait("blocking_request", "")
+        assert portal is not None
         began = time.monotonic()
-        portal = self.portal_to_wait("blocking_request", "")
         try:
             self.submit("blocking_request", msg, sink, timeout, use_mid)
             patience = None if timeout is None else max(timeout, 0) + BUSY_LOOP_MARGIN
-            if sink.waiter.wait(portal.is_gone, patience):
-                return sink.waiter.result()  # type: ignore[no-any-return]
+            if waiter.wait(portal.is_gone, patience):
+                return waiter.result()  # type: ignore[no-any-return]
         except KatcpUsageError:
             raise
         except KatcpClientDisconnected as error:
@@ -205,7 +208,7 @@ class Session:
             self.forget(portal, sink)
             raise
         finally:
-            sink.waiter.give_up()
+            waiter.is_over = True
         return local_failure(msg, timed_out(msg.name, time.monotonic() - began)), []
 
     def forget(self, portal: LoopPortal, sink: Sink) -> None:
@@ -225,7 +228,7 @@ class Session:
         """Begin a request here or in the loop, and return its future."""
         try:
             portal = self.started_portal(name)
-            sink.future.add_done_callback(
+            sink.target.add_done_callback(
                 functools.partial(self._forget_if_cancelled, portal, sink)
             )
             if portal.in_loop():
@@ -234,7 +237,7 @@ class Session:
                 self.submit(name, msg, sink, timeout, use_mid)
         except KatcpClientDisconnected as error:
             sink.take_reply(local_failure(msg, error))
-        return sink.future
+        return sink.target
 
     def _forget_if_cancelled(self, portal: LoopPortal, sink: Sink, future: Future[Any]) -> None:
         if future.cancelled():

@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional, Protocol
 from .._runtime.tasks import FATAL
 from .._runtime.waiter import Waiter
 from .._state.replies import local_failure
-from .._state.requests import PendingRequest
+from .._state.requests import Fate, PendingRequest
 from .._wire.message import Message, memory_size
 from ..errors import KatcpClientError
 
@@ -83,7 +83,7 @@ class CallbackSink(Sink):
         on_inform: Optional[Callable[..., Any]],
         user_data: Any,
     ) -> None:
-        super().__init__()
+        self.fate = Fate.NEW
         self._caller = caller
         self._on_reply = on_reply
         self._on_inform = on_inform
@@ -110,12 +110,19 @@ class CallbackSink(Sink):
 
 
 class _CollectingSink(Sink):
-    """Collects the informs until the reply comes, within the limit of the client."""
+    """Collects the informs until the reply comes, within the limit of the client.
 
-    __slots__ = ("_informs", "_informs_size", "_max_informs_size", "_owner")
+    Attributes
+    ----------
+    target : Waiter or future
+        What gets the reply and the informs.
+    """
 
-    def __init__(self, owner: Owner, max_informs_size: int) -> None:
-        super().__init__()
+    __slots__ = ("_informs", "_informs_size", "_max_informs_size", "_owner", "target")
+
+    def __init__(self, owner: Owner, max_informs_size: int, target: Any) -> None:
+        self.fate = Fate.NEW
+        self.target = target
         self._owner = owner
         self._informs: list[Message] = []
         self._informs_size = 0
@@ -130,19 +137,14 @@ class _CollectingSink(Sink):
 
 
 class FutureSink(_CollectingSink):
-    """Resolves a future of the loop."""
+    """Resolves a `ReplyFuture` of the loop."""
 
-    __slots__ = ("future",)
+    __slots__ = ()
 
-    def __init__(
-        self, owner: Owner, max_informs_size: int, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        super().__init__(owner, max_informs_size)
-        self.future = _ReplyFuture(loop=loop)
-        self.future.sink = self
+    target: ReplyFuture
 
     def take_reply(self, msg: Message) -> bool:
-        future = self.future
+        future = self.target
         if not future.done():
             future.sink = None
             future.set_result((msg, self._informs))
@@ -153,12 +155,19 @@ class FutureSink(_CollectingSink):
         self._owner.forget(self)
 
 
-class _ReplyFuture(asyncio.Future):  # type: ignore[type-arg]
-    """The future of a reply and its informs."""
+class ReplyFuture(asyncio.Future):  # type: ignore[type-arg]
+    """The future of a reply and its informs.
+
+    Attributes
+    ----------
+    sink : FutureSink or None
+        What resolves it, while it is pending.
+    """
 
     sink: Optional[FutureSink] = None
 
     def cancel(self, *args: Any, **kwargs: Any) -> bool:
+        """Cancel the future, and forget the request."""
         is_cancelled = super().cancel(*args, **kwargs)
         # At once: a done callback would come an iteration of the loop later.
         if is_cancelled and self.sink is not None:
@@ -168,26 +177,23 @@ class _ReplyFuture(asyncio.Future):  # type: ignore[type-arg]
 
 
 class ThreadSink(_CollectingSink):
-    """Wakes the thread that waits."""
+    """Wakes the thread that waits at a `Waiter`."""
 
-    __slots__ = ("waiter",)
+    __slots__ = ()
 
+    target: Waiter
     wakes_thread = True
-
-    def __init__(self, owner: Owner, max_informs_size: int) -> None:
-        super().__init__(owner, max_informs_size)
-        self.waiter = Waiter()
 
     @property
     def is_over(self) -> bool:
-        return self.waiter.is_over
+        return self.target.is_over
 
     def take_reply(self, msg: Message) -> bool:
-        self.waiter.set_result((msg, self._informs))
+        self.target.set_result((msg, self._informs))
         return True
 
     def refuse(self, msg: Message, error: BaseException) -> None:
-        self.waiter.set_error(error)
+        self.target.set_result(None, error)
         if isinstance(error, FATAL):
             raise error
 
@@ -195,26 +201,23 @@ class ThreadSink(_CollectingSink):
 class ConcurrentSink(_CollectingSink):
     """Resolves a future that any thread may wait for."""
 
-    __slots__ = ("future",)
+    __slots__ = ()
 
+    target: ConcurrentFuture[Answer]
     wakes_thread = True
-
-    def __init__(self, owner: Owner, max_informs_size: int) -> None:
-        super().__init__(owner, max_informs_size)
-        self.future: ConcurrentFuture[Answer] = ConcurrentFuture()
 
     @property
     def is_over(self) -> bool:
-        return self.future.cancelled()
+        return self.target.cancelled()
 
     def take_reply(self, msg: Message) -> bool:
         # Another thread may cancel it at any moment.
         with contextlib.suppress(InvalidStateError):
-            self.future.set_result((msg, self._informs))
+            self.target.set_result((msg, self._informs))
         return True
 
     def refuse(self, msg: Message, error: BaseException) -> None:
         with contextlib.suppress(InvalidStateError):
-            self.future.set_exception(error)
+            self.target.set_exception(error)
         if isinstance(error, FATAL):
             raise error

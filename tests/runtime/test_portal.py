@@ -118,7 +118,7 @@ def test_a_waiter_gives_the_result(portal):
 
 def test_a_waiter_raises_the_error(portal):
     waiter = Waiter()
-    waiter.set_error(KeyError("bad"))
+    waiter.set_result(None, KeyError("bad"))
     assert waiter.wait(portal.is_gone, TIMEOUT) is True
     with pytest.raises(KeyError, match="bad"):
         waiter.result()
@@ -126,7 +126,7 @@ def test_a_waiter_raises_the_error(portal):
 
 def test_a_waiter_leaves_no_cycle_with_its_error(portal):
     waiter = Waiter()
-    waiter.set_error(KeyError("bad"))
+    waiter.set_result(None, KeyError("bad"))
     assert waiter.wait(portal.is_gone)
     with pytest.raises(KeyError) as caught:
         waiter.result()
@@ -143,13 +143,13 @@ def test_a_waiter_returns_false_when_the_time_is_over(portal, timeout):
 def test_of_several_outcomes_only_the_first_counts(portal):
     first_result, first_error = Waiter(), Waiter()
     first_result.set_result(1)
-    first_result.set_error(KeyError("late"))
+    first_result.set_result(None, KeyError("late"))
     first_result.set_result(2)
     assert first_result.wait(portal.is_gone)
     assert first_result.result() == 1
-    first_error.set_error(KeyError("first"))
+    first_error.set_result(None, KeyError("first"))
     first_error.set_result(1)
-    first_error.set_error(KeyError("late"))
+    first_error.set_result(None, KeyError("late"))
     assert first_error.wait(portal.is_gone)
     with pytest.raises(KeyError, match="first"):
         first_error.result()
@@ -158,10 +158,10 @@ def test_of_several_outcomes_only_the_first_counts(portal):
 def test_a_waiter_that_gave_up_takes_no_outcome(portal):
     waiter = Waiter()
     assert not waiter.is_over
-    waiter.give_up()
+    waiter.is_over = True
     assert waiter.is_over
     waiter.set_result(1)
-    waiter.set_error(KeyError("late"))
+    waiter.set_result(None, KeyError("late"))
     assert waiter.wait(portal.is_gone, 0) is False
 
 
