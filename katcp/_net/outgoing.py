@@ -144,6 +144,7 @@ class Outgoing:
         limit = stream.max_write_buffer_size
         if (
             self._is_closed
+            or stream.socket is None
             or self._limit != self._limits.MAX_WRITE_BUFFER_SIZE
             or limit is None
             or self._size + len(data) > limit
