@@ -241,6 +241,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def set_ioloop(self, ioloop: Optional[IOLoop] = None) -> None:
         """Set the tornado.ioloop.IOLoop instance to use.
 
+        Must be called before `start` is called. May be called in any thread.
+
         If `set_ioloop` is never called the ioloop is managed: started in a new
         thread, and stopped if `stop` is called.
 
@@ -253,10 +255,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ------
         RuntimeError
             If the client has an ioloop already.
-
-        Notes
-        -----
-        Must be called before `start` is called. May be called in any thread.
         """
         if self._session.run.state is not State.STOPPED:
             raise KatcpUsageError("IOLoop instance already set")
@@ -285,6 +283,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def preset_protocol_flags(self, protocol_flags: ProtocolFlags) -> None:
         """Preset server protocol flags.
 
+        May be called at any time and from any thread.
+
         Sets the assumed server protocol flags and disables automatic server
         version detection.
 
@@ -297,10 +297,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ------
         KatcpTypeError
             If they are anything else.
-
-        Notes
-        -----
-        May be called at any time and from any thread.
         """
         if not isinstance(protocol_flags, ProtocolFlags):
             raise KatcpTypeError(
@@ -319,6 +315,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def start(self, timeout: Optional[float] = None) -> None:
         """Start the client in a new thread.
 
+        May be called from any thread.
+
         With `set_ioloop` there is no new thread: the client is started in that
         ioloop.
 
@@ -334,10 +332,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ------
         RuntimeError
             If the client is started already.
-
-        Notes
-        -----
-        May be called from any thread.
         """
         self._session.refuse_fork("start")
         self._session.run.start()
@@ -346,6 +340,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     def stop(self, timeout: Optional[float] = None) -> None:
         """Stop a running client.
+
+        May be called from any thread.
 
         Called from another thread than the ioloop's, this method only returns
         once the client's main coroutine, _install(), has completed (and, if
@@ -366,10 +362,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ------
         RuntimeError
             If the client was never started.
-
-        Notes
-        -----
-        May be called from any thread.
         """
         run = self._session.run
         if run.portal is None:
@@ -403,14 +395,12 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def running(self) -> bool:
         """Whether the client is running.
 
+        May be called from any thread.
+
         Returns
         -------
         running : bool
             Whether the client is running.
-
-        Notes
-        -----
-        May be called from any thread.
         """
         run = self._session.run
         return run.lifecycle.holds("running") and not run.is_forked()
@@ -418,20 +408,20 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def is_connected(self) -> bool:
         """Check if the socket is currently connected.
 
+        May be called from any thread.
+
         Returns
         -------
         connected : bool
             Whether the client is connected.
-
-        Notes
-        -----
-        May be called from any thread.
         """
         run = self._session.run
         return run.lifecycle.holds("connected") and not run.is_forked()
 
     def wait_running(self, timeout: Optional[float] = None) -> bool:
         """Wait until the client is running.
+
+        Do not call this from the ioloop, use `until_running`.
 
         Parameters
         ----------
@@ -447,15 +437,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ------
         RuntimeError
             Before `start`, after `stop`, or in the ioloop.
-
-        Notes
-        -----
-        Do not call this from the ioloop, use `until_running`.
         """
         return wait_for(self._session, "running", timeout)
 
     def wait_connected(self, timeout: Optional[float] = None) -> bool:
         """Wait until the client is connected.
+
+        Do not call this from the ioloop, use `until_connected`.
 
         Parameters
         ----------
@@ -471,15 +459,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ------
         RuntimeError
             Before `start`, after `stop`, or in the ioloop.
-
-        Notes
-        -----
-        Do not call this from the ioloop, use `until_connected`.
         """
         return wait_for(self._session, "connected", timeout)
 
     def wait_disconnected(self, timeout: Optional[float] = None) -> bool:
         """Wait until the client is disconnected.
+
+        Do not call this from the ioloop, use `until_disconnected`.
 
         Parameters
         ----------
@@ -495,15 +481,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ------
         RuntimeError
             Before `start`, or in the ioloop.
-
-        Notes
-        -----
-        Do not call this from the ioloop, use `until_disconnected`.
         """
         return wait_for(self._session, "disconnected", timeout)
 
     def wait_protocol(self, timeout: Optional[float] = None) -> bool:
         """Wait until katcp protocol information has been received from server.
+
+        Do not call this from the ioloop, use `until_protocol`.
 
         Parameters
         ----------
@@ -521,16 +505,14 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ------
         RuntimeError
             Before `start`, after `stop`, or in the ioloop.
-
-        Notes
-        -----
-        Do not call this from the ioloop, use `until_protocol`.
         """
         return wait_for(self._session, "protocol", timeout)
 
     def until_running(self, timeout: Optional[float] = None) -> Awaitable[Any]:
         """Return future that resolves when the client is running.
 
+        Must be called from the same ioloop as the client.
+
         Parameters
         ----------
         timeout : float in seconds
@@ -541,16 +523,14 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         -------
         tornado.concurrent.Future
             It fails with `KatcpClientStopped` if the client is stopped first.
-
-        Notes
-        -----
-        Must be called from the same ioloop as the client.
         """
         return until(self._session, "running", timeout)
 
     def until_connected(self, timeout: Optional[float] = None) -> Awaitable[Any]:
         """Return future that resolves when the client is connected.
 
+        Must be called from the same ioloop as the client.
+
         Parameters
         ----------
         timeout : float in seconds
@@ -561,15 +541,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         -------
         tornado.concurrent.Future
             It fails with `KatcpClientStopped` if the client is stopped first.
-
-        Notes
-        -----
-        Must be called from the same ioloop as the client.
         """
         return until(self._session, "connected", timeout, value=None)
 
     def until_disconnected(self, timeout: Optional[float] = None) -> Awaitable[Any]:
         """Return future that resolves when the client is disconnected.
+
+        Must be called from the same ioloop as the client.
 
         Parameters
         ----------
@@ -580,15 +558,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Returns
         -------
         tornado.concurrent.Future
-
-        Notes
-        -----
-        Must be called from the same ioloop as the client.
         """
         return until(self._session, "disconnected", timeout, value=None)
 
     def until_protocol(self, timeout: Optional[float] = None) -> Awaitable[Any]:
         """Return future that resolves after receipt of katcp protocol info.
+
+        Must be called from the same ioloop as the client.
 
         If the returned future resolves, the server's protocol information is
         available in the ProtocolFlags instance self.protocol_flags.
@@ -603,10 +579,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         -------
         tornado.concurrent.Future
             It fails with `KatcpClientStopped` if the client is stopped first.
-
-        Notes
-        -----
-        Must be called from the same ioloop as the client.
         """
         return until(self._session, "protocol", timeout, value=None)
 
@@ -722,6 +694,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def add_inform_callback(self, name: Optional[str], callback: Callable[[Message], Any]) -> None:
         """Call a function with each inform that does not belong to a request.
 
+        May be called at any time and from any thread.
+
         It is called in the ioloop, after the ``inform_*`` method if there is
         one. What it raises is logged, and so is what an awaitable that it
         returns raises. It is called as often as it was added.
@@ -739,10 +713,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             If no inform can have this name.
         KatcpTypeError
             If *callback* cannot be called.
-
-        Notes
-        -----
-        May be called at any time and from any thread.
         """
         check_inform_name(name)
         self._session.dispatcher.inform_callbacks.add(name, check_callback(callback))
@@ -751,6 +721,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self, name: Optional[str], callback: Callable[[Message], Any]
     ) -> None:
         """Undo one `add_inform_callback`.
+
+        May be called at any time and from any thread, by the callback too.
 
         Parameters
         ----------
@@ -763,16 +735,14 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ------
         KatcpUsageError
             If it was not added, or is removed already.
-
-        Notes
-        -----
-        May be called at any time and from any thread, by the callback too.
         """
         if not self._session.dispatcher.inform_callbacks.remove(name, callback):
             raise KatcpUsageError(f"{callback!r} is not a callback for informs {name!r}.")
 
     def add_connection_callback(self, callback: Callable[[bool], Any]) -> None:
         """Call a function whenever the connection is made or lost.
+
+        May be called at any time and from any thread.
 
         It is called in the ioloop, after `notify_connected`. What it raises is
         logged, and so is what an awaitable that it returns raises.
@@ -786,15 +756,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ------
         KatcpTypeError
             If *callback* cannot be called.
-
-        Notes
-        -----
-        May be called at any time and from any thread.
         """
         self._session.dispatcher.connection_callbacks.add(None, check_callback(callback))
 
     def remove_connection_callback(self, callback: Callable[[bool], Any]) -> None:
         """Undo one `add_connection_callback`.
+
+        May be called at any time and from any thread, by the callback too.
 
         Parameters
         ----------
@@ -805,10 +773,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ------
         KatcpUsageError
             If it was not added, or is removed already.
-
-        Notes
-        -----
-        May be called at any time and from any thread, by the callback too.
         """
         if not self._session.dispatcher.connection_callbacks.remove(None, callback):
             raise KatcpUsageError(f"{callback!r} is not a callback for the connection.")
@@ -965,11 +929,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def disconnect(self) -> None:
         """Force client connection to close, reconnect if auto-connect set.
 
-        Does nothing if the client is not connected.
-
-        Notes
-        -----
         May be called from any thread after `enable_thread_safety`.
+
+        Does nothing if the client is not connected.
         """
         session = self._session
         if session.run.has_ended_by_itself():
@@ -983,6 +945,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     def convert_seconds(self, time_seconds: float) -> float:
         """Convert a time in seconds to the device timestamp units.
+
+        May be called from any thread.
 
         KATCP v4 and earlier, specified all timestamps in milliseconds. Since
         KATCP v5, all timestamps are in seconds. If the device KATCP version
@@ -1004,10 +968,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ------
         KatcpUsageError
             If the version of the device is not known yet.
-
-        Notes
-        -----
-        May be called from any thread.
         """
         flags = self.protocol_flags
         if flags is None:
