@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any, ClassVar, NamedTuple, Optional, Protocol, Sequence
+from typing import Any, ClassVar, Optional, Protocol, Sequence
 
+from ._state.readings import Reading
 from ._wire import arguments
 from ._wire.flags import DEFAULT_KATCP_MAJOR
 from .compat import ensure_native_str
@@ -14,24 +15,6 @@ from .kattypes._types import Bool, Discrete, Float, Int, KatcpType, Lru, Str, Ti
 
 # In the class `Sensor`, "float" is a way to make one.
 Seconds = float
-
-
-class Reading(NamedTuple):
-    """What a sensor showed at a moment.
-
-    Attributes
-    ----------
-    timestamp : float
-        When it was read, in seconds since 1970.
-    status : int
-        One of the statuses of `katcp.Sensor`.
-    value : object
-        The value, in the sensor's own type.
-    """
-
-    timestamp: float
-    status: int
-    value: Any
 
 
 class SensorObserver(Protocol):

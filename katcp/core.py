@@ -12,8 +12,9 @@ from ._runtime.events import (
     until_later,
     until_some,
 )
-from ._sensor import Reading, Sensor
+from ._sensor import Sensor
 from ._state.handlers import DeviceMetaclass, convert_method_name
+from ._state.readings import Reading
 from ._state.replies import KatcpReplyError
 from ._wire.flags import (
     DEFAULT_KATCP_MAJOR,
@@ -48,6 +49,7 @@ from .errors import (
     KatcpClientStopped,
     KatcpClientTimeout,
     KatcpDeviceError,
+    KatcpSensorError,
     KatcpSyntaxError,
     KatcpThreadError,
     KatcpTypeError,
@@ -80,6 +82,7 @@ __all__ = [
     "KatcpClientTimeout",
     "KatcpDeviceError",
     "KatcpReplyError",
+    "KatcpSensorError",
     "KatcpSyntaxError",
     "KatcpThreadError",
     "KatcpTypeError",

@@ -16,6 +16,7 @@ The tree::
     +-- AsyncReply                    a device's handler will reply later
     +-- KatcpClientError              what goes wrong between client and device
         +-- KatcpReplyError           the device refused a request (in `katcp`)
+        +-- KatcpSensorError          the device has no such sensor, or no such value
         +-- KatcpVersionError         the device's protocol has no such thing
         +-- KatcpClientDisconnected   no connection, or it was lost
         |   +-- KatcpClientOverflow   ... or a size limit was exceeded
@@ -66,6 +67,10 @@ class AsyncReply(Exception):
 
 class KatcpClientError(Exception):
     """Something went wrong between a client and its device."""
+
+
+class KatcpSensorError(KatcpClientError, LookupError):
+    """The device has no such sensor, or what it says of one cannot be read."""
 
 
 class KatcpVersionError(KatcpClientError):

@@ -28,7 +28,8 @@ from typing import Any, Callable, ClassVar, Optional, Sequence, cast
 
 from tornado.ioloop import IOLoop
 
-from ._sensor import Reading, Sensor
+from ._sensor import Sensor
+from ._state.readings import Reading
 from ._wire import arguments
 from ._wire.message import Message
 

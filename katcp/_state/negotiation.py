@@ -32,12 +32,15 @@ class ServerProtocol:
         None as long as nothing is known.
     message_ids : bool
         Whether requests may carry message ids.
+    major : int
+        The major version; 4 as long as it is not known.
     preset : bool
         Whether the user said what the flags are; informs change nothing then.
     """
 
     flags: Optional[ProtocolFlags]
     message_ids: bool
+    major: int
 
     def __init__(self) -> None:
         self.preset = False
@@ -47,6 +50,7 @@ class ServerProtocol:
     def _set_flags(self, flags: Optional[ProtocolFlags]) -> None:
         self.flags = flags
         self.message_ids = flags is not None and flags.message_ids
+        self.major = 4 if flags is None else flags.major
 
     def use_preset(self, flags: ProtocolFlags) -> None:
         """Take *flags* as given, whatever the device says."""

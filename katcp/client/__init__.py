@@ -21,6 +21,7 @@ from ._async import AsyncClient
 from ._decorators import make_threadsafe, make_threadsafe_blocking
 from ._device import DeviceClient
 from ._informs import InformStream
+from ._sensors import RemoteSensor, Sensors, SensorUpdates
 from ._threaded import BlockingClient, CallbackClient, request_check
 
 # The other names are imported from here by programs that were written for katcp 0.9.
@@ -31,6 +32,9 @@ __all__ = [
     "CallbackClient",
     "DeviceClient",
     "InformStream",
+    "RemoteSensor",
+    "SensorUpdates",
+    "Sensors",
     "address_to_string",
     "make_threadsafe",
     "make_threadsafe_blocking",

@@ -15,6 +15,7 @@ from .._wire.message import Message
 from ..errors import KatcpClientError, KatcpUsageError
 from ._device import DeviceClient, _default_logger
 from ._hooks import shortcut
+from ._sensors import SensorsAttribute
 from ._sinks import CallbackSink, ConcurrentSink, FutureSink, ReplyFuture, ThreadSink
 
 
@@ -81,6 +82,9 @@ class AsyncClient(DeviceClient):
     #: If they take more, the request fails with `KatcpClientOverflow`; the
     #: connection stays. `callback_request` keeps no informs and has no limit.
     MAX_INFORMS_SIZE: int = 256 * 1024 * 1024
+
+    #: The sensors of the device, by name: ``client.sensors["temperature"].read()``.
+    sensors = SensorsAttribute()
 
     def __init__(
         self,

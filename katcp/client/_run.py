@@ -11,7 +11,7 @@ import ssl
 import sys
 import threading
 import time
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from tornado.ioloop import IOLoop
 from tornado.util import ObjectDict
@@ -99,6 +99,8 @@ class Run:
         The number of the next attempt to reconnect.
     forks_at_start : int
         In which process it was started, as `FORKS` counts them.
+    at_end : list of callable
+        What to call when the client has stopped.
     starting_thread : int or None
         Which thread is in the middle of `start`.
     """
@@ -112,6 +114,7 @@ class Run:
         "_start_lock",
         "_versions_overflowed",
         "_versions_size",
+        "at_end",
         "attempt",
         "connection",
         "events",
@@ -157,6 +160,7 @@ class Run:
         self.failure_reason: Optional[str] = None
         self.attempt = 0
         self.starting_thread: Optional[int] = None
+        self.at_end: list[Callable[[], None]] = []
         self._show_state_in_events()
 
     # Where it is in its life; any thread.
@@ -451,6 +455,8 @@ class Run:
         waiters, self.stop_waiters = self.stop_waiters, []
         for waiter in waiters:
             waiter.set_result(None)
+        for end in self.at_end:
+            end()
         for callback in self._dispatcher.inform_callbacks.all():
             if isinstance(callback, StreamFeed):
                 callback.end()

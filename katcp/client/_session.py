@@ -13,12 +13,13 @@ and out::
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import ssl
 import time
 from concurrent.futures import Future
-from typing import Any, Optional
+from typing import Any, Awaitable, Callable, Optional, TypeVar
 
 from .._runtime.portal import LoopPortal, running_loop
 from .._runtime.waiter import LoopGone
@@ -38,6 +39,8 @@ from ._sinks import ConcurrentSink, Sink, ThreadSink
 # keeps busy, in seconds.
 BUSY_LOOP_MARGIN = 1.0
 
+_T = TypeVar("_T")
+
 # What to do in other threads, for methods that are never thread-safe.
 _INSTEAD = {"future_request": "Use blocking_request() or callback_request() in other threads."}
 
@@ -53,15 +56,27 @@ class Session:
         Whether methods that belong to the loop may be called from other threads.
     """
 
-    __slots__ = ("client", "dispatcher", "is_threadsafe", "protocol", "requester", "run", "timeout")
+    __slots__ = (
+        "client",
+        "dispatcher",
+        "is_threadsafe",
+        "log",
+        "protocol",
+        "requester",
+        "run",
+        "sensors",
+        "timeout",
+    )
 
     def __init__(
         self, client: Client, tb_limit: int, ssl_context: Optional[ssl.SSLContext]
     ) -> None:
-        log = RateLimitedLog(client._logger, client)
+        self.log = log = RateLimitedLog(client._logger, client)
         self.client = client
         self.timeout: Optional[float] = 5.0
         self.is_threadsafe = False
+        # What `AsyncClient.sensors` is, once it was asked for.
+        self.sensors: Any = None
         self.protocol = ServerProtocol()
         self.requester = Requester(client, self.protocol, log)
         self.dispatcher = Dispatcher(client, self.requester, log, tb_limit)
@@ -257,3 +272,24 @@ class Session:
             portal.call_soon(sink.take_reply, reply)
         except KatcpUsageError:
             sink.take_reply(reply)
+
+    # Coroutines of ours, for callers anywhere.
+
+    def run_and_wait(self, name: str, function: Callable[..., Awaitable[_T]], *args: Any) -> _T:
+        """Run a coroutine function in the loop and wait for it; any thread but the loop's."""
+        portal = self.portal_to_wait(name, ", use the method that is awaited")
+        self.started_portal(name)
+        return portal.call(function, *args, timeout=None)  # type: ignore[no-any-return]
+
+    async def run_anywhere(
+        self, name: str, function: Callable[..., Awaitable[_T]], *args: Any
+    ) -> _T:
+        """Run a coroutine function in the client's loop; any asyncio loop."""
+        loop = self.started_portal(name).asyncio_loop
+        if running_loop() is loop:
+            return await function(*args)
+
+        async def run() -> _T:
+            return await function(*args)
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), loop))

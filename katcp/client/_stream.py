@@ -37,6 +37,9 @@ class Stream(Generic[_Item]):
         "_waiting",
     )
 
+    # What an item is called.
+    _kind = "item"
+
     def __init__(self, session: Session, maxsize: Optional[int], timeout: Optional[float]) -> None:
         self._session = session
         self._timeout = timeout

@@ -39,6 +39,7 @@ from tornado import locks
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
 from .. import _sensor as katcp_sensor
+from .._state import readings as katcp_readings
 from .._wire.arguments import write_timestamp
 from .._wire.flags import VERSION_CONNECT_KATCP_MAJOR, ProtocolFlags
 from .._wire.lines import LineSplitter
@@ -404,7 +405,7 @@ class Sampling:
             self._client.cancel(self._timer)
             self._timer = None
 
-    def _report(self, observed: katcp_sensor.Sensor, reading: katcp_sensor.Reading) -> None:
+    def _report(self, observed: katcp_sensor.Sensor, reading: katcp_readings.Reading) -> None:
         if not self._is_silent:
             major = self._client.protocol.major
             arguments = self.sensor.status_arguments(as_reading(reading), major)

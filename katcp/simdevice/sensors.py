@@ -21,6 +21,7 @@ import re
 from typing import Any, Callable, NamedTuple, Optional, Sequence
 
 from .. import _sensor as katcp_sensor
+from .._state import readings as katcp_readings
 from .._wire import arguments
 from .._wire.flags import SEC_TS_KATCP_MAJOR, ProtocolFlags
 from ..sampling import SampleStrategy
@@ -302,7 +303,7 @@ class Sensor:
         return [self.format_value(param, major) for param in params]
 
 
-def as_reading(reading: katcp_sensor.Reading) -> Reading:
+def as_reading(reading: katcp_readings.Reading) -> Reading:
     """Return a reading of a `katcp.Sensor` as the simulated device has it."""
     timestamp, status, value = reading
     return Reading(timestamp, STATUSES[status], value)
@@ -312,7 +313,7 @@ def make_strategy(
     sensor: Sensor,
     strategy: Sequence[bytes],
     protocol: ProtocolFlags,
-    report: Callable[[katcp_sensor.Sensor, katcp_sensor.Reading], None],
+    report: Callable[[katcp_sensor.Sensor, katcp_readings.Reading], None],
 ) -> SampleStrategy:
     """Return the strategy that the arguments of ``?sensor-sampling`` describe.
 

@@ -91,7 +91,7 @@ class TerminalClient(ShellClient):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.requests: dict[str, str] = {}
-        self.sensors: dict[str, str] = {}
+        self.sensor_help: dict[str, str] = {}
         self.is_ending = False
         self._shell: Optional[_Shell] = None
 
@@ -125,9 +125,9 @@ class TerminalClient(ShellClient):
         helps = await self._list("help")
         sensors = await self._list("sensor-list")
         self.requests = {name: " ".join(rest) for name, *rest in helps if name}
-        self.sensors = {name: _describe(*rest) for name, *rest in sensors if name}
+        self.sensor_help = {name: _describe(*rest) for name, *rest in sensors if name}
         if greeting is not None and self.is_connected() and self._shell is not None:
-            found = f"{len(self.requests)} requests, {len(self.sensors)} sensors"
+            found = f"{len(self.requests)} requests, {len(self.sensor_help)} sensors"
             about = (
                 f"protocol {self.protocol_flags}" if self.versions or self.protocol_flags else ""
             )
@@ -230,8 +230,10 @@ class _Shell:
                 print(paint(f"?{printable(name)}", "bold"))
                 for line in requests[name].strip().splitlines():
                     print(f"  {printable(line.expandtabs())}")
-            elif name in self._client.sensors:
-                print(f"{paint(printable(name), 'bold')}  {printable(self._client.sensors[name])}")
+            elif name in self._client.sensor_help:
+                print(
+                    f"{paint(printable(name), 'bold')}  {printable(self._client.sensor_help[name])}"
+                )
             else:
                 print(paint(f"The device has told of no {printable(name)}.", "red"))
 
@@ -254,8 +256,8 @@ class _Shell:
             help_text = f"?{name}: {_first_line(self._client.requests[name])}"
         else:
             help_text = _LOCAL.get(name, KEYS)
-        if last in self._client.sensors:
-            help_text = f"{last}: {_first_line(self._client.sensors[last])}"
+        if last in self._client.sensor_help:
+            help_text = f"{last}: {_first_line(self._client.sensor_help[last])}"
         width = self._session.output.get_size().columns
         return help_text[: max(width - 1, 0)]
 
@@ -290,7 +292,7 @@ class _Completer(Completer):
             return _LEVELS
         if name == "sensor-sampling" and place == 2:
             return _STRATEGIES
-        return self._client.sensors
+        return self._client.sensor_help
 
 
 class _FileHistory(FileHistory):

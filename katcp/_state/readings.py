@@ -1,0 +1,59 @@
+"""Readings of sensors, and what their statuses mean."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, NamedTuple
+
+
+class Status(enum.IntEnum):
+    """How far a reading may be trusted.
+
+    Members are equal to the constants of `katcp.Sensor`; their text is the word that the
+    protocol uses.
+
+    Examples
+    --------
+    >>> str(Status.NOMINAL), Status.NOMINAL == Sensor.NOMINAL
+    ('nominal', True)
+    """
+
+    UNKNOWN = 0
+    NOMINAL = 1
+    WARN = 2
+    ERROR = 3
+    FAILURE = 4
+    UNREACHABLE = 5
+    INACTIVE = 6
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the value of a reading with this status means something."""
+        return self in _USABLE
+
+
+_USABLE = frozenset([Status.NOMINAL, Status.WARN, Status.ERROR])
+
+
+class Reading(NamedTuple):
+    """What a sensor showed at a moment.
+
+    Attributes
+    ----------
+    timestamp : float
+        When it was read, in seconds since 1970.
+    status : int
+        One of the statuses of `katcp.Sensor`; a `Status` in what a client returns.
+    value : object
+        The value, in the sensor's own type.
+    """
+
+    timestamp: float
+    status: int
+    value: Any

@@ -1,0 +1,194 @@
+"""Which sensors are sampled how: what consumers want, and what the device was told.
+
+`Subscriptions` holds, for each sensor, the strategies that its consumers want and the one
+that the device samples it with on the present connection. It never calls anybody: the
+client asks it what is to be changed, makes the requests, and notes their outcome.
+
+Several consumers of one sensor share its sampling: the finest strategy that any of them
+wants is set, and all of them get its updates. When the last consumer goes, the sampling is
+switched off. A new connection knows of no sampling.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Generic, Iterable, NamedTuple, Optional, Sequence, TypeVar, Union
+
+from .._wire import arguments
+from .._wire.flags import SEC_TO_MS_FAC, SEC_TS_KATCP_MAJOR
+from ..errors import KatcpArgumentError, KatcpTypeError
+
+# From the name of a strategy to how many parameters it has, the coarsest first.
+_PARAMETERS = {
+    "none": 0,
+    "period": 1,
+    "differential-rate": 3,
+    "event-rate": 2,
+    "differential": 1,
+    "auto": 0,
+    "event": 0,
+}
+_RANKS = {name: rank for rank, name in enumerate(_PARAMETERS)}
+_HAS_DIFFERENCE = ("differential", "differential-rate")
+
+_Consumer = TypeVar("_Consumer")
+
+StrategyLike = Union[str, Sequence[Any], "Strategy"]
+
+
+class Strategy(NamedTuple):
+    """A sampling strategy: its name, and its parameters as numbers; periods in seconds."""
+
+    name: str
+    params: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *(f"{param:g}" for param in self.params)])
+
+    @property
+    def fineness(self) -> tuple[int, tuple[float, ...]]:
+        """The larger, the more updates it brings; for comparing."""
+        return _RANKS[self.name], tuple(-param for param in self.params)
+
+    def arguments(self, sensor_type: str, major: int) -> list[bytes]:
+        """Return the arguments of ``?sensor-sampling`` after the name of the sensor."""
+        params = list(self.params)
+        formatted = [self.name.encode("ascii")]
+        if self.name in _HAS_DIFFERENCE:
+            difference = params.pop(0)
+            if sensor_type == "integer" and difference == int(difference):
+                formatted.append(arguments.write_int(int(difference)))
+            else:
+                formatted.append(arguments.write_float(difference))
+        for seconds in params:
+            if major < SEC_TS_KATCP_MAJOR:
+                seconds *= SEC_TO_MS_FAC
+            formatted.append(arguments.write_number(round(seconds, 6)))
+        return formatted
+
+
+NONE = Strategy("none")
+
+
+def parse_strategy(strategy: StrategyLike) -> Strategy:
+    """Return a strategy given as ``"period 0.5"``, ``("period", 0.5)`` or ``"event"``.
+
+    Raises
+    ------
+    KatcpArgumentError
+        If there is no such strategy, or its parameters make no sense.
+    KatcpTypeError
+        If it is anything else.
+    """
+    if isinstance(strategy, Strategy):
+        return strategy
+    parts: Sequence[Any] = strategy.split() if isinstance(strategy, str) else strategy
+    if not isinstance(parts, Sequence) or not parts or not isinstance(parts[0], str):
+        raise KatcpTypeError(
+            f'A strategy must be like "event", "period 0.5" or ("period", 0.5), not {strategy!r}.'
+        )
+    name = parts[0]
+    if name not in _PARAMETERS:
+        known = ", ".join(sorted(_PARAMETERS))
+        raise KatcpArgumentError(f"There is no sampling strategy {name!r}; there are {known}.")
+    try:
+        params = tuple(map(float, parts[1:]))
+    except (TypeError, ValueError):
+        raise KatcpTypeError(
+            f"The parameters of a strategy must be numbers: {strategy!r}."
+        ) from None
+    if len(params) != _PARAMETERS[name]:
+        raise KatcpArgumentError(
+            f"The strategy {name!r} has {_PARAMETERS[name]} parameters, not {len(params)}."
+        )
+    if not all(math.isfinite(param) and param >= 0 for param in params):
+        raise KatcpArgumentError(f"A parameter of a strategy is 0 or more: {strategy!r}.")
+    if name.endswith("-rate") and params[-2] > params[-1]:
+        raise KatcpArgumentError(
+            f"The shortest period is longer than the longest one: {strategy!r}."
+        )
+    return Strategy(name, params)
+
+
+class _Subscribed(Generic[_Consumer]):
+    """One sensor: who wants it, and how the device samples it."""
+
+    __slots__ = ("consumers", "sampled")
+
+    def __init__(self) -> None:
+        self.consumers: dict[_Consumer, Strategy] = {}
+        # None: nothing is known to be set on this connection.
+        self.sampled: Optional[Strategy] = None
+
+    @property
+    def wanted(self) -> Strategy:
+        return max(self.consumers.values(), key=lambda s: s.fineness, default=NONE)
+
+
+class Subscriptions(Generic[_Consumer]):
+    """The sensors of one device that somebody wants to hear of."""
+
+    def __init__(self) -> None:
+        self._sensors: dict[str, _Subscribed[_Consumer]] = {}
+        # What may have to be changed.
+        self._dirty: dict[str, None] = {}
+
+    def add(self, name: str, consumer: _Consumer, strategy: Strategy) -> None:
+        """Note that *consumer* wants a sensor; instead of what it wanted before."""
+        self._sensors.setdefault(name, _Subscribed()).consumers[consumer] = strategy
+        self._dirty[name] = None
+
+    def remove(self, name: str, consumer: _Consumer) -> None:
+        """Note that *consumer* does not want a sensor any more."""
+        subscribed = self._sensors.get(name)
+        if subscribed is not None and subscribed.consumers.pop(consumer, None) is not None:
+            self._dirty[name] = None
+
+    def consumers(self, name: str) -> tuple[_Consumer, ...]:
+        """Return who wants a sensor, in the order in which they came."""
+        subscribed = self._sensors.get(name)
+        return () if subscribed is None else tuple(subscribed.consumers)
+
+    def names(self) -> list[str]:
+        """Return the sensors that somebody wants."""
+        return [name for name, subscribed in self._sensors.items() if subscribed.consumers]
+
+    def sampled(self, name: str) -> Strategy:
+        """Return how the device samples a sensor, as far as it is known."""
+        subscribed = self._sensors.get(name)
+        return (subscribed and subscribed.sampled) or NONE
+
+    def forget_sampling(self, names: Optional[Iterable[str]] = None) -> None:
+        """Note that the device samples none of these sensors, or none at all."""
+        for name in list(self._sensors if names is None else names):
+            subscribed = self._sensors.get(name)
+            if subscribed is not None:
+                subscribed.sampled = None
+                self._dirty[name] = None
+                self._tidy(name, subscribed)
+
+    def take_changes(self) -> dict[str, Strategy]:
+        """Return what is to be set, by sensor; it is taken for being asked for now."""
+        changes = {}
+        for name in self._dirty:
+            subscribed = self._sensors.get(name)
+            if subscribed is None:
+                continue
+            wanted = subscribed.wanted
+            if wanted != (subscribed.sampled or NONE):
+                changes[name] = wanted
+            self._tidy(name, subscribed)
+        self._dirty.clear()
+        return changes
+
+    def note_set(self, name: str, strategy: Strategy) -> None:
+        """Note that the device has accepted a strategy."""
+        subscribed = self._sensors.get(name)
+        if subscribed is not None:
+            subscribed.sampled = strategy
+            self._tidy(name, subscribed)
+
+    def _tidy(self, name: str, subscribed: _Subscribed[_Consumer]) -> None:
+        """Forget a sensor that nobody wants and that is not sampled."""
+        if not subscribed.consumers and (subscribed.sampled or NONE) == NONE:
+            self._sensors.pop(name, None)

@@ -1,0 +1,574 @@
+"""The sensors of the device: which there are, and what those that are watched show.
+
+All of it runs in the loop's thread. Consumers are given readings; the sampling that they
+want is set on the device, and set again after every reconnect and after the device has said
+that its interface changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fnmatch
+import re
+import time
+from typing import (
+    Any,
+    Callable,
+    Iterable,
+    Iterator,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Union,
+)
+
+from tornado.util import TimeoutError as TornadoTimeoutError
+
+from .._runtime.tasks import spawn
+from .._state.readings import Reading, Status
+from .._state.replies import Answer, KatcpReplyError, answer_of
+from .._state.subscriptions import Strategy, Subscriptions
+from .._wire.arguments import decoder, read_timestamp
+from .._wire.flags import SEC_TS_KATCP_MAJOR
+from .._wire.message import Message
+from .._wire.text import as_text, shorten
+from ..errors import (
+    KatcpArgumentError,
+    KatcpClientError,
+    KatcpClientTimeout,
+    KatcpSensorError,
+)
+from ._addresses import address_to_string
+from ._session import Session
+from ._sinks import FutureSink, ReplyFuture
+
+# How much memory the answer to ?sensor-list may take, in bytes.
+_MAX_ANSWER_SIZE = 256 * 1024 * 1024
+
+# How long the greeting of a device is waited for; then it is taken for version 4.
+GREETING_TIMEOUT = 2.0
+
+# How many requests for sampling are in flight together.
+_MAX_IN_FLIGHT = 100
+
+# How many sensors are named in one request, where the device allows several.
+_MAX_IN_BULK = 500
+
+# For fewer sensors than this, each is asked for by its name.
+_FEW = 20
+
+_WILDCARDS = re.compile(r"[*?\[]")
+
+Pattern = Union[str, "re.Pattern[str]"]
+
+
+class Description(NamedTuple):
+    """What a device says of a sensor in ``#sensor-list``."""
+
+    name: str
+    description: str
+    units: str
+    type: str
+    params: tuple[bytes, ...]
+
+
+class Consumer(Protocol):
+    """Who is given readings; in the loop's thread."""
+
+    patterns: Sequence[Pattern]
+    strategy: Strategy
+
+    def put_reading(self, name: str, reading: Reading) -> None:
+        """Take a reading."""
+
+    def end(self) -> None:
+        """Take no more: the client has stopped."""
+
+
+class _Watched:
+    """A sensor that somebody hears of."""
+
+    __slots__ = ("consumers", "decode", "description", "reading")
+
+    def __init__(self, description: Description, major: int) -> None:
+        self.consumers: tuple[Consumer, ...] = ()
+        self.reading: Optional[Reading] = None
+        self.describe(description, major)
+
+    def describe(self, description: Description, major: int) -> None:
+        self.description = description
+        self.decode = decoder_of(description, major)
+
+
+class Tracker:
+    """The sensors of one device.
+
+    Parameters
+    ----------
+    session : Session
+        The session of the client.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._logger = session.client._logger
+        # What the device has told of its sensors on this connection; all of it?
+        self._descriptions: dict[str, Description] = {}
+        self._is_complete = False
+        # By their names as they come.
+        self._watched: dict[bytes, _Watched] = {}
+        self._subscriptions: Subscriptions[Consumer] = Subscriptions()
+        # Sensors that somebody wants and that are not there now.
+        self._vanished: set[str] = set()
+        # Whose first strategies are being set, and why one was refused.
+        self._joining: dict[Consumer, Optional[KatcpClientError]] = {}
+        self._syncing: Optional[asyncio.Future[None]] = None
+        # Sensors to look at again, None for all; and the task that does it.
+        self._changed: set[Optional[str]] = set()
+        self._restoring: Optional[asyncio.Future[None]] = None
+        callbacks = session.dispatcher.inform_callbacks
+        callbacks.add("sensor-status", self.on_sensor_status)
+        callbacks.add("interface-changed", self._on_interface_changed)
+        callbacks.add("device-changed", self._on_interface_changed)
+        session.dispatcher.connection_callbacks.add(None, self._on_connection)
+        session.run.at_end.append(self._on_end)
+
+    # Asking the device.
+
+    async def _ask(self, name: str, *args: Any, timeout: Optional[float] = None) -> Answer:
+        """Make a request that must succeed, and await the answer."""
+        session = self._session
+        portal = session.portal_of_run(name)
+        future = ReplyFuture(loop=portal.asyncio_loop)
+        future.sink = sink = FutureSink(session.requester, _MAX_ANSWER_SIZE, future)
+        limit = session.timeout if timeout is None else timeout
+        session.begin(name, Message.request(name, *args), sink, limit, None)
+        return answer_of(*await future)
+
+    async def _major(self) -> int:
+        """Return the major version of the device's protocol; 4 if it does not say."""
+        protocol = self._session.protocol
+        if protocol.flags is None:
+            with contextlib.suppress(TornadoTimeoutError):
+                await self._session.run.events["protocol"].until_set(GREETING_TIMEOUT)
+        return 4 if protocol.flags is None else protocol.flags.major
+
+    # Which sensors there are.
+
+    async def find(self, pattern: Pattern, timeout: Optional[float] = None) -> list[Description]:
+        """Return what the device says of the sensors that a name or a pattern stands for.
+
+        Only these are asked for, where the device can do that.
+        """
+        if not self._is_complete:
+            regex = regex_of(pattern)
+            if regex is None:
+                return [await self.describe(str(pattern), timeout)]
+            major = await self._major()
+            if major < SEC_TS_KATCP_MAJOR or not await self._list(f"/{regex}/", timeout):
+                await self._list_all(timeout)
+        matches = matcher_of(pattern)
+        return [found for name, found in self._descriptions.items() if matches(name)]
+
+    async def describe(self, name: str, timeout: Optional[float] = None) -> Description:
+        """Return what the device says of one sensor."""
+        description = self._descriptions.get(name)
+        if description is None and not self._is_complete:
+            try:
+                await self._list(name, timeout, must_succeed=True)
+            except KatcpReplyError as error:
+                raise self._no_sensor(name, f": {error}") from error
+            description = self._descriptions.get(name)
+        if description is None:
+            raise self._no_sensor(name)
+        return description
+
+    async def _list_all(self, timeout: Optional[float]) -> None:
+        await self._list(None, timeout, must_succeed=True)
+        self._is_complete = True
+
+    async def _list(
+        self, name: Optional[str], timeout: Optional[float], must_succeed: bool = False
+    ) -> bool:
+        """Ask for descriptions; return whether the device has answered."""
+        arguments = () if name is None else (name,)
+        try:
+            answer = await self._ask("sensor-list", *arguments, timeout=timeout)
+        except KatcpReplyError:
+            if must_succeed:
+                raise
+            return False
+        for inform in answer.informs:
+            if len(inform.arguments) >= 4:
+                found, *texts = map(as_text, inform.arguments[:4])
+                params = tuple(inform.arguments[4:])
+                self._descriptions[found] = Description(found, texts[0], texts[1], texts[2], params)
+        return True
+
+    def _no_sensor(self, name: str, reason: str = "") -> KatcpSensorError:
+        return KatcpSensorError(f"{self.address()} has no sensor {name!r}{reason}")
+
+    def address(self) -> str:
+        """Return which device it is; any thread."""
+        return address_to_string(self._session.client._bindaddr)
+
+    # Readings.
+
+    async def read(self, name: str, timeout: Optional[float] = None) -> Reading:
+        """Ask the device for a reading."""
+        description = await self.describe(name, timeout)
+        major = await self._major()
+        try:
+            answer = await self._ask("sensor-value", name, timeout=timeout)
+        except KatcpReplyError as error:
+            raise self._no_sensor(name, f": {error}") from error
+        raw_name = name.encode("utf-8", "surrogateescape")
+        for inform in answer.informs:
+            for found, *raw in triples_of(inform):
+                if found == raw_name:
+                    decode = decoder_of(description, major)
+                    return self._reading(description, decode, major, inform.arguments[0], *raw)
+        raise KatcpSensorError(f"{self.address()} has sent no value of sensor {name!r}")
+
+    def _reading(
+        self,
+        description: Description,
+        decode: Callable[[bytes], Any],
+        major: int,
+        raw_timestamp: bytes,
+        raw_status: bytes,
+        raw_value: bytes,
+    ) -> Reading:
+        """Return a reading, or raise the error that names what is wrong with it."""
+        status = _STATUSES.get(raw_status, Status.UNKNOWN)
+        what = f"value of type {description.type}"
+        value = None
+        try:
+            value = decode(raw_value)
+        except ValueError:
+            if description.type == "discrete":
+                value = as_text(raw_value)
+                self._warn(description.name, f"an option that it has not listed: {value!r}")
+            elif status.is_usable:
+                raise self._unreadable(description.name, what, raw_value) from None
+        try:
+            timestamp = read_timestamp(raw_timestamp, major < SEC_TS_KATCP_MAJOR or None)
+        except ValueError:
+            raise self._unreadable(description.name, "timestamp", raw_timestamp) from None
+        return Reading(timestamp, status, value)
+
+    def _unreadable(self, name: str, what: str, data: bytes) -> KatcpSensorError:
+        return KatcpSensorError(
+            f"{self.address()} sensor {name}: {shorten(repr(data), 200)} is no {what}"
+        )
+
+    def _warn(self, name: str, what: str) -> None:
+        if self._session.log.admits(f"sensor {name}"):
+            self._logger.warning("%s sensor %s: %s", self.address(), name, what)
+
+    def on_sensor_status(self, msg: Message) -> None:
+        """Give the readings of a ``#sensor-status`` to those who want them."""
+        arguments = msg.arguments
+        major = self._session.protocol.major
+        for raw_name, raw_status, raw_value in triples_of(msg):
+            watched = self._watched.get(raw_name)
+            if watched is None:
+                continue
+            try:
+                reading = self._reading(
+                    watched.description, watched.decode, major, arguments[0], raw_status, raw_value
+                )
+            except KatcpSensorError as error:
+                # Somebody who watches must hear of it, and hear of the next one.
+                if self._session.log.admits(f"sensor {watched.description.name}"):
+                    self._logger.warning("%s", error)
+                reading = Reading(time.time(), Status.UNKNOWN, None)
+            self._put(watched, reading)
+
+    def _put(self, watched: _Watched, reading: Reading) -> None:
+        watched.reading = reading
+        name = watched.description.name
+        for consumer in watched.consumers:
+            consumer.put_reading(name, reading)
+
+    # Consumers.
+
+    async def subscribe(self, consumer: Consumer, timeout: Optional[float] = None) -> list[str]:
+        """Give *consumer* the readings of the sensors that it wants; return their names."""
+        descriptions = {}
+        for pattern in consumer.patterns:
+            found = await self.find(pattern, timeout)
+            if not found:
+                raise KatcpSensorError(f"{self.address()} has no sensor like {pattern!r}")
+            descriptions.update({description.name: description for description in found})
+        major = await self._major()
+        self._joining[consumer] = None
+        try:
+            for description in descriptions.values():
+                self._add(consumer, description, major)
+            await self._sync()
+            error = self._joining[consumer]
+        finally:
+            self._joining.pop(consumer, None)
+        if error is not None:
+            self.unsubscribe(consumer)
+            raise error
+        return list(descriptions)
+
+    def _add(self, consumer: Consumer, description: Description, major: int) -> None:
+        name = description.name
+        raw_name = name.encode("utf-8", "surrogateescape")
+        watched = self._watched.get(raw_name)
+        if watched is None:
+            watched = self._watched[raw_name] = _Watched(description, major)
+        elif watched.reading is not None and watched.consumers:
+            consumer.put_reading(name, watched.reading)
+        self._subscriptions.add(name, consumer, consumer.strategy)
+        watched.consumers = self._subscriptions.consumers(name)
+
+    def unsubscribe(self, consumer: Consumer) -> None:
+        """Give *consumer* no more readings; what nobody wants any more is not sampled."""
+        for raw_name, watched in list(self._watched.items()):
+            if consumer in watched.consumers:
+                name = watched.description.name
+                self._subscriptions.remove(name, consumer)
+                watched.consumers = self._subscriptions.consumers(name)
+                if not watched.consumers:
+                    del self._watched[raw_name]
+        if self._session.requester.connection is not None:
+            spawn(self._sync_logged())
+
+    async def _sync_logged(self) -> None:
+        # Without a connection there is no sampling that could be switched off.
+        with contextlib.suppress(KatcpClientError):
+            await self._sync()
+
+    # Sampling.
+
+    async def _sync(self) -> None:
+        """Set on the device what consumers want, and wait until that is done."""
+        if self._syncing is None:
+            self._syncing = asyncio.ensure_future(self._set_all())
+            self._syncing.add_done_callback(self._forget_syncing)
+        await asyncio.shield(self._syncing)
+
+    def _forget_syncing(self, task: asyncio.Future[None]) -> None:
+        self._syncing = None
+        if not task.cancelled():
+            task.exception()  # whoever waits for it has it
+
+    async def _set_all(self) -> None:
+        major = await self._major()
+        flags = self._session.protocol.flags
+        is_bulk = flags is not None and flags.bulk_set_sensor_sampling
+        while True:
+            changes = {
+                name: strategy
+                for name, strategy in self._subscriptions.take_changes().items()
+                if name not in self._vanished
+            }
+            if not changes:
+                return
+            if is_bulk and len(changes) > 1:
+                changes = await self._set_in_bulk(changes, major)
+            left = iter(changes.items())
+            await asyncio.gather(*(self._set_each(left, major) for _ in range(_MAX_IN_FLIGHT)))
+
+    async def _set_in_bulk(self, changes: dict[str, Strategy], major: int) -> dict[str, Strategy]:
+        """Set strategies of several sensors at once; return those that have to be set singly."""
+        groups: dict[tuple[bytes, ...], list[str]] = {}
+        for name, strategy in changes.items():
+            arguments = strategy.arguments(self._type_of(name), major)
+            groups.setdefault(tuple(arguments), []).append(name)
+        left = {}
+        for arguments_, names in groups.items():
+            for start in range(0, len(names), _MAX_IN_BULK):
+                some = names[start : start + _MAX_IN_BULK]
+                try:
+                    await self._ask("sensor-sampling", ",".join(some), *arguments_)
+                except KatcpReplyError:
+                    # One of them has vanished, or refuses: all or nothing.
+                    left.update({name: changes[name] for name in some})
+                else:
+                    for name in some:
+                        self._subscriptions.note_set(name, changes[name])
+        return left
+
+    async def _set_each(self, changes: Iterator[tuple[str, Strategy]], major: int) -> None:
+        """Set one strategy after the other; several do so together."""
+        for name, strategy in changes:
+            arguments = strategy.arguments(self._type_of(name), major)
+            try:
+                await self._ask("sensor-sampling", name, *arguments)
+            except (KatcpReplyError, KatcpClientTimeout) as error:
+                self._note_refused(name, strategy, error)
+            else:
+                self._subscriptions.note_set(name, strategy)
+
+    def _type_of(self, name: str) -> str:
+        watched = self._watched.get(name.encode("utf-8", "surrogateescape"))
+        return "" if watched is None else watched.description.type
+
+    def _note_refused(self, name: str, strategy: Strategy, error: KatcpClientError) -> None:
+        """Tell those who have just asked for a strategy that the device refuses it."""
+        text = f"{self.address()} sensor {name} cannot be sampled with {str(strategy)!r}: {error}"
+        for consumer in self._subscriptions.consumers(name):
+            if consumer.strategy != strategy:
+                continue
+            if consumer in self._joining:
+                if isinstance(error, KatcpReplyError):
+                    error = KatcpReplyError(text, error.reply, error.informs)
+                self._joining[consumer] = error
+                self._subscriptions.remove(name, consumer)
+            elif self._session.log.admits(f"sensor {name}"):
+                self._logger.warning("%s", text)
+
+    # Changes.
+
+    def _on_connection(self, connected: bool) -> None:
+        self._descriptions.clear()
+        self._is_complete = False
+        if connected:
+            self._restore_soon(None)
+            return
+        for watched in self._watched.values():
+            self._put_unreachable(watched)
+
+    def _on_interface_changed(self, msg: Message) -> None:
+        kind, *names = [as_text(argument) for argument in msg.arguments[:2]] or ["sensor-list"]
+        if kind == "sensor" and names:
+            self._restore_soon(names[0])
+        elif kind == "sensor-list":
+            self._descriptions.clear()
+            self._is_complete = False
+            self._restore_soon(None)
+
+    def _restore_soon(self, name: Optional[str]) -> None:
+        """Look at a sensor again, None for all, and set what is wanted."""
+        self._changed.add(name)
+        if self._restoring is None:
+            self._restoring = spawn(self._restore())
+
+    async def _restore(self) -> None:
+        try:
+            while self._changed:
+                changed, self._changed = self._changed, set()
+                await self._look_again(changed)
+        except KatcpClientError as error:
+            # Without a connection it begins anew with the next one.
+            if self._session.requester.connection is not None:
+                self._logger.warning(
+                    "%s: cannot restore the sampling of sensors: %s", self.address(), error
+                )
+        finally:
+            self._restoring = None
+
+    async def _look_again(self, changed: set[Optional[str]]) -> None:
+        """Describe what has changed anew, and set what consumers want."""
+        names = None if None in changed else {name for name in changed if name is not None}
+        for name in names or ():
+            self._descriptions.pop(name, None)
+            await self._list(name, None)
+        consumers = {
+            consumer: None for watched in self._watched.values() for consumer in watched.consumers
+        }
+        if not consumers:
+            return
+        major = await self._major()
+        await self._describe_wanted(consumers, major)
+        self._vanished.clear()
+        for watched in list(self._watched.values()):
+            if watched.description.name not in self._descriptions:
+                self._vanished.add(watched.description.name)
+                self._put_unreachable(watched)
+                self._warn(watched.description.name, "the device does not have it any more")
+        self._subscriptions.forget_sampling(names)
+        await self._sync()
+
+    async def _describe_wanted(self, consumers: Iterable[Consumer], major: int) -> None:
+        """Describe what consumers want, also what is new and matches their patterns."""
+        patterns = {pattern for consumer in consumers for pattern in consumer.patterns}
+        if len(patterns) > _FEW and not self._is_complete:
+            await self._list_all(None)
+        for pattern in patterns:
+            with contextlib.suppress(KatcpSensorError):
+                for description in await self.find(pattern):
+                    self._describe_anew(description, pattern, consumers, major)
+
+    def _describe_anew(
+        self,
+        description: Description,
+        pattern: Pattern,
+        consumers: Iterable[Consumer],
+        major: int,
+    ) -> None:
+        watched = self._watched.get(description.name.encode("utf-8", "surrogateescape"))
+        if watched is not None:
+            watched.describe(description, major)
+        for consumer in consumers:
+            if pattern in consumer.patterns and (
+                watched is None or consumer not in watched.consumers
+            ):
+                self._add(consumer, description, major)
+
+    def _put_unreachable(self, watched: _Watched) -> None:
+        last = watched.reading
+        value = None if last is None else last.value
+        self._put(watched, Reading(time.time(), Status.UNREACHABLE, value))
+
+    def _on_end(self) -> None:
+        """End those who are given readings: the client has stopped."""
+        consumers = {c: None for watched in self._watched.values() for c in watched.consumers}
+        self._watched.clear()
+        self._subscriptions = Subscriptions()
+        for consumer in consumers:
+            consumer.end()
+
+
+_STATUSES = {str(status).encode("ascii"): status for status in Status}
+
+
+def decoder_of(description: Description, major: int) -> Callable[[bytes], Any]:
+    """Return what reads the values of a sensor."""
+    try:
+        return decoder(description.type, description.params, major)
+    except ValueError:
+        # A type that nobody has heard of: its values are shown as they are.
+        return as_text
+
+
+def triples_of(msg: Message) -> list[list[bytes]]:
+    """Return name, status and value of each reading in a message; none if it is malformed."""
+    arguments = msg.arguments
+    if len(arguments) == 5 and arguments[1] == b"1":
+        return [arguments[2:]]
+    try:
+        count = msg.get_int(1)
+    except KatcpArgumentError:
+        return []
+    if len(arguments) != 2 + 3 * count:
+        return []
+    return [arguments[start : start + 3] for start in range(2, len(arguments), 3)]
+
+
+def regex_of(pattern: Pattern) -> Optional[str]:
+    """Return a regular expression for the devices that know them; None: it is a name."""
+    if isinstance(pattern, re.Pattern):
+        return pattern.pattern
+    if not _WILDCARDS.search(pattern):
+        return None
+    # Python wraps it in a group that other dialects do not know.
+    translated = fnmatch.translate(pattern)
+    match = re.fullmatch(r"\(\?s:(.*)\)\\[zZ]", translated)
+    return f"^{match[1] if match else translated}$"
+
+
+def matcher_of(pattern: Pattern) -> Callable[[str], Any]:
+    """Return a function that tells whether a name matches."""
+    if isinstance(pattern, re.Pattern):
+        return pattern.search
+    if not _WILDCARDS.search(pattern):
+        return pattern.__eq__
+    return re.compile(fnmatch.translate(pattern)).match
