@@ -4,6 +4,7 @@
 from . import core as core
 from ._sensor import Sensor
 from ._state.handlers import DeviceMetaclass
+from ._state.readings import Reading, Status
 from ._state.replies import Answer, KatcpReplyError
 from ._wire.flags import ProtocolFlags
 from ._wire.message import Message
@@ -17,6 +18,7 @@ from .client import (
 )
 from .client._decorators import make_threadsafe, make_threadsafe_blocking
 from .client._informs import InformStream
+from .client._sensors import RemoteSensor, Sensors, SensorUpdates
 from .errors import (
     AsyncReply,
     FailReply,
@@ -63,7 +65,12 @@ __all__ = [
     "Message",
     "MessageParser",
     "ProtocolFlags",
+    "Reading",
+    "RemoteSensor",
     "Sensor",
+    "SensorUpdates",
+    "Sensors",
+    "Status",
     "__version__",
     "make_threadsafe",
     "make_threadsafe_blocking",

@@ -15,7 +15,6 @@ import math
 from typing import Any, Generic, Iterable, NamedTuple, Optional, Sequence, TypeVar, Union
 
 from .._wire import arguments
-from .._wire.flags import SEC_TO_MS_FAC, SEC_TS_KATCP_MAJOR
 from ..errors import KatcpArgumentError, KatcpTypeError
 
 # From the name of a strategy to how many parameters it has, the coarsest first.
@@ -60,11 +59,7 @@ class Strategy(NamedTuple):
                 formatted.append(arguments.write_int(int(difference)))
             else:
                 formatted.append(arguments.write_float(difference))
-        for seconds in params:
-            if major < SEC_TS_KATCP_MAJOR:
-                seconds *= SEC_TO_MS_FAC
-            formatted.append(arguments.write_number(round(seconds, 6)))
-        return formatted
+        return formatted + [arguments.write_timestamp(seconds, major) for seconds in params]
 
 
 NONE = Strategy("none")

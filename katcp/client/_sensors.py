@@ -397,15 +397,13 @@ class SensorUpdates(Stream[tuple[str, Reading]]):
         KatcpClientTimeout, KatcpClientDisconnected, KatcpClientStopped
             If there is no reply.
         """
-        if not self._is_open:
-            portal = self._session.portal_to_wait("open", ", use async with")
-            self._session.started_portal("open")
-            portal.call(self._tracker.subscribe, self._consumer, timeout=None)
+        if not self._is_open and not self.closed:
+            self._session.run_and_wait("open", self._tracker.subscribe, self._consumer)
             self._is_open = True
 
     async def async_open(self) -> None:
         """Set the sampling on the device, unless it is set; any asyncio loop."""
-        if not self._is_open:
+        if not self._is_open and not self.closed:
             await self._session.run_anywhere("async_open", self._tracker.subscribe, self._consumer)
             self._is_open = True
 

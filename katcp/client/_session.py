@@ -279,7 +279,8 @@ class Session:
         """Run a coroutine function in the loop and wait for it; any thread but the loop's."""
         portal = self.portal_to_wait(name, ", use the method that is awaited")
         self.started_portal(name)
-        return portal.call(function, *args, timeout=None)  # type: ignore[no-any-return]
+        call = functools.partial(self._run_until_stopped, function, *args)
+        return portal.call(call, timeout=None)  # type: ignore[no-any-return]
 
     async def run_anywhere(
         self, name: str, function: Callable[..., Awaitable[_T]], *args: Any
@@ -288,8 +289,12 @@ class Session:
         loop = self.started_portal(name).asyncio_loop
         if running_loop() is loop:
             return await function(*args)
+        call = self._run_until_stopped(function, *args)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, loop))
 
-        async def run() -> _T:
+    async def _run_until_stopped(self, function: Callable[..., Awaitable[_T]], *args: Any) -> _T:
+        """Run a coroutine function, which a managed loop cancels when it ends."""
+        try:
             return await function(*args)
-
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), loop))
+        except asyncio.CancelledError:
+            raise stopped_first() from None

@@ -30,7 +30,7 @@ from .._runtime.tasks import spawn
 from .._state.readings import Reading, Status
 from .._state.replies import Answer, KatcpReplyError, answer_of
 from .._state.subscriptions import Strategy, Subscriptions
-from .._wire.arguments import decoder, read_timestamp
+from .._wire.arguments import LRU_CONSTANTS, decoder, read_timestamp
 from .._wire.flags import SEC_TS_KATCP_MAJOR
 from .._wire.message import Message
 from .._wire.text import as_text, shorten
@@ -101,6 +101,11 @@ class _Watched:
         self.description = description
         self.decode = decoder_of(description, major)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the device has sent its reading on this connection."""
+        return self.reading is not None and self.reading.status is not Status.UNREACHABLE
+
 
 class Tracker:
     """The sensors of one device.
@@ -167,7 +172,8 @@ class Tracker:
             if regex is None:
                 return [await self.describe(str(pattern), timeout)]
             major = await self._major()
-            if major < SEC_TS_KATCP_MAJOR or not await self._list(f"/{regex}/", timeout):
+            is_selective = pattern != "*" and major >= SEC_TS_KATCP_MAJOR
+            if not (is_selective and await self._list(f"/{regex}/", timeout)):
                 await self._list_all(timeout)
         matches = matcher_of(pattern)
         return [found for name, found in self._descriptions.items() if matches(name)]
@@ -186,7 +192,12 @@ class Tracker:
         return description
 
     async def _list_all(self, timeout: Optional[float]) -> None:
-        await self._list(None, timeout, must_succeed=True)
+        known, self._descriptions = self._descriptions, {}
+        try:
+            await self._list(None, timeout, must_succeed=True)
+        except BaseException:
+            self._descriptions = known
+            raise
         self._is_complete = True
 
     async def _list(
@@ -406,9 +417,23 @@ class Tracker:
                 self._note_refused(name, strategy, error)
             else:
                 self._subscriptions.note_set(name, strategy)
+                if major < SEC_TS_KATCP_MAJOR:
+                    await self._put_present(name)
+
+    async def _put_present(self, name: str) -> None:
+        """Give the present reading of a sensor, which devices of version 4 need not send."""
+        watched = self._watched_of(name)
+        if watched is not None and not watched.is_current:
+            with contextlib.suppress(KatcpSensorError, KatcpClientTimeout):
+                reading = await self.read(name)
+                if not watched.is_current:
+                    self._put(watched, reading)
+
+    def _watched_of(self, name: str) -> Optional[_Watched]:
+        return self._watched.get(name.encode("utf-8", "surrogateescape"))
 
     def _type_of(self, name: str) -> str:
-        watched = self._watched.get(name.encode("utf-8", "surrogateescape"))
+        watched = self._watched_of(name)
         return "" if watched is None else watched.description.type
 
     def _note_refused(self, name: str, strategy: Strategy, error: KatcpClientError) -> None:
@@ -504,7 +529,7 @@ class Tracker:
         consumers: Iterable[Consumer],
         major: int,
     ) -> None:
-        watched = self._watched.get(description.name.encode("utf-8", "surrogateescape"))
+        watched = self._watched_of(description.name)
         if watched is not None:
             watched.describe(description, major)
         for consumer in consumers:
@@ -532,6 +557,9 @@ _STATUSES = {str(status).encode("ascii"): status for status in Status}
 
 def decoder_of(description: Description, major: int) -> Callable[[bytes], Any]:
     """Return what reads the values of a sensor."""
+    if description.type == "lru":
+        # Words tell more than 0 and 1, of which 0 is the good one.
+        return decoder("discrete", tuple(LRU_CONSTANTS), major)
     try:
         return decoder(description.type, description.params, major)
     except ValueError:
