@@ -13,7 +13,7 @@ from ._runtime.events import (
     until_some,
 )
 from ._sensor import Sensor
-from ._state.handlers import DeviceMetaclass, convert_method_name
+from ._state.handlers import DeviceMetaclass
 from ._state.readings import Reading
 from ._state.replies import KatcpReplyError
 from ._wire.flags import (
@@ -29,6 +29,7 @@ from ._wire.flags import (
 )
 from ._wire.message import Message, encode_utf8_with_error_log
 from ._wire.parser import MessageParser
+from ._wire.text import convert_method_name
 from .compat import (
     AttrDict,
     DefaultAttrDict,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
+from .._wire.text import convert_method_name
+
 _Handlers = dict[str, Callable[..., Any]]
 
 
@@ -23,28 +25,6 @@ class DeviceMetaclass(type):
         cls._inform_handlers = _collect(cls, "inform_")
         cls._reply_handlers = _collect(cls, "reply_")
         cls._request_handlers = _collect(cls, "request_")
-
-
-def convert_method_name(prefix: str, name: str) -> str:
-    """Return the name of the message that a handler method is for.
-
-    Parameters
-    ----------
-    prefix : str
-        The prefix of the method's name, like ``inform_``.
-    name : str
-        The method's name.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> convert_method_name("inform_", "inform_sensor_status")
-    'sensor-status'
-    """
-    return name[len(prefix) :].replace("_", "-")
 
 
 def _collect(cls: type, prefix: str) -> _Handlers:

@@ -1,4 +1,4 @@
-"""Bytes and messages as text, for logs and errors."""
+"""Text of bytes and of names."""
 
 from __future__ import annotations
 
@@ -33,3 +33,25 @@ def shorten(text: str, limit: int = 1000) -> str:
     str
     """
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def convert_method_name(prefix: str, name: str) -> str:
+    """Return the name of the message that a handler method is for.
+
+    Parameters
+    ----------
+    prefix : str
+        The prefix of the method's name, like ``inform_``.
+    name : str
+        The method's name.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> convert_method_name("inform_", "inform_sensor_status")
+    'sensor-status'
+    """
+    return name[len(prefix) :].replace("_", "-")

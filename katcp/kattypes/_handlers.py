@@ -13,9 +13,9 @@ from typing import Any, Awaitable, Callable, Iterable, Optional, Sequence, TypeV
 from tornado import gen
 from tornado.concurrent import is_future
 
-from .._state.handlers import convert_method_name
 from .._wire.flags import DEFAULT_KATCP_MAJOR
 from .._wire.message import Message
+from .._wire.text import convert_method_name
 from ._parameters import pack_types, unpack_types
 from ._types import KatcpType, Str
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from katcp._state.handlers import DeviceMetaclass, convert_method_name
+from katcp._state.handlers import DeviceMetaclass
+from katcp._wire.text import convert_method_name
 
 
 class Base(metaclass=DeviceMetaclass):
