@@ -17,7 +17,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', read("katcp", "version.py"), re.M
 
 TESTS = ["pytest", "pytest-timeout"]
 CLI = ["prompt_toolkit>=3", "rich>=13"]
-DOCS = ["sphinx"]
+DOCS = ["sphinx>=7", "furo", "myst-parser", "sphinx-copybutton", "sphinx-design", *CLI]
 LINT = ["ruff", "import-linter"]
 TYPES = ["mypy"]
 

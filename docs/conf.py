@@ -1,15 +1,18 @@
-"""Settings of Sphinx.
+"""Settings of Sphinx: ``tox -e docs`` builds the pages.
 
-To build: ``sphinx-build -W --keep-going -b html docs docs/_build``. Warnings
-are errors, and a reference to something that does not exist is a warning.
+Warnings are errors, and a reference to something that does not exist is a warning.
 """
 
+import logging
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.dirname(HERE), HERE]
 
+from diagrams import Diagram
 from sphinx.pycode import ModuleAnalyzer
+from watch_picture import WatchPicture
 
 import katcp
 from katcp.version import __version__
@@ -18,18 +21,30 @@ project = "katcp"
 author = "the katcp developers"
 release = version = __version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 exclude_patterns = ["_build"]
-html_theme = "alabaster"
+html_theme = "furo"
+html_title = f"katcp {release}"
 html_show_copyright = False
+html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["katcp.css"]
 html_theme_options = {
-    "description": "A client library for KATCP",
-    "fixed_sidebar": True,
-    "page_width": "1060px",
+    "light_css_variables": {"color-brand-primary": "#00567a", "color-brand-content": "#00628b"},
+    "dark_css_variables": {"color-brand-primary": "#6cc4ee", "color-brand-content": "#6cc4ee"},
 }
-html_sidebars = {"**": ["about.html", "searchfield.html", "navigation.html", "relations.html"]}
+pygments_dark_style = "github-dark"
+# Only what is typed is copied: neither prompts nor what is printed.
+copybutton_prompt_text = r">>> ?|\.\.\. ?|\$ "
+copybutton_prompt_is_regexp = True
 
 # `Name` refers to the thing of that name.
 default_role = "py:obj"
@@ -54,6 +69,9 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True, "show-inheritance": True}
+
+# A style of Pygments makes the root logger write everything from INFO on.
+logging.getLogger("katcp").setLevel(logging.WARNING)
 
 # Public classes say that they are of the public path, where programs find them. Their order,
 # and the comments that document attributes, autodoc looks for in the source of that module.
@@ -90,4 +108,6 @@ def find_elsewhere(app, env, node, contnode):
 
 
 def setup(app):
+    app.add_directive("diagram", Diagram)
+    app.add_directive("watch-picture", WatchPicture)
     app.connect("missing-reference", find_elsewhere)

@@ -234,7 +234,7 @@ def drawn_moves(text):
 
 def test_drawing_of_the_states_agrees_with_the_code():
     page = (DOCS / "explanation" / "states.rst").read_text("utf-8")
-    drawing = re.search(r"^::\n\n((?:    .*\n)+)", page, re.MULTILINE)[1]
+    drawing = re.search(r"^\.\. diagram:: .+\n\n((?:    .*\n)+)", page, re.MULTILINE)[1]
     assert drawing in lifecycle.__doc__
     assert drawn_moves(drawing) == {
         (state.name, goal.name) for state, goals in MOVES.items() for goal in goals
