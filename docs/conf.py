@@ -33,6 +33,7 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"katcp {release}"
+toc_object_entries_show_parents = "hide"
 html_show_copyright = False
 html_show_sourcelink = False
 html_static_path = ["_static"]
@@ -58,7 +59,7 @@ nitpick_ignore_regex = [
         r"(decorator|coroutine|boolean|these|call|exception|default=None|\{?Message\..*)",
     ),
     # What others document; their pages are not fetched when these are built.
-    (r"py:.*", r"(tornado|asyncio|collections|concurrent|logging|IOLoop|IOStream|socket|ssl)\..*"),
+    (r"py:.*", r"(tornado|asyncio|collections|concurrent|logging|threading|IOLoop|IOStream|socket|ssl)\..*"),
     (r"py:.*", r"future\.types\..*"),
 ]
 
@@ -94,7 +95,7 @@ def find_elsewhere(app, env, node, contnode):
     if node.get("refdomain") != "py":
         return None
     domain, target = env.domains["py"], node["reftarget"]
-    parents = ["katcp", "katcp.core", "katcp.AsyncClient", "katcp.simdevice"]
+    parents = ["katcp", "katcp.core", "katcp.DeviceClient", "katcp.AsyncClient", "katcp.simdevice"]
     cls = getattr(katcp, (node.get("py:class") or "").rpartition(".")[2], None)
     if isinstance(cls, type):
         parents += [f"katcp.{base.__name__}" for base in cls.__mro__]

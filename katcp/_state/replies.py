@@ -80,7 +80,7 @@ class Answer(tuple[list[bytes], list[Message]]):
 
     @property
     def reply(self) -> Message:
-        """The reply, for the helpers of `Message`: its argument 0 is ``ok``."""
+        """The reply itself; its argument 0 is ``ok``."""
         return self._reply
 
     def __repr__(self) -> str:

@@ -168,6 +168,23 @@ def test_public_methods_have_docstrings(cls):
             assert inspect.getdoc(getattr(cls, name)), name
 
 
+@pytest.mark.parametrize(
+    "cls",
+    [katcp.DeviceClient, katcp.AsyncClient, katcp.CallbackClient],
+    ids=lambda cls: cls.__name__,
+)
+def test_members_of_clients_are_in_the_reference(cls):
+    """Its pages list them by topic; what one forgets, autodoc leaves out."""
+    bases = [base for base in cls.__mro__ if base.__module__ == cls.__module__]
+    names = {name for name in vars(cls) if not name.startswith("_")}
+    attributes = set(re.findall(r"^ *(\w+) : ", "".join(base.__doc__ for base in bases), re.M))
+    assert {
+        name
+        for name in names - attributes
+        if not documented(*(f"katcp.{base.__name__}.{name}" for base in bases))
+    } == set()
+
+
 def test_thread_table_lists_every_call():
     page = (DOCS / "reference" / "threads.rst").read_text("utf-8")
     hooks = re.compile(r"notify_|handle_|unhandled_|inform_|next$")
