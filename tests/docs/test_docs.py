@@ -185,7 +185,7 @@ def test_members_of_clients_are_in_the_reference(cls):
     } == set()
 
 
-def test_thread_table_lists_every_call():
+def test_page_of_threads_lists_every_call():
     page = (DOCS / "reference" / "threads.rst").read_text("utf-8")
     hooks = re.compile(r"notify_|handle_|unhandled_|inform_|next$")
     for cls in (katcp.DeviceClient, katcp.AsyncClient, katcp.CallbackClient):
