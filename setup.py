@@ -18,7 +18,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', read("katcp", "version.py"), re.M
 TESTS = ["pytest", "pytest-timeout"]
 CLI = ["prompt_toolkit>=3", "rich>=13"]
 DOCS = ["sphinx>=7", "furo", "myst-parser", "sphinx-copybutton", "sphinx-design", *CLI]
-LINT = ["ruff", "import-linter"]
+LINT = ["ruff", "import-linter", "codespell"]
 TYPES = ["mypy"]
 
 setup(
