@@ -120,4 +120,3 @@ class Diagram(Directive):
     def run(self) -> list[nodes.Node]:
         svg = Drawing("\n".join(self.content)).svg(self.arguments[0])
         return [nodes.raw("", f"<figure>{svg}</figure>", format="html")]
-
