@@ -7,10 +7,11 @@ import logging
 import os
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [os.path.dirname(HERE), HERE]
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.dirname(sys.path[0]))
 
 from diagrams import Diagram
+from docutils import nodes
 from sphinx.pycode import ModuleAnalyzer
 from watch_picture import WatchPicture
 
@@ -59,7 +60,10 @@ nitpick_ignore_regex = [
         r"(decorator|coroutine|boolean|these|call|exception|default=None|\{?Message\..*)",
     ),
     # What others document; their pages are not fetched when these are built.
-    (r"py:.*", r"(tornado|asyncio|collections|concurrent|logging|threading|IOLoop|IOStream|socket|ssl)\..*"),
+    (
+        r"py:.*",
+        r"(tornado|asyncio|collections|concurrent|logging|threading|IOLoop|IOStream|socket|ssl)\..*",
+    ),
     (r"py:.*", r"future\.types\..*"),
 ]
 
@@ -108,7 +112,22 @@ def find_elsewhere(app, env, node, contnode):
     return None
 
 
+def collapse_tests(app, doctree):
+    """Put the fields "Test" of the differences from katcp 0.9 behind a line to click."""
+    for fields in list(doctree.findall(nodes.field_list)):
+        name, body = fields[-1]
+        if name.astext() == "Test":
+            del fields[-1]
+            fields["classes"].append("difference")
+            tests = nodes.container("", *body, classes=["tests"])
+            parent, place = fields.parent, fields.parent.index(fields) + 1
+            parent.insert(place, tests)
+            parent.insert(place, nodes.raw("", "<details><summary>Tests</summary>", format="html"))
+            parent.insert(place + 2, nodes.raw("", "</details>", format="html"))
+
+
 def setup(app):
+    app.connect("doctree-read", collapse_tests)
     app.add_directive("diagram", Diagram)
     app.add_directive("watch-picture", WatchPicture)
     app.connect("missing-reference", find_elsewhere)

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import re
+import textwrap
 
 import pytest
 
@@ -269,13 +270,13 @@ def test_events_table_agrees_with_the_code():
 
 
 def test_differences_have_names_and_reasons():
-    entries = re.findall(r"^``([a-z-]+)``\n((?:    .+\n)+)", DIFFERENCES, re.MULTILINE)
+    entries = re.findall(r"^([a-z-]+)\n~+\n\n((?:.+\n)+)", DIFFERENCES, re.MULTILINE)
     names = [name for name, _ in entries]
     assert len(names) > 70
     assert len(set(names)) == len(names)
-    assert len(names) == len(re.findall(r"^``", DIFFERENCES, re.MULTILINE))
+    assert len(names) == len(re.findall(r"^~+$", DIFFERENCES, re.MULTILINE))
     for name, entry in entries:
-        fields = re.findall(r"^    :(\w+): \S", entry, re.MULTILINE)
+        fields = re.findall(r"^:(\w+): \S", entry, re.MULTILINE)
         assert fields == ["Before", "Now", "Why", "Test"], name
 
 
@@ -292,7 +293,7 @@ def functions_of_tests():
 
 
 def test_differences_name_tests():
-    fields = re.findall(r"^    :Test: (.+\n(?:        .+\n)*)", DIFFERENCES, re.MULTILINE)
+    fields = re.findall(r"^:Test: (.+\n(?:    .+\n)*)", DIFFERENCES, re.MULTILINE)
     assert fields
     assert all(re.findall(r"``tests/[^`]+::test_[^`]+``", field) for field in fields)
 
@@ -330,7 +331,7 @@ def test_the_numbered_items_name_differences():
     items = dict(re.findall(r"^ ?(\d+)  (.+(?:\n    .+)*)$", table, re.MULTILINE))
     assert list(map(int, items)) == list(range(1, 16))
     names = {name for names in items.values() for name in re.findall(r"[a-z-]+", names)}
-    assert names - set(re.findall(r"^``([a-z-]+)``$", DIFFERENCES, re.MULTILINE)) == set()
+    assert names - set(re.findall(r"^([a-z-]+)\n~", DIFFERENCES, re.MULTILINE)) == set()
 
 
 def test_notebooks_are_kept_without_outputs():
@@ -350,3 +351,19 @@ def test_every_page_is_reached():
     }
     decisions = set(DOCS.glob("decisions/0*.rst"))
     assert {path for path in PAGES if path != DOCS / "index.rst"} <= listed | decisions
+
+
+def test_code_fits_the_page():
+    """A browser shows 80 columns, in a window of 1400 pixels."""
+    block = re.compile(
+        r"^( *)\.\. code-block:: \w+\n(?: +:.*\n)*\n((?:\1 +.*\n|\n)+)|^(?=>>> )((?:\S.*\n)+)",
+        re.MULTILINE,
+    )
+    wide = [
+        (path.name, line)
+        for path in PAGES
+        for found in block.finditer(path.read_text("utf-8"))
+        for line in textwrap.dedent(found[2] or found[3]).splitlines()
+        if len(line) > 80
+    ]
+    assert wide == []
