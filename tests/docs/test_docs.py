@@ -353,10 +353,16 @@ def test_every_page_is_reached():
     assert {path for path in PAGES if path != DOCS / "index.rst"} <= listed | decisions
 
 
+@pytest.mark.parametrize(("word", "page"), [("upload", "memory"), ("reconnect", "reconnecting")])
+def test_titles_have_the_words_that_people_search_for(word, page):
+    title = (DOCS / "howto" / f"{page}.rst").read_text("utf-8").splitlines()[0]
+    assert word in title.lower()
+
+
 def test_code_fits_the_page():
     """A browser shows 80 columns, in a window of 1400 pixels."""
     block = re.compile(
-        r"^( *)\.\. code-block:: \w+\n(?: +:.*\n)*\n((?:\1 +.*\n|\n)+)|^(?=>>> )((?:\S.*\n)+)",
+        r"^( *)\.\. code-block:: \w+\n(?: +:.*\n)*\n((?:\1 +.*\n|\n)+)|^(>>> (?:.+\n)+)",
         re.MULTILINE,
     )
     wide = [
