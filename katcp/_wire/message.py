@@ -694,7 +694,8 @@ def _only_mid(kwargs: dict[str, Any]) -> Any:
 def _short_repr(argument: Any) -> str:
     if not isinstance(argument, bytes):
         return shorten(repr(argument))
-    escaped = escape_argument(argument[:1001])
+    # As in a list of arguments: no bytes, not the "\@" that stands for them on the wire.
+    escaped = escape_argument(argument[:1001]) if argument else argument
     return repr(escaped) if len(escaped) <= 1000 else f"{escaped[:1000]!r}..."
 
 

@@ -84,6 +84,12 @@ def test_no_flags(flags):
     assert not found.message_ids
 
 
+def test_no_number_is_zero():
+    found = ProtocolFlags(None, None, "I")
+    assert found == ProtocolFlags(0, 0, "I")
+    assert str(found) == "0.0-I"
+
+
 def test_flags_are_optional():
     assert ProtocolFlags(4, 0) == ProtocolFlags(4, 0, "")
 
