@@ -238,7 +238,7 @@ class IOLoopManager:
                 callback()
         finally:
             if self._managed:
-                self._logger.info("Stopping ioloop %r", portal.ioloop)
+                self._logger.info(f"Stopping ioloop {portal.ioloop!r}")
                 portal.ioloop.stop()
 
     def _run_managed_ioloop(self, portal: LoopPortal, started: Latch, ended: Latch) -> None:
@@ -273,7 +273,7 @@ class IOLoopManager:
             ioloop.close()
         self._ioloop = None
         self._portal = None
-        self._logger.info("Managed tornado IOloop %r stopped", ioloop)
+        self._logger.info(f"Managed tornado IOloop {ioloop!r} stopped")
 
 
 async def _cancel_the_others() -> None:

@@ -209,7 +209,7 @@ class PendingRequests:
 
     Parameters
     ----------
-    logger : logging.Logger or katcp.client._log.DeviceLog
+    logger : logging.Logger or katcp.client._log.RateLimitedLog
         Where a reply that cannot be right is reported.
     """
 

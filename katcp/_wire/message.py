@@ -612,6 +612,21 @@ def shorten(text: str, limit: int = 1000) -> str:
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
+def quote(message: Message) -> str:
+    """Return the line of a message as logs show it: as Python shows a text, and shortened.
+
+    Parameters
+    ----------
+    message : Message
+        Any message.
+
+    Returns
+    -------
+    str
+    """
+    return shorten(repr(str(message)))
+
+
 def memory_size(message: Message) -> int:
     """Return about how many bytes of memory a message takes.
 

@@ -33,7 +33,6 @@ import ssl
 import sys
 import threading
 import time
-import traceback
 from concurrent.futures import Future as ConcurrentFuture
 from concurrent.futures import InvalidStateError
 from types import TracebackType
@@ -62,7 +61,7 @@ from .._runtime.tasks import FATAL, is_awaitable, run_logged, spawn, spawn_if_aw
 from .._runtime.waiter import LoopGone, Waiter
 from .._state.handlers import DeviceMetaclass
 from .._state.lifecycle import EVENT_NAMES, Lifecycle, State
-from .._state.negotiation import ServerProtocol
+from .._state.negotiation import LogText, ServerProtocol
 from .._state.replies import Answer, answer_of, made_up_reply, stopped_first, timed_out
 from .._state.requests import PendingRequest, PendingRequests
 from .._state.validation import (
@@ -74,7 +73,7 @@ from .._state.validation import (
     check_timeout,
 )
 from .._wire.flags import FLOAT_TS_KATCP_MAJOR, SEC_TO_MS_FAC, SEC_TS_KATCP_MAJOR, ProtocolFlags
-from .._wire.message import AssignedMid, Message, memory_size, shorten
+from .._wire.message import AssignedMid, Message, memory_size, quote, shorten
 from .._wire.parser import MessageParser
 from ..errors import (
     KatcpClientDisconnected,
@@ -91,7 +90,7 @@ from ..errors import (
 from ..ioloop_manager import IOLoopManager
 from ._decorators import make_threadsafe, make_threadsafe_blocking
 from ._informs import CallbackTable, InformStream, StreamFeed
-from ._log import DeviceLog
+from ._log import CurrentException, RateLimitedLog, complete
 
 if TYPE_CHECKING:
     # Checkers know nothing of the package "future": to them every attribute of
@@ -169,8 +168,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Port to connect to.
     tb_limit : int, optional
         Maximum number of stack frames in a traceback that is logged.
-    logger : logging.Logger, optional
-        Python Logger object to log to. Default: the logger ``katcp.client._clients``.
+    logger : object, optional
+        Python Logger object to log to, or any object with its methods. Default: the logger
+        ``katcp.client``.
     auto_reconnect : bool, optional
         Whether to automatically reconnect if the connection dies, or cannot
         be made. If not, the client ends by itself then.
@@ -245,8 +245,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     #: What would take more is left out, and the log says so once.
     MAX_VERSIONS_SIZE: int = 1024 * 1024
 
-    #: Maximum number of log records of one kind, bad lines for example, that
-    #: what the device sends may cause in a minute.
+    #: Maximum number of warnings and errors of one kind, bad lines for example,
+    #: that are logged in a minute.
     #:
     #: More are left out, and the log says how many.
     MAX_LOG_RATE: int = 1000
@@ -288,7 +288,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         host: Union[str, bytes, None],
         port: Union[int, str],
         tb_limit: int = 20,
-        logger: Optional[logging.Logger] = _default_logger,
+        logger: Any = _default_logger,
         auto_reconnect: bool = True,
         *,
         max_msg_size: Optional[int] = None,
@@ -304,8 +304,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._bindaddr = (check_host(host), check_port(port))
         self._device_ssl_context = check_ssl_options(ssl_options)
         self._tb_limit = tb_limit
-        self._logger = _default_logger if logger is None else logger
-        self._device_log = DeviceLog(self._logger, self)
+        self._logger = complete(_default_logger if logger is None else logger)
+        self._device_log = RateLimitedLog(self)
         self._auto_reconnect = auto_reconnect
         self._forks_at_start = _forks
         self._ioloop_manager = IOLoopManager()
@@ -1170,7 +1170,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         pieces = msg._line_in_pieces()
         if self._logger.isEnabledFor(logging.DEBUG):
             line = b"".join(pieces)
-            self._logger.debug(
+            self._device_log.debug(
                 "Sending to %s: %s", self.bind_address_string, shorten(repr(line[:2000]))
             )
         try:
@@ -1181,7 +1181,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         except KatcpClientOverflow as error:
             connection.close(error)
             reason = f"Could not send to device {self.bind_address_string}: {error}"
-            self._logger.warning("%s. Message: %s", reason, shorten(repr(msg)))
+            self._device_log.warning("%s. Message: %s", reason, shorten(repr(msg)))
             raise KatcpClientOverflow(reason) from None
         except KatcpClientDisconnected:
             raise self._not_connected() from None
@@ -1600,7 +1600,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             if not self._stop_wanted.is_set():
                 await self._keep_connected()
         except Exception:
-            self._logger.exception("Unhandled exception in the client's main coroutine")
+            self._device_log.exception("Unhandled exception in the client's main coroutine")
         finally:
             # A loop that was closed behind its back throws this coroutine away
             # some time after the run was ended without it.
@@ -1703,7 +1703,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         except FATAL:
             raise
         except BaseException:
-            self._logger.exception(
+            self._device_log.exception(
                 "Notify connect failed. Disconnecting." if connected else "Notify connect failed"
             )
             has_succeeded = False
@@ -1755,9 +1755,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             return
         try:
             if not waiter.wait(portal.is_gone, timeout):
-                self._logger.warning("The client has not stopped within %s seconds", timeout)
+                self._device_log.warning("The client has not stopped within %s seconds", timeout)
         except LoopGone:
-            self._logger.warning("The ioloop does not run: the client stops when it does")
+            self._device_log.warning("The ioloop does not run: the client stops when it does")
             self._end_run_without_ioloop(portal)
 
     def _begin_stop(self, waiter: Waiter) -> None:
@@ -1786,7 +1786,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def _be_stopped(self) -> None:
         """Wake all that wait for a client that has ended."""
         self._device_connection = None
-        self._logger.info("Client connect loop for %r finished.", self._bindaddr)
+        self._device_log.info("Client connect loop for %r finished.", self._bindaddr)
         self._forget_protocol_event()
         self._enter(State.STOPPED)
         for name in ("running", "connected", "protocol"):
@@ -1953,17 +1953,17 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             self._versions_size = size
         elif not self._versions_overflowed:
             self._versions_overflowed = True
-            self._logger.warning(
+            self._device_log.warning(
                 "Device %s tells more of its versions than MAX_VERSIONS_SIZE (%d bytes): "
                 "the rest is left out.",
                 self.bind_address_string,
                 self.MAX_VERSIONS_SIZE,
             )
 
-    def _learn_protocol(self, warning: Optional[str]) -> None:
+    def _learn_protocol(self, warning: Optional[LogText]) -> None:
         """Note that an inform told of the protocol."""
-        if warning is not None and self._device_log.admits("Protocol Version Warning"):
-            self._logger.warning("%s", warning)
+        if warning is not None:
+            self._device_log.warning(*warning)
         if self._server_protocol.flags is not None:
             self._state_events["protocol"].set()
 
@@ -2019,37 +2019,31 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     # Logs.
 
-    def _traceback(self) -> str:
-        """Return the current exception as text, as the old client showed it."""
-        return "\n".join(traceback.format_exception(*sys.exc_info(), limit=self._tb_limit))
+    def _traceback(self) -> CurrentException:
+        return CurrentException(self._tb_limit)
 
     def _log_bad_line(self, line: bytes) -> None:
-        if self._device_log.admits("BAD COMMAND"):
-            self._logger.error(
-                "BAD COMMAND: %s\n in line %s", self._traceback(), shorten(repr(line[:2000]))
-            )
+        self._device_log.error(
+            "BAD COMMAND: %s\n in line %s", self._traceback(), shorten(repr(line[:2000]))
+        )
 
     def _log_received(self, msg: Message) -> None:
-        self._logger.debug("received from %s: '%s'", self.bind_address_string, shorten(str(msg)))
+        self._device_log.debug("received from %s: %s", self.bind_address_string, quote(msg))
 
     def _log_handler_failure(self, kind: str, msg: Message) -> None:
-        if self._device_log.admits(f"{kind} FAIL"):
-            self._logger.error("%s %s FAIL: %s", kind, shorten(msg.name), self._traceback())
+        self._device_log.error(f"{kind} %s FAIL: %s", shorten(msg.name), self._traceback())
 
     def _log_inform_failure(self, inform: Message) -> None:
-        if self._device_log.admits("Callback inform FAIL"):
-            self._logger.error("Callback inform %s FAIL: %s", inform.name, self._traceback())
+        self._device_log.error("Callback inform %s FAIL: %s", inform.name, self._traceback())
 
     def _log_connection_failure(self, connected: bool) -> None:
-        self._logger.error("Callback connected=%s FAIL: %s", connected, self._traceback())
+        self._device_log.error("Callback connected=%s FAIL: %s", connected, self._traceback())
 
     def _log_unhandled(self, msg: Message) -> None:
-        if not self._device_log.admits("Unhandled exception in handle_message()"):
-            return
-        self._logger.exception(
-            "Unhandled exception in handle_message() from %s for message '%s'",
+        self._device_log.exception(
+            "Unhandled exception in handle_message() from %s for message %s",
             self.bind_address_string,
-            shorten(str(msg)),
+            quote(msg),
         )
 
     def _log_connect_failure(self, reason: str) -> None:
@@ -2058,15 +2052,11 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         known = reason == self._connect_failure_reason
         self._connect_failure_reason = reason
         if not self._stop_wanted.is_set():
-            self._logger.log(
-                logging.DEBUG if known else logging.WARNING,
-                "Failed to connect to %r: %s",
-                self._bindaddr,
-                reason,
-            )
+            log = self._device_log.debug if known else self._device_log.warning
+            log("Failed to connect to %r: %s", self._bindaddr, reason)
 
     def _log_connected(self) -> None:
-        self._logger.debug(
+        self._device_log.debug(
             "Connected to %s with client addr %s", self.bind_address_string, self.sockname_string
         )
 
@@ -2075,21 +2065,21 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         failures, self._connect_failures = self._connect_failures, 0
         self._connect_failure_reason = None
         if failures >= _NOTABLE_FAILURES:
-            self._logger.warning("Reconnected to %s", self.bind_address_string)
+            self._device_log.warning("Reconnected to %s", self.bind_address_string)
 
     def _log_end(self, connection: Connection, cause: Optional[BaseException]) -> None:
         self._device_log.end_period()
         # A client that was stopped or disconnected does not want the rest.
         half_line = connection.splitter.pending
         if half_line and self._lifecycle.state is State.CONNECTED:
-            self._logger.warning(
+            self._device_log.warning(
                 "Dropped a line of %d bytes without end from %s: %s",
                 len(half_line),
                 self.bind_address_string,
                 shorten(repr(half_line[:2000])),
             )
         if cause is not None and not connection.was_refused:
-            self._logger.warning(
+            self._device_log.warning(
                 "Client stream for server %s closed with error %r",
                 self.bind_address_string,
                 cause,
@@ -2138,7 +2128,7 @@ class AsyncClient(DeviceClient):
         times out. Can be overridden in individual calls to callback_request.
         None: no limit.
     logger : object, optional
-        Python Logger object to log to. Default: the logger ``katcp.client._clients``.
+        As for `DeviceClient`.
     auto_reconnect : bool, optional
         Whether to automatically reconnect if the connection dies.
     max_msg_size, max_write_buffer_size : int, optional
@@ -2195,7 +2185,7 @@ class AsyncClient(DeviceClient):
         port: Union[int, str],
         tb_limit: int = 20,
         timeout: Optional[float] = 5.0,
-        logger: Optional[logging.Logger] = _default_logger,
+        logger: Any = _default_logger,
         auto_reconnect: bool = True,
         *,
         max_msg_size: Optional[int] = None,
@@ -2792,7 +2782,7 @@ class AsyncClient(DeviceClient):
             f"The informs of request {shorten(request.name)} would take more memory than "
             f"MAX_INFORMS_SIZE ({self.MAX_INFORMS_SIZE} bytes)"
         )
-        self._logger.warning("%s: it has failed.", error)
+        self._device_log.warning("%s: it has failed.", error)
         self._pending_requests.abandon(request)
         self._end_locally(request, error)
 
@@ -2800,7 +2790,9 @@ class AsyncClient(DeviceClient):
         failure = ""
         if reply.local_error is not None:
             failure = f"during failure {reply.local_error}, "
-        self._logger.error("Callback reply %s%s FAIL: %s", failure, reply.name, self._traceback())
+        self._device_log.error(
+            "Callback reply %s%s FAIL: %s", failure, reply.name, self._traceback()
+        )
 
     def _end_if_cancelled(
         self, portal: LoopPortal, begun: list[PendingRequest], future: ConcurrentFuture[Any]
@@ -2878,7 +2870,7 @@ class AsyncClient(DeviceClient):
         more = request.more
         on_reply = request.take_callback()
         if on_reply is None:
-            self._logger.debug("Request %s, whose reply nobody awaits: %s", request.name, error)
+            self._device_log.debug("Request %s, whose reply nobody awaits: %s", request.name, error)
             return
         self._call_back(self._log_reply_failure, on_reply, more, made_up_reply(request, error))
 
@@ -2902,7 +2894,7 @@ class CallbackClient(AsyncClient):
         port: Union[int, str],
         tb_limit: int = 20,
         timeout: Optional[float] = 5.0,
-        logger: Optional[logging.Logger] = _default_logger,
+        logger: Any = _default_logger,
         auto_reconnect: bool = True,
         *,
         max_msg_size: Optional[int] = None,

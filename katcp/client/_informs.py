@@ -210,7 +210,7 @@ class InformStream:
         self._arrived.append(msg)
         self._wake_waiting()
         if is_full and self._dropped == 1:
-            self._client._logger.warning(
+            self._client._device_log.warning(
                 "More than %d informs %s have not been taken: the oldest are dropped from now on",
                 self._maxsize,
                 self._described(),

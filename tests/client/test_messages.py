@@ -455,7 +455,8 @@ def test_bytes_that_are_not_text_are_delivered_at_every_log_level(device):
     reply, _ = client.blocking_request(Message.request("echo", b"\xff\xfe \0"))
     assert reply.arguments == [b"ok", b"\xff\xfe \0"]
     assert any(
-        "received from" in text and r"!echo[1] ok \xff\xfe\_\0" in text for _, text in logger.lines
+        "received from" in text and repr(r"!echo[1] ok \xff\xfe\_\0") in text
+        for _, text in logger.lines
     )
 
 

@@ -5,9 +5,20 @@ Each test does what a program in the field does, and expects what katcp 0.9.3 di
 
 from __future__ import annotations
 
+import logging
+import queue
+
 import pytest
 
+import katcp
 from katcp import Message, ProtocolFlags
+from tests.support.helpers import (
+    PATIENCE,
+    TestDevice,
+    closed_port,
+    start_client,
+    until_answered,
+)
 
 # ---- messages and flags ----
 
@@ -32,3 +43,149 @@ def test_no_version_is_version_zero():
     assert flags == ProtocolFlags(None, None, set())
     assert (flags.major, flags.minor, flags.flags, str(flags)) == (0, 0, set(), "0.0")
     assert ProtocolFlags(5, None, set()).minor == 0
+
+
+# ---- log records ----
+
+
+class Records(logging.Handler):
+    """What a program's handler is given: casperfpga's print ``record.msg``."""
+
+    def __init__(self):
+        super().__init__(logging.DEBUG)
+        self.texts = queue.Queue()
+
+    def emit(self, record):
+        self.texts.put((record.levelname, record.msg, record.args, bool(record.exc_info)))
+
+    def until(self, start):
+        """Return the next record whose text begins with *start*; skip those before."""
+        while True:
+            level, text, args, has_exception = self.texts.get(timeout=PATIENCE)
+            if text.startswith(start):
+                assert args == ()
+                return level, text, has_exception
+
+
+@pytest.fixture
+def records():
+    return Records()
+
+
+@pytest.fixture
+def logger(records):
+    logger = logging.Logger("observed", logging.DEBUG)
+    logger.addHandler(records)
+    return logger
+
+
+def test_records_hold_their_complete_text(device, logger, records):
+    class Client(katcp.CallbackClient):
+        def inform_bad(self, msg):
+            raise ValueError("in the handler")
+
+        def handle_message(self, msg):
+            if msg.name == "worse":
+                raise ValueError("in the hook")
+            return super().handle_message(msg)
+
+    def fail(reply):
+        raise ValueError("in the callback")
+
+    client = start_client(device, Client, logger=logger)
+    server = client.bind_address_string
+    assert records.until("Connected")[:2] == (
+        "DEBUG",
+        f"Connected to {server} with client addr {client.sockname_string}",
+    )
+    client.callback_request(Message.request("echo", "a b"), fail)
+    assert records.until("Sending")[1] == f"Sending to {server}: b'?echo[1] a\\\\_b\\n'"
+    assert records.until("received")[1] == f"received from {server}: '!echo[1] ok a\\\\_b'"
+    level, text, has_exception = records.until("Callback")
+    assert (level, has_exception) == ("ERROR", False)
+    assert text.startswith("Callback reply echo FAIL: Traceback (most recent call last):\n\n  File")
+    assert text.endswith("\n\nValueError: in the callback\n")
+    device.send_raw(b"#bad x\n#worse ' a\\_b\nnothing known\n")
+    text = records.until("Inform")[1]
+    assert text.startswith("Inform bad FAIL: Traceback")
+    assert text.endswith("ValueError: in the handler\n")
+    assert records.until("Unhandled") == (
+        "ERROR",
+        f'Unhandled exception in handle_message() from {server} for message "#worse \' a\\\\_b"',
+        True,
+    )
+    assert "Bad type character 'n'." in records.until("BAD COMMAND: Traceback")[1]
+    client.stop()
+    assert records.until("Client connect")[:2] == (
+        "INFO",
+        f"Client connect loop for {client.bind_address!r} finished.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (rb"#nu \n\r\t\e\0\\", r"'#nu \\n\\r\\t\\e\\0\\\\'"),
+        (b"#nu ' \" % %s \x01\x7f", r"""'#nu \' " % %s \x01\x7f'"""),
+        ("#nu é €".encode(), "'#nu é €'"),
+        (rb"#nu[5] a \@", r"'#nu[5] a \\@'"),
+        (b"#nu a\tb  c", "'#nu a b c'"),
+    ],
+    ids=["escapes", "quotes", "text", "empty", "blanks"],
+)
+def test_received_messages_are_shown_as_python_shows_text(device, logger, records, line, shown):
+    client = start_client(device, logger=logger)
+    device.send_raw(line + b"\n")
+    server = client.bind_address_string
+    assert records.until(f"received from {server}: {shown[:4]}")[1].endswith(shown)
+
+
+def test_a_preset_protocol_is_defended_in_the_text_of_the_record(device, logger, records):
+    client = start_client(device, logger=logger, wait="connected")
+    client.stop()
+    client.preset_protocol_flags(ProtocolFlags(5, 0, [b"M"]))
+    client.start()
+    level, text, _ = records.until("Protocol Version")
+    assert (level, text) == (
+        "WARNING",
+        "Protocol Version Warning: Ignoring inform received from server indicating a katcp "
+        "protocol revision inconsistent with the static configuration. Static configuration: "
+        "'5.0-M'.Inform received: '#version-connect katcp-protocol 5.1-BIM'",
+    )
+
+
+class WarnLogger:
+    """A logger object, as programs make them: with ``warn``, and without ``warning``."""
+
+    def __init__(self):
+        self.texts = queue.Queue()
+
+    def isEnabledFor(self, level):  # noqa: N802
+        return level >= logging.WARNING
+
+    def debug(self, text):
+        raise AssertionError(text)
+
+    info = debug
+
+    def warn(self, text):
+        self.texts.put(text)
+
+    error = exception = warn
+
+
+def test_a_logger_with_warn_is_enough():
+    logger = WarnLogger()
+    port = closed_port()
+    client = katcp.BlockingClient("127.0.0.1", port, logger=logger)
+    client.auto_reconnect_delay = 0.01
+    client.start()
+    assert logger.texts.get(timeout=PATIENCE).startswith(
+        f"Failed to connect to ('127.0.0.1', {port}): "
+    )
+    with TestDevice(port=port) as device:
+        assert client.wait_protocol(PATIENCE)
+        device.send_raw(b"nothing known\n")
+        assert until_answered(client)
+        client.stop()
+    assert "BAD COMMAND: Traceback" in logger.texts.get(timeout=PATIENCE)

@@ -625,7 +625,7 @@ def test_5_log_of_traffic(device):
     for text in (
         f"Connected to {server} with client addr {local}",
         f"Sending to {server}: b'?echo[1] a\\\\_b\\n'",
-        f"received from {server}: '!echo[1] ok a\\_b'",
+        f"received from {server}: '!echo[1] ok a\\\\_b'",
         f"received from {server}: '#foo 1'",
     ):
         assert ("DEBUG", text) in logger.lines
@@ -637,7 +637,7 @@ def test_5_log_of_the_end(device, logs):
     loop = client.ioloop
     client.stop()
     found = [
-        (record.name, record.levelname, record.getMessage())
+        (record.name, record.levelname, record.msg)
         for record in logs.records
         if record.name in ("katcp.client", "katcp.ioloop_manager")
     ]
