@@ -5,12 +5,15 @@ Each test does what a program in the field does, and expects what katcp 0.9.3 di
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import queue
 
 import pytest
+import tornado.gen
 
 import katcp
+import katcp.core
 from katcp import Message, ProtocolFlags
 from tests.support.helpers import (
     PATIENCE,
@@ -43,6 +46,57 @@ def test_no_version_is_version_zero():
     assert flags == ProtocolFlags(None, None, set())
     assert (flags.major, flags.minor, flags.flags, str(flags)) == (0, 0, set(), "0.0")
     assert ProtocolFlags(5, None, set()).minor == 0
+
+
+# ---- coroutines and deadlines ----
+
+
+class Host:
+    """A class of a program, with a logger, as `log_coroutine_exceptions` wants it."""
+
+    def __init__(self, logger):
+        self._logger = logger
+        self.began = []
+
+    @katcp.core.log_coroutine_exceptions
+    @tornado.gen.coroutine
+    def work(self, number):
+        self.began.append(number)
+        yield tornado.gen.moment
+        if number == 2:
+            raise ValueError(number)
+        raise tornado.gen.Return(number)
+
+
+def test_a_logged_coroutine_runs_when_it_is_called(ioloop, logger, records):
+    async def main():
+        host = Host(logger)
+        first, second = host.work(1), host.work(2)
+        assert host.began == [1, 2]
+        assert await first == 1
+        with pytest.raises(ValueError, match="2"):
+            await second
+
+    ioloop.run_sync(main)
+    level, text, has_exception = records.until("Unhandled exception calling coroutine <function")
+    assert (level, has_exception) == ("ERROR", True)
+    assert "Host.work" in text
+
+
+def test_a_timeout_manager_tells_what_remains_and_zero_is_no_limit(ioloop):
+    async def main():
+        future = asyncio.get_running_loop().create_future()
+        for timeout in (None, 0):
+            maybe_timeout = katcp.core.future_timeout_manager(timeout)
+            assert maybe_timeout(future) is future
+            assert maybe_timeout.remaining() is None
+        maybe_timeout = katcp.core.future_timeout_manager(0.01)
+        assert 0 < maybe_timeout.remaining() <= 0.01
+        with pytest.raises(tornado.gen.TimeoutError):
+            await maybe_timeout(future)
+        assert maybe_timeout.remaining() < 0
+
+    ioloop.run_sync(main)
 
 
 # ---- log records ----
