@@ -8,15 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import threading
 
 import pytest
 import tornado.gen
+import tornado.ioloop
 
 import katcp
 import katcp.core
+import katcp.ioloop_manager
 from katcp import Message, ProtocolFlags
 from tests.support.helpers import (
     PATIENCE,
+    Recorder,
     TestDevice,
     closed_port,
     start_client,
@@ -97,6 +101,47 @@ def test_a_timeout_manager_tells_what_remains_and_zero_is_no_limit(ioloop):
         assert maybe_timeout.remaining() < 0
 
     ioloop.run_sync(main)
+
+
+# ---- loops and threads ----
+
+
+def test_the_loop_of_a_manager_may_be_made_current():
+    manager = katcp.ioloop_manager.IOLoopManager()
+    ioloop = manager.get_ioloop()
+    ioloop.make_current()
+    try:
+        assert tornado.ioloop.IOLoop.current() is ioloop
+    finally:
+        asyncio.set_event_loop(None)
+        ioloop.close()
+
+
+def test_an_object_of_the_loop_is_used_from_another_thread(device):
+    class Counter:
+        count = 0
+
+        def add(self, number):
+            self.count += number
+            return threading.current_thread()
+
+    client = start_client(device)
+    wrapper = katcp.ioloop_manager.IOLoopThreadWrapper(client.ioloop)
+    counter = katcp.ioloop_manager.ThreadSafeMethodAttrWrapper(Counter(), wrapper)
+    assert isinstance(counter, katcp.ioloop_manager.ObjectWrapper)
+    thread = counter.add(2)
+    assert thread.ident == client.ioloop_thread_id
+    assert counter.count == 2
+    in_loop_of_client = Recorder()
+
+    def call():
+        try:
+            counter.add(1)
+        except RuntimeError as error:
+            in_loop_of_client(str(error))
+
+    client.ioloop.add_callback(call)
+    assert in_loop_of_client.wait() == [("Cannot call a thread-wrapped object from the ioloop",)]
 
 
 # ---- log records ----
