@@ -33,6 +33,7 @@ from .errors import (
     KatcpUsageError,
     KatcpVersionError,
 )
+from .server import DeviceLogger
 from .version import __version__
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "BlockingClient",
     "CallbackClient",
     "DeviceClient",
+    "DeviceLogger",
     "DeviceMetaclass",
     "FailReply",
     "InformStream",

@@ -20,7 +20,7 @@ import katcp.version
 
 PUBLIC = {
     "katcp": """
-        AsyncClient BlockingClient CallbackClient DeviceClient DeviceMetaclass
+        AsyncClient BlockingClient CallbackClient DeviceClient DeviceLogger DeviceMetaclass
         KatcpClientDisconnected KatcpClientError KatcpClientStopped KatcpClientTimeout
         KatcpDeviceError KatcpSyntaxError KatcpTypeError KatcpVersionError AsyncReply FailReply
         Message MessageParser ProtocolFlags __version__
@@ -46,6 +46,7 @@ PUBLIC = {
         IOLoopManager IOLoopThreadWrapper ObjectWrapper ThreadSafeMethodAttrWrapper
         with_relative_timeout
     """,
+    "katcp.server": "DeviceLogger",
     "katcp.compat": "byte_chars ensure_native_str is_bytes is_text",
 }
 DOORS = [katcp, katcp.core]

@@ -17,6 +17,7 @@ import tornado.ioloop
 import katcp
 import katcp.core
 import katcp.ioloop_manager
+import katcp.server
 from katcp import Message, ProtocolFlags
 from tests.support.helpers import (
     PATIENCE,
@@ -251,6 +252,20 @@ def test_a_preset_protocol_is_defended_in_the_text_of_the_record(device, logger,
         "protocol revision inconsistent with the static configuration. Static configuration: "
         "'5.0-M'.Inform received: '#version-connect katcp-protocol 5.1-BIM'",
     )
+
+
+@pytest.mark.parametrize("owner", [katcp, katcp.server], ids=["katcp", "katcp.server"])
+def test_a_client_logs_what_its_device_logs(device, logger, records, owner):
+    class Client(katcp.CallbackClient):
+        def inform_log(self, msg):
+            owner.DeviceLogger.log_to_python(logger, msg)
+
+    start_client(device, Client)
+    device.send_raw(rb"#log warn 1234567890.5 dev.part it\_is\_hot" + b"\n")
+    level, text, _ = records.until("1234567890.5")
+    assert (level, text) == ("WARNING", "1234567890.5 dev.part: it is hot")
+    device.send_raw(b"#log fatal 1234567891.5 dev.part out\n")
+    assert records.until("1234567891.5")[0] == "CRITICAL"
 
 
 class WarnLogger:
