@@ -1000,6 +1000,37 @@ def test_notify_comes_before_the_pending_requests_fail(device):
     assert order == [True, False, "hold"]
 
 
+@pytest.mark.parametrize("pending", [True, False])
+def test_stop_lets_the_pending_requests_fail_before_it_notifies(device, pending):
+    order = []
+
+    class Client(BlockingClient):
+        def notify_connected(self, connected):
+            order.append(connected)
+
+    client = start_client(device, Client)
+    if pending:
+        client.callback_request(
+            Message.request("hold"), lambda msg: order.append(msg.arguments[1]), timeout=60
+        )
+        device.next_held()
+    client.stop()
+    failed = [b"Client stopped before reply was received"] * pending
+    assert order == [True, *failed, False]
+
+
+def test_what_a_callback_raises_at_stop_does_not_keep_it_from_notifying(device, logs):
+    def fail(reply):
+        raise ValueError("odd")
+
+    client = start_client(device, Notified)
+    client.callback_request(Message.request("hold"), fail, timeout=60)
+    device.next_held()
+    client.stop()
+    logs.expect("Callback reply during failure", logging.ERROR)
+    assert client.seen.calls[-1][:2] == (False, False)
+
+
 def test_requests_from_notify_connected_go_out_without_id(device):
     class Client(BlockingClient):
         def notify_connected(self, connected):
