@@ -397,10 +397,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def enable_thread_safety(self) -> None:
         """Enable thread-safety features.
 
-        From then on, `request`, `send_request`, `send_message`, `disconnect`,
+        From then on, `request`, `send_request`, `send_message`,
         `AsyncClient.callback_request` and all methods that are decorated with
-        `make_threadsafe` or `make_threadsafe_blocking` may be called from any
-        thread.
+        `make_threadsafe` or `make_threadsafe_blocking` may be called from any thread.
 
         Must be called before `start`.
 
@@ -1108,20 +1107,22 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def disconnect(self) -> None:
         """Force client connection to close, reconnect if auto-connect set.
 
-        Does nothing if the client is not connected.
+        Does nothing if the client is not connected, started or not.
 
         Notes
         -----
-        May be called from any thread after `enable_thread_safety`.
+        May be called from any thread.
         """
-        if self._has_ended_by_itself():
+        self._refuse_in_fork("disconnect")
+        portal = self._loop_portal
+        if portal is None or self._lifecycle.state is State.STOPPED:
             return
-        portal = self._portal_to_enter("disconnect")
-        if portal is not None:
-            portal.call_soon(self._disconnect_now)
-        else:
-            self._refuse_other_threads("disconnect")
+        if portal.in_loop():
             self._disconnect_now()
+        else:
+            # A loop that is closed meanwhile has no connection any more.
+            with contextlib.suppress(KatcpUsageError):
+                portal.call_soon(self._disconnect_now)
 
     def convert_seconds(self, time_seconds: float) -> float:
         """Convert a time in seconds to the device timestamp units.

@@ -127,7 +127,6 @@ def test_before_start_everything_says_call_start_first(any_class):
     msg = Message.request("foo")
     for name, args in [
         ("stop", ()),
-        ("disconnect", ()),
         ("wait_running", (1,)),
         ("wait_connected", (1,)),
         ("wait_disconnected", (1,)),
@@ -738,11 +737,41 @@ def test_it_reconnects_after_the_connection_was_lost(device):
         until_answered(client)
 
 
+def test_disconnect_in_another_thread(any_class, device):
+    client = start_client(device, any_class)
+    assert client.disconnect() is None
+    device.wait_for_connection(2)
+    assert client.wait_connected(PATIENCE)
+
+
+def test_disconnect_before_start_and_after_stop_does_nothing(any_class, device):
+    client = any_class(*device.address)
+    assert client.disconnect() is None
+    for _ in range(2):
+        client.start()
+        assert client.wait_connected(PATIENCE)
+        client.stop()
+        assert client.disconnect() is None
+    assert device.connection_count == 2
+
+
+def test_disconnect_after_stop_in_a_shared_ioloop_does_nothing(any_class, device, ioloop):
+    client = any_class(*device.address)
+    client.set_ioloop(ioloop)
+
+    async def main():
+        client.start()
+        client.disconnect()
+        await client.until_connected(PATIENCE)
+        client.stop()
+        await client.until_stopped(PATIENCE)
+
+    ioloop.run_sync(main, PATIENCE)
+    assert client.disconnect() is None
+
+
 def test_disconnect_closes_and_reconnects(any_class, device):
     client = start_client(device, any_class)
-    if not client.threadsafe:
-        with pytest.raises(KatcpThreadError, match="must be called in the thread of the ioloop"):
-            client.disconnect()
 
     def disconnect():
         client.disconnect()

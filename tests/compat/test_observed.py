@@ -107,6 +107,18 @@ def test_a_timeout_manager_tells_what_remains_and_zero_is_no_limit(ioloop):
 # ---- loops and threads ----
 
 
+@pytest.mark.parametrize("cls", [katcp.DeviceClient, katcp.AsyncClient])
+def test_disconnect_needs_no_thread_safety(device, cls):
+    client = cls(*device.address)
+    assert client.disconnect() is None
+    client.start()
+    assert client.wait_connected(PATIENCE)
+    assert client.disconnect() is None
+    device.wait_for_connection(2)
+    client.stop()
+    assert client.disconnect() is None
+
+
 def test_the_loop_of_a_manager_may_be_made_current():
     manager = katcp.ioloop_manager.IOLoopManager()
     ioloop = manager.get_ioloop()
