@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Sequence, Union
+from typing import Optional, Sequence, TypeVar, Union
 
 from .._wire.message import Message
 from ..errors import (
@@ -11,6 +11,8 @@ from ..errors import (
     KatcpClientTimeout,
 )
 from .requests import PendingRequest
+
+_Reply = TypeVar("_Reply", bound=Message)
 
 
 class KatcpReplyError(KatcpClientError):
@@ -117,9 +119,34 @@ def _reason(reply: Message) -> str:
     return str(reply.copy())
 
 
+class UnsentReply(Message):
+    """The local failure reply of a request that was not sent.
+
+    It goes through the hooks of the program like a reply of the device, and so carries the
+    request that it belongs to: it cannot be found among those that were sent.
+    """
+
+    __slots__ = ("origin",)
+
+    origin: PendingRequest
+
+
 def made_up_reply(request: Union[Message, PendingRequest], error: KatcpClientError) -> Message:
     """Return the reply that tells why there is none of the device."""
-    reply = Message.reply(request.name, Message.FAIL, str(error), mid=request.mid)
+    return _local_reply(Message, request, error)
+
+
+def unsent_reply(request: PendingRequest, error: KatcpClientError) -> UnsentReply:
+    """Return the reply that tells why *request* was not sent."""
+    reply = _local_reply(UnsentReply, request, error)
+    reply.origin = request
+    return reply
+
+
+def _local_reply(
+    cls: type[_Reply], request: Union[Message, PendingRequest], error: KatcpClientError
+) -> _Reply:
+    reply = cls(Message.REPLY, request.name, [Message.FAIL, str(error)], request.mid)
     reply.local_error = error
     return reply
 

@@ -62,7 +62,15 @@ from .._runtime.waiter import LoopGone, Waiter
 from .._state.handlers import DeviceMetaclass
 from .._state.lifecycle import EVENT_NAMES, Lifecycle, State
 from .._state.negotiation import LogText, ServerProtocol
-from .._state.replies import Answer, answer_of, made_up_reply, stopped_first, timed_out
+from .._state.replies import (
+    Answer,
+    UnsentReply,
+    answer_of,
+    made_up_reply,
+    stopped_first,
+    timed_out,
+    unsent_reply,
+)
 from .._state.requests import PendingRequest, PendingRequests
 from .._state.validation import (
     check_callback,
@@ -2234,7 +2242,8 @@ class AsyncClient(DeviceClient):
         reply_cb : function
             The reply callback with signature reply_cb(msg) or
             reply_cb(msg, \\*user_data). Without it the reply goes to the
-            ``reply_*`` handlers.
+            ``reply_*`` handlers, also the one that the client makes up when it
+            is not connected.
         inform_cb : function
             The inform callback with signature inform_cb(msg) or
             inform_cb(msg, \\*user_data). Without it the informs go to the
@@ -2282,7 +2291,7 @@ class AsyncClient(DeviceClient):
                 self._check_before_posting(msg)
                 self._post("callback_request", self._posted_callback_request, *request)
         except KatcpClientError as error:
-            self._answer_soon(reply_cb, more, made_up_reply(msg, error))
+            self._answer_soon(msg, reply_cb, more, error)
 
     def future_request(
         self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
@@ -2619,7 +2628,11 @@ class AsyncClient(DeviceClient):
         msg : Message object
             The reply message to dispatch.
         """
-        request = self._pending_requests.match_reply(msg)
+        if msg.local_error is None:
+            request = self._pending_requests.match_reply(msg)
+        else:
+            # Made here: it answers no request that was sent.
+            request = getattr(msg, "origin", None)
         if request is not None:
             more = request.more
             on_reply = request.take_callback()
@@ -2634,19 +2647,38 @@ class AsyncClient(DeviceClient):
     # The beginning of a request.
 
     def _answer_soon(
-        self, on_reply: Optional[_Callback], more: tuple[Any, ...], reply: Message
+        self,
+        msg: Message,
+        on_reply: Optional[_Callback],
+        more: tuple[Any, ...],
+        error: KatcpClientError,
     ) -> None:
-        """Let the loop call *on_reply*, or do it here if there is no loop any more; any thread.
+        """Let the loop answer a request that was not sent; any thread.
 
-        Not at once: a callback that tries again would never return.
+        Not at once: a callback that tries again would never return. If there is no loop any
+        more, it is done here.
         """
-        if on_reply is None or self._loop_portal is None:
+        portal = self._loop_portal
+        if portal is None:
             return
-        call = (self._log_reply_failure, on_reply, more, reply)
+        reply = unsent_reply(PendingRequest(msg, on_reply, None, 0.0, None, more), error)
         try:
-            self._loop_portal.call_soon(self._call_back, *call)
+            portal.call_soon(self._handle_unsent, reply)
         except KatcpUsageError:
-            self._call_back(*call)
+            self._handle_unsent(reply)
+
+    def _handle_unsent(self, reply: UnsentReply) -> None:
+        """Handle a reply as if the device had sent it; hooks see it, as in the old client."""
+        log = functools.partial(self._log_unhandled, reply)
+        try:
+            result = self.handle_reply(reply)
+        except FATAL:
+            raise
+        except BaseException:
+            log()
+        else:
+            if result is not None and is_awaitable(result):
+                spawn(run_logged(result, log))
 
     def _posted_callback_request(
         self,
@@ -2661,11 +2693,9 @@ class AsyncClient(DeviceClient):
         try:
             self._begin_request(msg, on_reply, on_inform, timeout, use_mid, more)
         except KatcpClientError as error:
-            self._answer_soon(on_reply, more, made_up_reply(msg, error))
+            self._answer_soon(msg, on_reply, more, error)
         except BaseException as error:
-            if on_reply is not None:
-                reply = made_up_reply(msg, KatcpClientError(str(error)))
-                self._call_back(self._log_reply_failure, on_reply, more, reply)
+            self._answer_soon(msg, on_reply, more, KatcpClientError(str(error)))
             raise
 
     def _blocking_request(

@@ -53,6 +53,54 @@ def test_no_version_is_version_zero():
     assert ProtocolFlags(5, None, set()).minor == 0
 
 
+# ---- requests ----
+
+
+class Overriding(katcp.CallbackClient):
+    """A client that looks at each reply before it goes its way."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.seen = Recorder()
+
+    def handle_reply(self, msg):
+        self.seen("handle_reply", msg.name)
+        return super().handle_reply(msg)
+
+    def reply_known(self, msg):
+        self.seen("reply_known", msg.name)
+
+    def unhandled_reply(self, msg):
+        self.seen("unhandled_reply", msg.name)
+
+
+def test_not_connected_is_a_reply_like_any_other(logs):
+    port = closed_port()
+    client = Overriding("127.0.0.1", port)
+    client.start()
+    logs.expect("Failed to connect")
+    client.callback_request(
+        Message.request("known"),
+        lambda reply, *data: client.seen("reply_cb", reply, *data),
+        None,
+        "ab",
+    )
+    first, second = client.seen.wait(2)
+    assert first == ("handle_reply", "known")
+    assert second[0] == "reply_cb"
+    assert second[1].arguments == [b"fail", b"Not connected to device 127.0.0.1:%d" % port]
+    assert second[2:] == ("a", "b")
+    client.callback_request(Message.request("known"))
+    client.callback_request(Message.request("other"))
+    assert client.seen.wait(6)[2:] == [
+        ("handle_reply", "known"),
+        ("reply_known", "known"),
+        ("handle_reply", "other"),
+        ("unhandled_reply", "other"),
+    ]
+    client.stop()
+
+
 # ---- coroutines and deadlines ----
 
 
