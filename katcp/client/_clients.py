@@ -1951,7 +1951,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         if reply is None:
             return
         try:
-            if not isinstance(reply, Message) or reply.name != msg.name:
+            if not _is_reply_to(msg, reply):
                 raise KatcpTypeError(
                     f"The handler of the request {msg.name!r} must return a reply "
                     f"of that name, not {reply!r}."
@@ -3061,6 +3061,12 @@ def address_to_string(addr_tuple: tuple[Any, ...]) -> str:
 def _retrieve(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
         task.exception()
+
+
+def _is_reply_to(request: Message, reply: Any) -> bool:
+    return (
+        isinstance(reply, Message) and reply.mtype == Message.REPLY and reply.name == request.name
+    )
 
 
 def _version_size(role: str, texts: tuple[str, ...]) -> int:

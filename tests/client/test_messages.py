@@ -170,7 +170,16 @@ def test_the_reply_of_a_request_handler_is_sent_with_the_requests_id(device, sty
     assert [str(msg) for msg in device.received] == ["!ping[12] ok a", "!ping ok b"]
 
 
-@pytest.mark.parametrize("wrong", [Message.reply("pong", "ok"), "ok"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Message.reply("pong", "ok"),
+        Message.inform("ping", "ok"),
+        Message.request("ping", "ok"),
+        "ok",
+    ],
+    ids=str,
+)
 def test_a_wrong_reply_of_a_request_handler_is_logged_and_not_sent(device, logs, wrong):
     class Client(BlockingClient):
         def request_ping(self, msg):

@@ -101,6 +101,20 @@ def test_not_connected_is_a_reply_like_any_other(logs):
     client.stop()
 
 
+@pytest.mark.parametrize("make", [Message.inform, Message.request], ids=["inform", "request"])
+def test_a_request_is_answered_by_a_reply_only(device, logger, records, make):
+    class Client(katcp.CallbackClient):
+        def request_odd(self, msg):
+            return make("odd", "ok")
+
+    client = start_client(device, Client, logger=logger)
+    device.send_raw(b"?odd[3] x\n")
+    level, text, _ = records.until("Request odd FAIL: Traceback")
+    assert level == "ERROR"
+    until_answered(client)
+    assert [msg.name for msg in device.received] == ["echo"]
+
+
 # ---- coroutines and deadlines ----
 
 
