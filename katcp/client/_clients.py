@@ -137,6 +137,9 @@ _NOTABLE_FAILURES = 5
 # in seconds: ten times as long as the look takes.
 _REST_PER_REQUEST = 1e-6
 
+# What a callback without user data is called with: nothing more.
+_NO_USER_DATA: tuple[Any, ...] = ()
+
 # What an entry of a dict takes beside its key and its value, in bytes.
 _EMPTY_VERSION_SIZE = 100
 
@@ -367,6 +370,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         return self._threadsafe
 
     def __repr__(self) -> str:
+        if "_lifecycle" not in self.__dict__:
+            # A program shows it before it is made.
+            return super().__repr__()
         address = address_to_string(self._bindaddr)
         return f"<{type(self).__name__} {address} {self._lifecycle.state.value}>"
 
@@ -1934,7 +1940,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     ) -> None:
         """Call a callback with its news; what it raises, now or later, is logged."""
         try:
-            result = callback(news, *more) if more else callback(news)
+            result = callback(news) if more is _NO_USER_DATA else callback(news, *more)
         except FATAL:
             raise
         except BaseException:
@@ -2249,7 +2255,8 @@ class AsyncClient(DeviceClient):
             inform_cb(msg, \\*user_data). Without it the informs go to the
             ``inform_*`` handlers.
         user_data : tuple
-            Optional user data to send to the reply and inform callbacks.
+            Optional user data to send to the reply and inform callbacks, as it is when
+            they are called. What is no sequence fails then, and is logged.
         timeout : float in seconds
             How long to wait for a reply. The default is the the timeout set
             when creating the AsyncClient.
@@ -2276,9 +2283,7 @@ class AsyncClient(DeviceClient):
         if inform_cb is not None:
             check_callback(inform_cb)
         limit = check_timeout(timeout, self._request_timeout)
-        more: tuple[Any, ...] = ()
-        if user_data is not None and (reply_cb is not None or inform_cb is not None):
-            more = tuple(user_data)
+        more = _NO_USER_DATA if user_data is None else user_data
         try:
             if self._is_at_work_here():
                 self._begin_request(msg, reply_cb, inform_cb, limit, use_mid, more)

@@ -108,6 +108,29 @@ def test_user_data_is_splatted(device, user_data, expected):
     assert informs.calls[0][1:] == expected
 
 
+@pytest.mark.parametrize("user_data", [5, 0])
+def test_user_data_that_cannot_be_splatted_is_logged_with_each_callback(device, logs, user_data):
+    client = start_client(device)
+    calls = Recorder()
+    request = Message.request("count", 1)
+    assert client.callback_request(request, calls, calls, user_data) is None
+    for kind in ("inform", "reply"):
+        text = logs.expect(f"Callback {kind} count FAIL: Traceback", logging.ERROR)
+        assert "TypeError: " in text
+        assert "must be an iterable, not int" in text
+    assert calls.calls == []
+
+
+def test_user_data_is_taken_as_it_is_when_the_callback_is_called(device):
+    client = start_client(device)
+    replies, user_data = Recorder(), [1]
+    client.callback_request(Message.request("hold"), replies, user_data=user_data)
+    held = device.next_held()
+    user_data.append(2)
+    held.reply("ok")
+    assert replies.wait()[0][1:] == (1, 2)
+
+
 def test_without_callbacks_reply_and_informs_go_to_the_handlers(device):
     replies, informs = Recorder(), Recorder()
 

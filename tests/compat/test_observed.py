@@ -101,6 +101,24 @@ def test_not_connected_is_a_reply_like_any_other(logs):
     client.stop()
 
 
+def test_user_data_that_is_no_sequence_is_logged(device, logger, records):
+    client = start_client(device, logger=logger)
+    replies = Recorder()
+    assert client.callback_request(Message.request("echo"), replies, user_data=5) is None
+    text = records.until("Callback reply echo FAIL: Traceback")[1]
+    assert "must be an iterable, not int" in text
+    assert replies.calls == []
+
+
+def test_a_client_may_be_shown_before_it_is_made():
+    class Client(katcp.DeviceClient):
+        def __init__(self):
+            self.shown = repr(self)
+            super().__init__("localhost", 7147)
+
+    assert "Client object at 0x" in Client().shown
+
+
 @pytest.mark.parametrize("make", [Message.inform, Message.request], ids=["inform", "request"])
 def test_a_request_is_answered_by_a_reply_only(device, logger, records, make):
     class Client(katcp.CallbackClient):
@@ -109,7 +127,7 @@ def test_a_request_is_answered_by_a_reply_only(device, logger, records, make):
 
     client = start_client(device, Client, logger=logger)
     device.send_raw(b"?odd[3] x\n")
-    level, text, _ = records.until("Request odd FAIL: Traceback")
+    level = records.until("Request odd FAIL: Traceback")[0]
     assert level == "ERROR"
     until_answered(client)
     assert [msg.name for msg in device.received] == ["echo"]
