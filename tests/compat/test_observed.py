@@ -13,6 +13,7 @@ import threading
 import pytest
 import tornado.gen
 import tornado.ioloop
+from packaging.specifiers import SpecifierSet
 
 import katcp
 import katcp.core
@@ -27,6 +28,15 @@ from tests.support.helpers import (
     start_client,
     until_answered,
 )
+
+# ---- the version ----
+
+
+@pytest.mark.parametrize("pin", [">=0.9.3,<1", ">=0.9.3", "~=0.9"])
+def test_the_version_is_one_that_programs_in_the_field_ask_for(pin):
+    """Else pip puts 0.9.3 in its place: tests/interop/test_pins.py tries it."""
+    assert SpecifierSet(pin).contains(katcp.__version__, prereleases=True)
+
 
 # ---- messages and flags ----
 
