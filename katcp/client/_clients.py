@@ -1699,27 +1699,21 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
                     is_open = False
                 else:
                     await self._handle_all(connection, lines)
+            if self._stop_wanted.is_set():
+                # As in the old client, what is pending fails before the end is notified;
+                # those who await a future hear of it in the next turn of the loop.
+                self._fail_pending(stopped_first())
+                await asyncio.sleep(0)
         finally:
             connection.close()
             if self._lifecycle.state is State.CONNECTED:
                 self._enter(State.WAITING)
-            self._tell_end(connection)
-        if connection.was_refused:
-            self._log_connect_failure(str(connection.error))
-
-    def _tell_end(self, connection: Connection) -> None:
-        """Notify that the connection has ended, and let what is pending fail."""
-        # As in the old client: first notified, except by stop().
-        if self._stop_wanted.is_set():
-            try:
-                self._fail_pending(stopped_first())
-            finally:
-                self._notify(False)
-        else:
             try:
                 self._notify(False)
             finally:
                 self._fail_pending(self._why_ended(connection))
+        if connection.was_refused:
+            self._log_connect_failure(str(connection.error))
 
     def _notify(self, connected: bool) -> bool:
         """Call notify_connected(); return whether it did not raise."""

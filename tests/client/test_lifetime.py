@@ -1038,13 +1038,20 @@ def test_stop_lets_the_pending_requests_fail_before_it_notifies(device, pending)
             order.append(connected)
 
     client = start_client(device, Client)
+
+    async def wait():
+        reply, _ = await client.future_request(Message.request("hold"), timeout=60)
+        order.append(reply.arguments[1])
+
     if pending:
         client.callback_request(
             Message.request("hold"), lambda msg: order.append(msg.arguments[1]), timeout=60
         )
+        client.ioloop.add_callback(wait)
+        device.next_held()
         device.next_held()
     client.stop()
-    failed = [b"Client stopped before reply was received"] * pending
+    failed = [b"Client stopped before reply was received"] * 2 * pending
     assert order == [True, *failed, False]
 
 
