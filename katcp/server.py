@@ -16,11 +16,11 @@ class DeviceLogger:
     Attributes
     ----------
     ALL, TRACE, DEBUG, INFO, WARN, ERROR, FATAL, OFF : int
-        The levels, from 0 to 7. `ALL` and `OFF` are settings only.
+        The levels, from 0 to 7. ``ALL`` and ``OFF`` are settings only.
     LEVELS : list of str
         Their names: the level is the position.
     PYTHON_LEVEL : dict
-        From a level to that of `logging`; there is none for `ALL`.
+        From a level to that of ``logging``; there is none for ``ALL``.
 
     Examples
     --------
