@@ -17,8 +17,8 @@ VERSION = re.search(r'^__version__ = "(.+)"$', read("katcp", "version.py"), re.M
 
 TESTS = ["pytest", "pytest-timeout"]
 CLI = ["prompt_toolkit>=3", "rich>=13"]
-DOCS = ["sphinx"]
-LINT = ["ruff", "import-linter"]
+DOCS = ["sphinx>=7", "furo", "myst-parser", "sphinx-copybutton", "sphinx-design", *CLI]
+LINT = ["ruff", "import-linter", "codespell"]
 TYPES = ["mypy"]
 
 setup(

@@ -56,7 +56,7 @@ def main():
     parser.add_argument("--low", type=float, default=10, help="left end of the plot")
     parser.add_argument("--high", type=float, default=30, help="right end of the plot")
     parser.add_argument("--period", type=float, default=0.1, help="seconds")
-    parser.add_argument("--count", type=int, help="how many readings; default: until Ctrl-C")
+    parser.add_argument("--count", type=int, help="stop after this many readings")
     parser.add_argument("--window", action="store_true", help="use matplotlib")
     options = parser.parse_args()
 

@@ -36,6 +36,7 @@ from .errors import (
     KatcpUsageError,
     KatcpVersionError,
 )
+from .server import DeviceLogger
 from .version import __version__
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "BlockingClient",
     "CallbackClient",
     "DeviceClient",
+    "DeviceLogger",
     "DeviceMetaclass",
     "FailReply",
     "InformStream",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import operator
 from typing import Any, Callable, Hashable, Iterator, TypeVar, Union
 
 _T = TypeVar("_T")
@@ -144,3 +145,89 @@ def steal_docstring_from(obj: Any) -> Callable[[_T], _T]:
         return fn
 
     return decorator
+
+
+class ObjectWrapper:
+    """An object that stands for another one, its *subject*.
+
+    It has the attributes, the class and the operators of its subject. What is set is set there,
+    except what is an attribute of the wrapper's class: subclasses may have attributes of their
+    own.
+
+    Parameters
+    ----------
+    subject : object
+        Anything; ``__subject__`` returns it.
+    """
+
+    __slots__ = ("__subject__",)
+
+    __subject__: Any
+
+    def __init__(self, subject: Any) -> None:
+        self.__subject__ = subject
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return self.__subject__.__class__
+
+    def __dir__(self) -> list[str]:
+        return dir(self.__subject__)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__subject__":
+            # While it is copied, it has none yet.
+            raise AttributeError(name)
+        return getattr(self.__subject__, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(type(self), name):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.__subject__, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.__subject__, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__subject__(*args, **kwargs)
+
+
+def _forward(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the method that calls *function* with the subject."""
+    return lambda self, *args: function(self.__subject__, *args)
+
+
+def _forward_reflected(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the method that calls *function* with the subject as right operand."""
+    return lambda self, other: function(other, self.__subject__)
+
+
+def _forward_in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the method that changes the subject by *function*."""
+
+    def change(self: ObjectWrapper, other: Any) -> ObjectWrapper:
+        self.__subject__ = function(self.__subject__, other)
+        return self
+
+    return change
+
+
+_BINARY = (
+    *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"),
+    *("lshift", "rshift", "and", "or", "xor"),
+)
+
+# Python looks for special methods in the class only, not by `__getattr__`.
+for _function in (
+    *(bool, complex, float, hash, int, iter, len, repr, str),
+    *(operator.abs, operator.invert, operator.neg, operator.pos),
+    *(operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge),
+    *(operator.contains, operator.getitem, operator.setitem, operator.delitem),
+):
+    setattr(ObjectWrapper, f"__{_function.__name__}__", _forward(_function))
+for _name in _BINARY:
+    _function, _in_place = getattr(operator, f"__{_name}__"), getattr(operator, f"__i{_name}__")
+    setattr(ObjectWrapper, f"__{_name}__", _forward(_function))
+    setattr(ObjectWrapper, f"__r{_name}__", _forward_reflected(_function))
+    setattr(ObjectWrapper, f"__i{_name}__", _forward_in_place(_in_place))

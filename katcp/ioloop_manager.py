@@ -2,13 +2,14 @@
 
 A loop is *managed* (made here, run and closed in a thread of its own) or
 *shared* (given by the program, which runs it). `IOLoopManager` hides the
-difference from a client. A managed loop never becomes the current loop of the
-thread that asked for it.
+difference from a client. A managed loop becomes the current loop of no thread
+but its own, unless a program calls its ``make_current()``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 from typing import Any, Callable, Optional
@@ -17,11 +18,23 @@ from tornado.ioloop import IOLoop
 from tornado.platform.asyncio import BaseAsyncIOLoop
 
 from ._runtime.events import with_relative_timeout as with_relative_timeout
-from ._runtime.portal import LoopPortal, call_in_loop
+from ._runtime.portal import LoopPortal
 from ._runtime.waiter import Latch
-from .errors import KatcpUsageError
+from .compat import ObjectWrapper as ObjectWrapper
+from .errors import KatcpThreadError, KatcpUsageError
 
 _default_logger = logging.getLogger(__name__)
+
+
+class _ManagedIOLoop(BaseAsyncIOLoop):
+    """The loop that an `IOLoopManager` makes.
+
+    Not `tornado.platform.asyncio.AsyncIOLoop`: before tornado 6.2 that takes no loop.
+    """
+
+    def make_current(self) -> None:
+        """Let `IOLoop.current` return this loop in the calling thread."""
+        asyncio.set_event_loop(self.asyncio_loop)
 
 
 class IOLoopManager:
@@ -130,8 +143,7 @@ class IOLoopManager:
 
     def _new_ioloop(self) -> IOLoop:
         asyncio_loop = asyncio.SelectorEventLoop()
-        # Not AsyncIOLoop: before tornado 6.2 that takes no loop.
-        ioloop: IOLoop = BaseAsyncIOLoop(asyncio_loop=asyncio_loop, make_current=False)
+        ioloop: IOLoop = _ManagedIOLoop(asyncio_loop=asyncio_loop, make_current=False)
         return ioloop
 
     def get_portal(self) -> LoopPortal:
@@ -238,7 +250,7 @@ class IOLoopManager:
                 callback()
         finally:
             if self._managed:
-                self._logger.info("Stopping ioloop %r", portal.ioloop)
+                self._logger.info(f"Stopping ioloop {portal.ioloop!r}")
                 portal.ioloop.stop()
 
     def _run_managed_ioloop(self, portal: LoopPortal, started: Latch, ended: Latch) -> None:
@@ -273,7 +285,7 @@ class IOLoopManager:
             ioloop.close()
         self._ioloop = None
         self._portal = None
-        self._logger.info("Managed tornado IOloop %r stopped", ioloop)
+        self._logger.info(f"Managed tornado IOloop {ioloop!r} stopped")
 
 
 async def _cancel_the_others() -> None:
@@ -334,9 +346,14 @@ class IOLoopThreadWrapper:
         ------
         concurrent.futures.TimeoutError
             If it takes too long.
+        KatcpThreadError
+            In the loop, which would wait for itself.
         """
+        portal = LoopPortal(self.ioloop)
+        if portal.in_loop():
+            raise KatcpThreadError("Cannot call a thread-wrapped object from the ioloop")
         limit = self.default_timeout if timeout is None else timeout
-        return call_in_loop(self.ioloop, lambda: fn(*args, **kwargs), timeout=limit)
+        return portal.call(lambda: fn(*args, **kwargs), timeout=limit)
 
     def decorate_callable(self, callable_: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that runs *callable_* in the loop, from any thread.
@@ -351,7 +368,37 @@ class IOLoopThreadWrapper:
         callable
         """
 
+        @functools.wraps(callable_)
         def decorated(*args: Any, **kwargs: Any) -> Any:
             return self.call_in_ioloop(callable_, args, kwargs)
 
         return decorated
+
+
+class ThreadSafeMethodAttrWrapper(ObjectWrapper):
+    """An object whose methods run in a loop, from whatever thread they are called.
+
+    Only what can be called runs in the loop; other attributes, properties and operators are
+    used in the calling thread.
+
+    Parameters
+    ----------
+    subject : object
+        The object.
+    ioloop_wrapper : IOLoopThreadWrapper
+        The loop, and how long to wait for a method.
+
+    Notes
+    -----
+    May be used in any thread but the loop's.
+    """
+
+    _ioloop_wrapper: Any = None
+
+    def __init__(self, subject: Any, ioloop_wrapper: IOLoopThreadWrapper) -> None:
+        super().__init__(subject)
+        self._ioloop_wrapper = ioloop_wrapper
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        return self._ioloop_wrapper.decorate_callable(value) if callable(value) else value

@@ -1,6 +1,8 @@
 """The helpers that old programs import."""
 
+import copy
 import inspect
+import types
 
 import pytest
 
@@ -107,3 +109,105 @@ def test_steal_docstring_from():
     assert nothing_to_steal() == bare() + 2
     assert documented() is None
     assert with_own() is None
+
+
+# ObjectWrapper
+
+
+def wrap(value):
+    return compat.ObjectWrapper(value)
+
+
+def test_a_wrapped_object_has_the_attributes_of_its_subject():
+    subject = types.SimpleNamespace(a=1)
+    wrapped = wrap(subject)
+    assert wrapped.a == 1
+    wrapped.b = 2
+    del wrapped.a
+    assert vars(subject) == {"b": 2}
+    assert "b" in dir(wrapped)
+    with pytest.raises(AttributeError, match="SimpleNamespace' object has no attribute 'a'"):
+        wrapped.a  # noqa: B018
+    assert wrapped.__subject__ is subject
+
+
+def test_a_wrapped_object_looks_like_its_subject():
+    wrapped = wrap([1, 2])
+    assert isinstance(wrapped, list)
+    assert type(wrapped) is compat.ObjectWrapper
+    assert (str(wrapped), repr(wrapped)) == ("[1, 2]", "[1, 2]")
+    assert hash(wrap("a")) == hash("a")
+    assert (bool(wrap(0)), bool(wrap(1))) == (False, True)
+
+
+def test_a_wrapped_object_is_a_container_if_its_subject_is():
+    subject = [1, 2]
+    wrapped = wrap(subject)
+    assert (len(wrapped), wrapped[0], list(wrapped), 2 in wrapped, 3 in wrapped) == (
+        2,
+        1,
+        [1, 2],
+        True,
+        False,
+    )
+    wrapped[0] = 5
+    del wrapped[1]
+    assert subject == [5]
+    with pytest.raises(TypeError, match="'int' object is not iterable"):
+        iter(wrap(5))
+
+
+@pytest.mark.parametrize("other", [3, wrap(3)], ids=["plain", "wrapped"])
+def test_a_wrapped_object_is_an_operand_like_its_subject(other):
+    seven = wrap(7)
+    assert (seven + other, seven - other, seven * other, seven // other, seven % other) == (
+        10,
+        4,
+        21,
+        2,
+        1,
+    )
+    assert (seven / other, seven**other, seven << other, seven >> other) == (7 / 3, 343, 56, 0)
+    assert (seven & other, seven | other, seven ^ other) == (3, 7, 4)
+    assert (seven == other, seven != other, seven < other, seven <= other) == (
+        False,
+        True,
+        False,
+        False,
+    )
+    assert (seven > other, seven >= other, seven == wrap(7)) == (True, True, True)
+
+
+def test_a_wrapped_object_may_stand_on_the_right():
+    three = wrap(3)
+    assert (7 + three, 7 - three, 7 * three, 7 / three, 7 // three, 7 % three, 7**three) == (
+        10,
+        4,
+        21,
+        7 / 3,
+        2,
+        1,
+        343,
+    )
+    assert (7 << three, 7 >> three, 7 & three, 7 | three, 7 ^ three) == (56, 0, 3, 7, 4)
+
+
+def test_a_wrapped_object_may_be_converted_and_called():
+    assert (int(wrap("5")), float(wrap(5)), complex(wrap(5))) == (5, 5.0, 5 + 0j)
+    assert (-wrap(5), +wrap(5), ~wrap(5), abs(wrap(-5))) == (-5, 5, -6, 5)
+    assert wrap(dict)([("a", 1)], b=2) == {"a": 1, "b": 2}
+
+
+def test_a_wrapped_object_may_be_copied():
+    subject = [[1]]
+    assert copy.copy(wrap(subject)) == copy.deepcopy(wrap(subject)) == subject
+    assert copy.deepcopy(wrap(subject))[0] is not subject[0]
+
+
+def test_a_wrapped_object_stays_wrapped_when_it_is_changed_in_place():
+    subject = [1]
+    wrapped = before = wrap(subject)
+    wrapped += [2]
+    assert wrapped is before
+    assert wrapped.__subject__ is subject
+    assert subject == [1, 2]

@@ -20,7 +20,7 @@ import katcp.version
 
 PUBLIC = {
     "katcp": """
-        AsyncClient BlockingClient CallbackClient DeviceClient DeviceMetaclass
+        AsyncClient BlockingClient CallbackClient DeviceClient DeviceLogger DeviceMetaclass
         KatcpClientDisconnected KatcpClientError KatcpClientStopped KatcpClientTimeout
         KatcpDeviceError KatcpSyntaxError KatcpTypeError KatcpVersionError AsyncReply FailReply
         Message MessageParser ProtocolFlags __version__
@@ -28,6 +28,7 @@ PUBLIC = {
     "katcp.client": """
         AsyncClient BlockingClient CallbackClient DeviceClient make_threadsafe
         make_threadsafe_blocking request_check
+        LatencyTimer ensure_native_str until_later
     """,
     "katcp.core": """
         Message MessageParser ProtocolFlags DeviceMetaclass
@@ -41,7 +42,11 @@ PUBLIC = {
         DEFAULT_KATCP_MAJOR FLOAT_TS_KATCP_MAJOR INTERFACE_CHANGED_KATCP_MAJOR MID_KATCP_MAJOR
         MS_TO_SEC_FAC SEC_TO_MS_FAC SEC_TS_KATCP_MAJOR VERSION_CONNECT_KATCP_MAJOR
     """,
-    "katcp.ioloop_manager": "IOLoopManager IOLoopThreadWrapper with_relative_timeout",
+    "katcp.ioloop_manager": """
+        IOLoopManager IOLoopThreadWrapper ObjectWrapper ThreadSafeMethodAttrWrapper
+        with_relative_timeout
+    """,
+    "katcp.server": "DeviceLogger",
     "katcp.compat": "byte_chars ensure_native_str is_bytes is_text",
 }
 DOORS = [katcp, katcp.core]

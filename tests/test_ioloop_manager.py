@@ -10,8 +10,13 @@ import pytest
 import tornado.gen
 from tornado.ioloop import IOLoop
 
-from katcp.errors import KatcpUsageError
-from katcp.ioloop_manager import IOLoopManager, IOLoopThreadWrapper, with_relative_timeout
+from katcp.errors import KatcpThreadError, KatcpUsageError
+from katcp.ioloop_manager import (
+    IOLoopManager,
+    IOLoopThreadWrapper,
+    ThreadSafeMethodAttrWrapper,
+    with_relative_timeout,
+)
 
 # A limit that is exceeded only by a test that fails.
 TIMEOUT = 5.0
@@ -81,6 +86,24 @@ def test_a_managed_loop_is_never_current_in_the_thread_that_made_it(manager):
     assert current_loop_of_this_thread() is before
     stop_and_join(manager)
     assert current_loop_of_this_thread() is before
+
+
+@pytest.mark.parametrize("when", ["before the start", "after it"])
+def test_a_managed_loop_may_be_made_current(manager, when):
+    def make_current():
+        if when == "after it":
+            manager.start(TIMEOUT)
+        ioloop = manager.get_ioloop()
+        ioloop.make_current()
+        current.append(IOLoop.current() is ioloop)
+        manager.start(TIMEOUT) if when == "before the start" else None
+        current.append(manager.get_portal().call(IOLoop.current) is ioloop)
+
+    current = []
+    thread = threading.Thread(target=make_current)
+    thread.start()
+    thread.join(TIMEOUT)
+    assert current == [True, True]
 
 
 def test_a_thread_without_a_current_loop_has_none_after_the_start(manager):
@@ -415,11 +438,106 @@ def test_the_wrapper_of_a_closed_loop_raises(wrapper, started):
 
 def test_the_wrapper_uses_the_current_loop_if_not_told_otherwise(ioloop):
     async def main():
-        wrapper = IOLoopThreadWrapper()
-        assert wrapper.ioloop is ioloop
-        assert wrapper.call_in_ioloop(threading.get_ident, (), {}) == threading.get_ident()
+        assert IOLoopThreadWrapper().ioloop is ioloop
 
     ioloop.run_sync(main, TIMEOUT)
+
+
+def test_the_wrapper_refuses_to_wait_in_the_loop(ioloop):
+    async def main():
+        wrapper = IOLoopThreadWrapper(ioloop)
+        for call in (
+            lambda: wrapper.call_in_ioloop(threading.get_ident, (), {}),
+            wrapper.decorate_callable(threading.get_ident),
+        ):
+            with pytest.raises(KatcpThreadError) as raised:
+                call()
+            assert str(raised.value) == "Cannot call a thread-wrapped object from the ioloop"
+
+    ioloop.run_sync(main, TIMEOUT)
+
+
+def test_the_wrapper_keeps_name_and_docstring_of_what_it_decorates(wrapper):
+    decorated = wrapper.decorate_callable(stop_and_join)
+    assert decorated.__name__ == "stop_and_join"
+
+
+# ThreadSafeMethodAttrWrapper
+
+
+class Subject:
+    """What a program wraps."""
+
+    value = 5
+
+    def __init__(self, name):
+        self.name = name
+
+    def __len__(self):
+        return 3
+
+    def thread(self, *, prefix=""):
+        """Tell where it runs."""
+        return prefix + threading.current_thread().name
+
+    async def later(self):
+        await asyncio.sleep(0)
+        return self.thread()
+
+    @property
+    def here(self):
+        return threading.current_thread().name
+
+
+@pytest.fixture
+def subject():
+    return Subject("mine")
+
+
+@pytest.fixture
+def wrapped(wrapper, subject):
+    return ThreadSafeMethodAttrWrapper(subject, wrapper)
+
+
+def test_methods_of_a_wrapped_object_run_in_the_loop(wrapped):
+    assert wrapped.thread() == wrapped.later() == "katcp-ioloop"
+    assert wrapped.thread(prefix="in ") == "in katcp-ioloop"
+    assert wrapped.thread.__doc__ == "Tell where it runs."
+
+
+def test_other_attributes_of_a_wrapped_object_are_those_of_the_object(wrapped, subject):
+    here = threading.current_thread().name
+    assert (wrapped.value, wrapped.name, wrapped.here, len(wrapped)) == (5, "mine", here, 3)
+    wrapped.name = "yours"
+    wrapped.new = 1
+    assert (subject.name, subject.new) == ("yours", 1)
+    assert isinstance(wrapped, Subject)
+    with pytest.raises(AttributeError, match="'Subject' object has no attribute 'nothing'"):
+        wrapped.nothing  # noqa: B018
+
+
+def test_a_wrapped_object_waits_as_long_as_its_wrapper(wrapped, wrapper, subject):
+    subject.never = never
+    wrapper.default_timeout = SOON
+    with pytest.raises(concurrent.futures.TimeoutError):
+        wrapped.never()
+
+
+def test_a_subclass_of_the_wrapper_has_attributes_of_its_own(wrapper, subject):
+    class Own(ThreadSafeMethodAttrWrapper):
+        count = 0
+
+        @property
+        def first(self):
+            return ThreadSafeMethodAttrWrapper(self.__subject__.name, self._ioloop_wrapper)
+
+    own = Own(subject, wrapper)
+    own.count = 3
+    assert own.count == 3
+    assert not hasattr(subject, "count")
+    assert own.first == "mine"
+    assert own.first.upper() == "MINE"
+    assert own.thread() == "katcp-ioloop"
 
 
 # with_relative_timeout

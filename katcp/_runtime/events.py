@@ -20,6 +20,7 @@ from tornado.util import TimeoutError as TornadoTimeoutError
 
 from ..errors import KatcpThreadError
 from .portal import LoopPortal
+from .tasks import spawn
 
 _Coroutine = TypeVar("_Coroutine", bound=Callable[..., Any])
 
@@ -459,7 +460,7 @@ def future_timeout_manager(
     Parameters
     ----------
     timeout : float in seconds, optional
-        When the deadline is, counted from now. Default: no limit.
+        When the deadline is, counted from now. 0 or None: no limit.
     ioloop : tornado.ioloop.IOLoop, optional
         Whose clock to use. Default: the current one.
 
@@ -467,15 +468,19 @@ def future_timeout_manager(
     -------
     callable
         ``maybe_timeout(future)``: a future that fails with
-        `tornado.gen.TimeoutError` at the deadline.
+        `tornado.gen.TimeoutError` at the deadline. ``maybe_timeout.remaining()``
+        returns the seconds until then, negative afterwards, or None for no limit.
     """
     loop = ioloop or IOLoop.current()
-    deadline = None if timeout is None else loop.time() + timeout
+    deadline = loop.time() + timeout if timeout else None
+
+    def remaining() -> Optional[float]:
+        return None if deadline is None else deadline - loop.time()
 
     def maybe_timeout(future: Any) -> Any:
-        remaining = None if deadline is None else deadline - loop.time()
-        return with_relative_timeout(remaining, future)
+        return with_relative_timeout(remaining(), future)
 
+    maybe_timeout.remaining = remaining  # type: ignore[attr-defined]
     return maybe_timeout
 
 
@@ -484,23 +489,31 @@ def log_coroutine_exceptions(coro: _Coroutine) -> _Coroutine:
 
     Parameters
     ----------
-    coro : coroutine function
-        The method.
+    coro : function
+        The method: ``async def``, or one that returns a future.
 
     Returns
     -------
-    coroutine function
-        The method; it still raises.
+    function
+        The method. It runs when it is called, awaited or not, and returns a
+        future of its result, which raises what was logged.
     """
 
     @functools.wraps(coro)
-    async def logged(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            result = coro(self, *args, **kwargs)
-            return await result if inspect.isawaitable(result) else result
-        except Exception:
-            self._logger.exception("Unhandled exception calling coroutine %r", coro)
-            raise
+    def logged(self: Any, *args: Any, **kwargs: Any) -> Any:
+        future = _outcome_of(functools.partial(coro, self, *args, **kwargs))
+
+        def log(future: asyncio.Future[Any]) -> None:
+            error = None if future.cancelled() else future.exception()
+            if error is not None:
+                text = f"Unhandled exception calling coroutine {coro!r}"
+                self._logger.error(text, exc_info=error)
+
+        if future.done():
+            log(future)
+        else:
+            future.add_done_callback(log)
+        return future
 
     return logged  # type: ignore[return-value]
 
@@ -521,7 +534,7 @@ def log_future_exceptions(logger: logging.Logger, f: Any, ignore: Any = ()) -> N
     def log_exception(future: Any) -> None:
         error = None if future.cancelled() else future.exception()
         if error is not None and not isinstance(error, ignore):
-            logger.error("Unhandled exception returned by future %r", future, exc_info=error)
+            logger.error("Unhandled exception returned by future", exc_info=error)
 
     IOLoop.current().add_future(f, log_exception)
 
@@ -529,6 +542,19 @@ def log_future_exceptions(logger: logging.Logger, f: Any, ignore: Any = ()) -> N
 def _new_future(ioloop: Optional[IOLoop]) -> Any:
     asyncio_loop = (ioloop or IOLoop.current()).asyncio_loop  # type: ignore[attr-defined]
     return asyncio_loop.create_future()
+
+
+def _outcome_of(call: Callable[[], Any]) -> asyncio.Future[Any]:
+    """Return a future of what *call* returns, or of what that resolves with, or raises."""
+    future: asyncio.Future[Any] = _new_future(None)
+    try:
+        result = call()
+        if inspect.isawaitable(result):
+            return spawn(result)
+        future.set_result(result)
+    except Exception as error:
+        future.set_exception(error)
+    return future
 
 
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:

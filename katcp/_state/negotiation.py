@@ -16,11 +16,13 @@ those of protocol.md, section 6:
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 from .._wire.flags import DEFAULT_KATCP_MAJOR, ProtocolFlags, parse_version
-from .._wire.message import Message
-from .._wire.text import shorten
+from .._wire.message import Message, quote
+
+# The text of a warning, and what to put into it.
+LogText = tuple[Any, ...]
 
 
 class ServerProtocol:
@@ -63,7 +65,7 @@ class ServerProtocol:
         if not self.preset:
             self._set_flags(None)
 
-    def on_version_connect(self, msg: Message) -> Optional[str]:
+    def on_version_connect(self, msg: Message) -> Optional[LogText]:
         """Take in ``#version-connect katcp-protocol``; return a warning, if one is due."""
         flags = parse_version(ProtocolFlags, msg.arguments[1])
         if self.preset:
@@ -71,7 +73,8 @@ class ServerProtocol:
         if flags is None:
             return (
                 "Protocol Version Warning: Ignoring inform received from server with a katcp "
-                f"protocol version that cannot be understood. Inform received: {_quoted(msg)}"
+                "protocol version that cannot be understood. Inform received: %s",
+                quote(msg),
             )
         previous, known = self.flags, self._announced
         self._set_flags(flags)
@@ -80,16 +83,20 @@ class ServerProtocol:
             return (
                 "Protocol Version Warning: Inform received from server indicating a katcp "
                 "protocol revision inconsistent with the previously detected version. "
-                f"Previous version: '{previous}'. Inform received: {_quoted(msg)}"
+                "Previous version: '%s'. Inform received: %s",
+                previous,
+                quote(msg),
             )
         if flags.major > DEFAULT_KATCP_MAJOR:
             return (
-                f"Protocol Version Warning: Server speaks katcp {flags}, which is newer than "
-                f"this client knows; assuming that it works like version {DEFAULT_KATCP_MAJOR}."
+                "Protocol Version Warning: Server speaks katcp %s, which is newer than "
+                "this client knows; assuming that it works like version %d.",
+                flags,
+                DEFAULT_KATCP_MAJOR,
             )
         return None
 
-    def on_v4_inform(self, msg: Message) -> Optional[str]:
+    def on_v4_inform(self, msg: Message) -> Optional[LogText]:
         """Take in ``#version`` or ``#build-state``; return a warning, if one is due."""
         if self.preset:
             same = self.flags is not None and self.flags.major <= 4
@@ -98,13 +105,11 @@ class ServerProtocol:
             self._set_flags(ProtocolFlags(4, 0))
         return None
 
-    def _preset_warning(self, msg: Message) -> str:
+    def _preset_warning(self, msg: Message) -> LogText:
         return (
             "Protocol Version Warning: Ignoring inform received from server indicating a katcp "
             "protocol revision inconsistent with the static configuration. "
-            f"Static configuration: '{self.flags}'.Inform received: {_quoted(msg)}"
+            "Static configuration: '%s'.Inform received: %s",
+            self.flags,
+            quote(msg),
         )
-
-
-def _quoted(msg: Message) -> str:
-    return f"'{shorten(str(msg))}'"

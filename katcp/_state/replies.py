@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Sequence, Union
+from typing import Optional, Sequence, TypeVar, Union
 
 from .._wire.message import Message
 from .._wire.text import as_text
@@ -12,6 +12,8 @@ from ..errors import (
     KatcpClientTimeout,
 )
 from .requests import PendingRequest
+
+_Reply = TypeVar("_Reply", bound=Message)
 
 
 class KatcpReplyError(KatcpClientError):
@@ -81,7 +83,7 @@ class Answer(tuple[list[bytes], list[Message]]):
 
     @property
     def reply(self) -> Message:
-        """The reply, for the helpers of `Message`: its argument 0 is ``ok``."""
+        """The reply itself; its argument 0 is ``ok``."""
         return self._reply
 
     def __repr__(self) -> str:
@@ -118,9 +120,34 @@ def _reason(reply: Message) -> str:
     return str(reply.copy())
 
 
+class UnsentReply(Message):
+    """The local failure reply of a request that was not sent.
+
+    It goes through the hooks of the program like a reply of the device, and so carries the
+    request that it belongs to: it cannot be found among those that were sent.
+    """
+
+    __slots__ = ("origin",)
+
+    origin: PendingRequest
+
+
 def local_failure(request: Union[Message, PendingRequest], error: KatcpClientError) -> Message:
     """Return the reply that tells why there is none of the device."""
-    reply = Message.reply(request.name, Message.FAIL, str(error), mid=request.mid)
+    return _local_reply(Message, request, error)
+
+
+def unsent_reply(origin: PendingRequest, msg: Message, error: KatcpClientError) -> UnsentReply:
+    """Return the reply that tells why the request *msg* of *origin* was not sent."""
+    reply = _local_reply(UnsentReply, msg, error)
+    reply.origin = origin
+    return reply
+
+
+def _local_reply(
+    cls: type[_Reply], request: Union[Message, PendingRequest], error: KatcpClientError
+) -> _Reply:
+    reply = cls(Message.REPLY, request.name, [Message.FAIL, str(error)], request.mid)
     reply.local_error = error
     return reply
 

@@ -24,10 +24,10 @@ class ProtocolFlags:
 
     Parameters
     ----------
-    major : int
-        Major version number.
-    minor : int
-        Minor version number.
+    major : int or None
+        Major version number. None: 0.
+    minor : int or None
+        Minor version number. None: 0.
     flags : str, bytes or iterable of these, optional
         The flags, a letter each: ``"IM"``, ``b"IM"`` and ``[b"I", b"M"]`` are
         the same. Unknown letters are kept and mean nothing. No combination is
@@ -81,10 +81,13 @@ class ProtocolFlags:
     )
 
     def __init__(
-        self, major: int, minor: int, flags: Union[str, bytes, Iterable[Any], None] = None
+        self,
+        major: Optional[int],
+        minor: Optional[int],
+        flags: Union[str, bytes, Iterable[Any], None] = None,
     ) -> None:
-        self.major = major
-        self.minor = minor
+        self.major = major or 0
+        self.minor = minor or 0
         self.flags = _flag_letters(flags)
         self.multi_client = self.MULTI_CLIENT in self.flags
         self.message_ids = self.MESSAGE_IDS in self.flags

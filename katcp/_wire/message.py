@@ -578,6 +578,21 @@ def is_mid(mid: bytes) -> bool:
     )
 
 
+def quote(message: Message) -> str:
+    """Return the line of a message as logs show it: as Python shows a text, and shortened.
+
+    Parameters
+    ----------
+    message : Message
+        Any message.
+
+    Returns
+    -------
+    str
+    """
+    return shorten(repr(str(message)))
+
+
 def memory_size(message: Message) -> int:
     """Return about how many bytes of memory a message takes.
 
@@ -660,7 +675,8 @@ def _only_mid(kwargs: dict[str, Any]) -> Any:
 def _short_repr(argument: Any) -> str:
     if not isinstance(argument, bytes):
         return shorten(repr(argument))
-    escaped = escape_argument(argument[:1001])
+    # As in a list of arguments: no bytes, not the "\@" that stands for them on the wire.
+    escaped = escape_argument(argument[:1001]) if argument else argument
     return repr(escaped) if len(escaped) <= 1000 else f"{escaped[:1000]!r}..."
 
 

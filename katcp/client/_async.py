@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from concurrent.futures import Future as ConcurrentFuture
 from typing import Any, Awaitable, Callable, Optional, Union
 
 from .._runtime.waiter import Waiter
-from .._state.replies import Answer, answer_of, local_failure
+from .._state.replies import Answer, answer_of
 from .._state.validation import check_callback, check_request, check_timeout
 from .._wire.message import Message
 from ..errors import KatcpClientError, KatcpUsageError
@@ -37,7 +36,7 @@ class AsyncClient(DeviceClient):
         times out. Can be overridden in individual calls to callback_request.
         None: no limit.
     logger : object, optional
-        Python Logger object to log to. Default: the logger ``katcp.client``.
+        As for `DeviceClient`.
     auto_reconnect : bool, optional
         Whether to automatically reconnect if the connection dies.
     max_msg_size, max_write_buffer_size : int, optional
@@ -92,7 +91,7 @@ class AsyncClient(DeviceClient):
         port: Union[int, str],
         tb_limit: int = 20,
         timeout: Optional[float] = 5.0,
-        logger: Optional[logging.Logger] = _default_logger,
+        logger: Any = _default_logger,
         auto_reconnect: bool = True,
         *,
         max_msg_size: Optional[int] = None,
@@ -130,13 +129,15 @@ class AsyncClient(DeviceClient):
         reply_cb : function
             The reply callback with signature reply_cb(msg) or
             reply_cb(msg, \\*user_data). Without it the reply goes to the
-            ``reply_*`` handlers.
+            ``reply_*`` handlers, also the one that the client makes up when it
+            is not connected.
         inform_cb : function
             The inform callback with signature inform_cb(msg) or
             inform_cb(msg, \\*user_data). Without it the informs go to the
             ``inform_*`` handlers.
         user_data : tuple
-            Optional user data to send to the reply and inform callbacks.
+            Optional user data to send to the reply and inform callbacks, as it is when
+            they are called. What is no sequence fails then, and is logged.
         timeout : float in seconds
             How long to wait for a reply. The default is the the timeout set
             when creating the AsyncClient.
@@ -163,16 +164,14 @@ class AsyncClient(DeviceClient):
             check_callback(reply_cb)
         if inform_cb is not None:
             check_callback(inform_cb)
-        if user_data is not None:
-            user_data = tuple(user_data) if reply_cb is not None or inform_cb is not None else None
-        sink = CallbackSink(session.dispatcher, reply_cb, inform_cb, user_data or None)
+        sink = CallbackSink(session.dispatcher, reply_cb, inform_cb, user_data)
         try:
             if session.is_threadsafe and not session.is_in_loop():
                 session.submit("callback_request", msg, sink, limit, use_mid)
             else:
                 session.begin("callback_request", msg, sink, limit, use_mid)
         except KatcpClientError as error:
-            session.answer_soon(sink, local_failure(msg, error))
+            session.fail_soon(sink, msg, error)
 
     def future_request(
         self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
@@ -222,7 +221,7 @@ class AsyncClient(DeviceClient):
         try:
             session.begin("future_request", msg, sink, limit, use_mid)
         except KatcpClientError as error:
-            sink.take_reply(local_failure(msg, error))
+            sink.fail(msg, error)
         return future
 
     def blocking_request(

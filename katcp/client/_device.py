@@ -36,6 +36,7 @@ from ._addresses import address_to_string
 from ._decorators import make_threadsafe_blocking
 from ._hooks import shortcut
 from ._informs import InformStream
+from ._log import complete
 from ._session import Session
 from ._waits import until, until_ready, wait_for, wait_until_ready
 
@@ -70,8 +71,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Port to connect to.
     tb_limit : int, optional
         Maximum number of stack frames in a traceback that is logged.
-    logger : logging.Logger, optional
-        Python Logger object to log to. Default: the logger ``katcp.client``.
+    logger : object, optional
+        Python Logger object to log to, or any object with its methods. Default: the logger
+        ``katcp.client``.
     auto_reconnect : bool, optional
         Whether to automatically reconnect if the connection dies, or cannot
         be made. If not, the client ends by itself then.
@@ -146,8 +148,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     #: What would take more is left out, and the log says so once.
     MAX_VERSIONS_SIZE: int = 1024 * 1024
 
-    #: Maximum number of log records of one kind, bad lines for example, that
-    #: what the device sends may cause in a minute.
+    #: Maximum number of warnings and errors of one kind, bad lines for example,
+    #: that are logged in a minute.
     #:
     #: More are left out, and the log says how many.
     MAX_LOG_RATE: int = 1000
@@ -170,7 +172,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         host: Union[str, bytes, None],
         port: Union[int, str],
         tb_limit: int = 20,
-        logger: Optional[logging.Logger] = _default_logger,
+        logger: Any = _default_logger,
         auto_reconnect: bool = True,
         *,
         max_msg_size: Optional[int] = None,
@@ -183,7 +185,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             self.MAX_WRITE_BUFFER_SIZE = max_write_buffer_size
         self.versions = ObjectDict()
         self._bindaddr = (check_host(host), check_port(port))
-        self._logger = _default_logger if logger is None else logger
+        self._logger = complete(_default_logger if logger is None else logger)
         self._auto_reconnect = auto_reconnect
         self._session = Session(self, tb_limit, check_ssl_options(ssl_options))
 
@@ -227,6 +229,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         return self._session.is_threadsafe
 
     def __repr__(self) -> str:
+        if "_session" not in self.__dict__:
+            # A program shows it before it is made.
+            return super().__repr__()
         state = self._session.run.state.value
         return f"<{type(self).__name__} {address_to_string(self._bindaddr)} {state}>"
 
@@ -263,10 +268,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def enable_thread_safety(self) -> None:
         """Enable thread-safety features.
 
-        From then on, `request`, `send_request`, `send_message`, `disconnect`,
+        From then on, `request`, `send_request`, `send_message`,
         `AsyncClient.callback_request` and all methods that are decorated with
-        `make_threadsafe` or `make_threadsafe_blocking` may be called from any
-        thread.
+        `make_threadsafe` or `make_threadsafe_blocking` may be called from any thread.
 
         Must be called before `start`.
 
@@ -929,19 +933,12 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def disconnect(self) -> None:
         """Force client connection to close, reconnect if auto-connect set.
 
-        May be called from any thread after `enable_thread_safety`.
+        May be called from any thread.
 
-        Does nothing if the client is not connected.
+        Does nothing if the client is not connected, started or not.
         """
-        session = self._session
-        if session.run.has_ended_by_itself():
-            return
-        portal = session.portal_to_enter("disconnect")
-        if portal is not None:
-            portal.call_soon(session.run.disconnect)
-        else:
-            session.refuse_other_threads("disconnect")
-            session.run.disconnect()
+        self._session.refuse_fork("disconnect")
+        self._session.run.disconnect_soon()
 
     def convert_seconds(self, time_seconds: float) -> float:
         """Convert a time in seconds to the device timestamp units.

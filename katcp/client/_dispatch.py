@@ -10,21 +10,20 @@ import asyncio
 import functools
 import logging
 import math
-import sys
 import time
-import traceback
 from typing import Any, Awaitable, Callable, Optional
 
 from .._net.connection import Connection
 from .._runtime.tasks import FATAL, is_awaitable, run_logged, spawn, spawn_if_awaitable
-from .._wire.message import Message
+from .._state.replies import UnsentReply
+from .._wire.message import Message, quote
 from .._wire.parser import MessageParser
 from .._wire.text import shorten
 from ..errors import KatcpSyntaxError, KatcpTypeError
 from ._addresses import address_to_string
 from ._callbacks import CallbackTable
 from ._hooks import Client, parts_behind
-from ._log import RateLimitedLog
+from ._log import CurrentException, RateLimitedLog
 from ._requester import Requester
 
 _Handler = Callable[[Message], Any]
@@ -163,7 +162,9 @@ class Dispatcher:
 
     def reply_of_request(self, msg: Message) -> None:
         """Give a reply to its request, else to its handler."""
-        sink = self._pending.match_reply(msg)
+        # One that was made here answers no request that was sent.
+        is_local = msg.local_error is not None
+        sink = getattr(msg, "origin", None) if is_local else self._pending.match_reply(msg)
         if sink is None or not sink.take_reply(msg):
             (reply,) = parts_behind(self, self.above.handle_reply)
             spawn_if_awaitable(reply(msg))
@@ -226,7 +227,7 @@ class Dispatcher:
         if reply is None:
             return
         try:
-            if not isinstance(reply, Message) or reply.name != msg.name:
+            if not _is_reply_to(msg, reply):
                 raise KatcpTypeError(
                     f"The handler of the request {msg.name!r} must return a reply "
                     f"of that name, not {reply!r}."
@@ -262,7 +263,7 @@ class Dispatcher:
         except FATAL:
             raise
         except BaseException:
-            self._client._logger.exception(
+            self._log.exception(
                 "Notify connect failed. Disconnecting." if connected else "Notify connect failed"
             )
             has_succeeded = False
@@ -270,40 +271,54 @@ class Dispatcher:
             self.call_back("connected", callback, None, connected)
         return has_succeeded
 
+    def handle_unsent(self, reply: UnsentReply) -> None:
+        """Handle the local reply of a request as if the device had sent it."""
+        log = functools.partial(self._log_unhandled, reply)
+        try:
+            result = self._client.handle_reply(reply)
+        except FATAL:
+            raise
+        except BaseException:
+            log()
+        else:
+            if result is not None and is_awaitable(result):
+                spawn(run_logged(result, log))
+
     # Logs.
 
-    def _traceback(self) -> str:
-        """Return the current exception as text, as the old client showed it."""
-        return "\n".join(traceback.format_exception(*sys.exc_info(), limit=self._tb_limit))
+    def _traceback(self) -> CurrentException:
+        return CurrentException(self._tb_limit)
 
     def _log_bad_line(self, line: bytes) -> None:
-        if self._log.admits("BAD COMMAND"):
-            self._client._logger.error(
-                "BAD COMMAND: %s\n in line %s", self._traceback(), shorten(repr(line[:2000]))
-            )
+        self._log.error(
+            "BAD COMMAND: %s\n in line %s", self._traceback(), shorten(repr(line[:2000]))
+        )
 
     def _log_received(self, msg: Message) -> None:
         address = address_to_string(self._client._bindaddr)
-        self._client._logger.debug("received from %s: '%s'", address, shorten(str(msg)))
+        self._log.debug("received from %s: %s", address, quote(msg))
 
     def _log_handler_failure(self, kind: str, msg: Message) -> None:
-        if self._log.admits(f"{kind} FAIL"):
-            self._client._logger.error("%s %s FAIL: %s", kind, shorten(msg.name), self._traceback())
+        self._log.error(f"{kind} %s FAIL: %s", shorten(msg.name), self._traceback())
 
     def _log_callback_failure(self, kind: str, news: Any) -> None:
         if kind == "connected":
-            subject = f"connected={news}"
+            subject = f"={news}"
         elif kind == "reply" and news.local_error is not None:
-            subject = f"reply during failure {news.local_error}, {news.name}"
+            subject = f" during failure {news.local_error}, {news.name}"
         else:
-            subject = f"{kind} {news.name}"
-        if kind != "inform" or self._log.admits("Callback inform FAIL"):
-            self._client._logger.error("Callback %s FAIL: %s", subject, self._traceback())
+            subject = f" {news.name}"
+        self._log.error(f"Callback {kind}%s FAIL: %s", subject, self._traceback())
 
     def _log_unhandled(self, msg: Message) -> None:
-        if self._log.admits("Unhandled exception in handle_message()"):
-            self._client._logger.exception(
-                "Unhandled exception in handle_message() from %s for message '%s'",
-                address_to_string(self._client._bindaddr),
-                shorten(str(msg)),
-            )
+        self._log.exception(
+            "Unhandled exception in handle_message() from %s for message %s",
+            address_to_string(self._client._bindaddr),
+            quote(msg),
+        )
+
+
+def _is_reply_to(request: Message, reply: Any) -> bool:
+    return (
+        isinstance(reply, Message) and reply.mtype == Message.REPLY and reply.name == request.name
+    )

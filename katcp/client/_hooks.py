@@ -7,7 +7,6 @@ place that tells which hooks are replaced.
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Callable, ClassVar, Optional, Protocol, TypeVar
 
 from .._wire.message import Message
@@ -35,7 +34,7 @@ class Client(Protocol):
     versions: Any
     _auto_reconnect: bool
     _bindaddr: tuple[str, int]
-    _logger: logging.Logger
+    _logger: Any
     _inform_handlers: ClassVar[_Handlers]
     _reply_handlers: ClassVar[_Handlers]
     _request_handlers: ClassVar[_Handlers]

@@ -1,80 +1,155 @@
-"""Log records that a device causes, as many of them as a disk can bear.
+"""The log of a client: complete texts, as many as a disk can bear, for any logger.
 
-A device that sends only nonsense would fill a disk with what is logged of it.
-So of each kind of record, which is its text before the arguments are put in,
-so many are let through each minute; then one says that more are left out, and
-later one tells how many there were.
+Programs have handlers that show ``record.msg``, as the old client filled it in: the
+arguments stand in the text already. It is put together only if somebody reads it.
+
+A device that sends only nonsense would fill a disk with what is logged of it. So of each
+kind of warnings and errors, which is their text before the arguments are put in, so many
+are let through each minute; then one says that more are left out, and later one tells how
+many there were.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
-from typing import Callable, Protocol
+import traceback
+from typing import Any, Callable, Protocol
 
 # In seconds.
 PERIOD = 60.0
 
+# The methods that are called of a logger.
+_METHODS = ("isEnabledFor", "debug", "info", "warning", "error", "exception")
 
-class LogLimits(Protocol):
-    """What has a limit of log records, which may change."""
+# Behind the caller of the logger: `_write`, and the method that called it.
+_STACK_LEVEL = 3
+
+
+class LogOwner(Protocol):
+    """Who has a logger, and a limit of records; a program may change both at any time."""
 
     MAX_LOG_RATE: int
+    _logger: Any
 
 
 class RateLimitedLog:
-    """A log for what a device causes.
+    """What a client logs, and what its device makes it log.
 
     Parameters
     ----------
-    logger : logging.Logger
-        Where the records go to.
-    limits : LogLimits
-        Whose `MAX_LOG_RATE` says how many records of a kind may be logged
-        each `PERIOD`.
+    owner : LogOwner
+        Whose logger the records go to, and whose `MAX_LOG_RATE` says how many warnings and
+        errors of a kind may be logged each `PERIOD`.
     clock : callable, optional
         Returns the time in seconds.
     """
 
-    def __init__(
-        self,
-        logger: logging.Logger,
-        limits: LogLimits,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._logger = logger
-        self._limits = limits
+    def __init__(self, owner: LogOwner, clock: Callable[[], float] = time.monotonic) -> None:
+        self._owner = owner
         self._clock = clock
         self._period_end = clock()
         self._counts: dict[str, int] = {}
 
-    def admits(self, kind: str) -> bool:
-        """Count a record of *kind*; return whether it is to be logged.
+    def debug(self, text: str, *args: object) -> None:
+        """Log for those who debug, without a limit."""
+        self._write("debug", logging.DEBUG, text, args)
 
-        For those whose arguments take time to make.
-        """
-        if self._clock() >= self._period_end:
-            self.end_period()
-        count = self._counts[kind] = self._counts.get(kind, 0) + 1
-        limit = self._limits.MAX_LOG_RATE
-        if count == limit + 1:
-            self._logger.warning(
-                "More than MAX_LOG_RATE (%d) records like %r in a minute: more are left out.",
-                limit,
-                kind,
-            )
-        return count <= limit
+    def info(self, text: str, *args: object) -> None:
+        """Log information, without a limit."""
+        self._write("info", logging.INFO, text, args)
 
     def warning(self, text: str, *args: object) -> None:
         """Log a warning, unless there were too many like it."""
-        if self.admits(text):
-            self._logger.warning(text, *args)
+        self._write("warning", logging.WARNING, text, args)
+
+    def error(self, text: str, *args: object) -> None:
+        """Log an error, unless there were too many like it."""
+        self._write("error", logging.ERROR, text, args)
+
+    def exception(self, text: str, *args: object) -> None:
+        """Log an error with the current exception, unless there were too many like it."""
+        self._write("exception", logging.ERROR, text, args)
 
     def end_period(self) -> None:
-        """Tell how many records were left out, and begin to count anew."""
-        limit = self._limits.MAX_LOG_RATE
-        for kind, count in self._counts.items():
-            if count > limit:
-                self._logger.warning("%d records like %r were left out.", count - limit, kind)
+        """Log how many records were left out, and begin to count anew."""
+        limit = self._owner.MAX_LOG_RATE
+        left_out = {kind: count - limit for kind, count in self._counts.items() if count > limit}
         self._counts.clear()
         self._period_end = self._clock() + PERIOD
+        for kind, count in left_out.items():
+            complete(self._owner._logger).warning(f"{count} records like {kind!r} were left out.")
+
+    def _write(self, method: str, level: int, text: str, args: tuple[object, ...]) -> None:
+        logger = complete(self._owner._logger)
+        if not logger.isEnabledFor(level):
+            return
+        if level >= logging.WARNING and not self._admits(text, logger):
+            return
+        options = {"stacklevel": _STACK_LEVEL} if _is_standard(logger) else {}
+        getattr(logger, method)(text % args if args else text, **options)
+
+    def _admits(self, kind: str, logger: Any) -> bool:
+        """Count a record of *kind*; return whether it is to be logged."""
+        if self._clock() >= self._period_end:
+            self.end_period()
+        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        limit = self._owner.MAX_LOG_RATE
+        if count == limit + 1:
+            logger.warning(
+                f"More than MAX_LOG_RATE ({limit}) records like {kind!r} in a minute: "
+                "more are left out."
+            )
+        return count <= limit
+
+
+class CurrentException:
+    """The exception that is handled now; put into words only where it is logged.
+
+    Parameters
+    ----------
+    limit : int
+        How many stack frames are shown at most.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+    def __str__(self) -> str:
+        # A blank line after each frame, as in the old client.
+        return "\n".join(traceback.format_exception(*sys.exc_info(), limit=self._limit))
+
+
+class _Completed:
+    """A logger object of a program, with the methods that it lacks of a logger."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("isEnabledFor", "warning", "exception") and not hasattr(self._logger, name):
+            return getattr(self, f"_{name}")
+        return getattr(self._logger, name)
+
+    def _isEnabledFor(self, level: int) -> bool:  # noqa: N802  (as loggers name it)
+        return True
+
+    def _warning(self, text: str) -> None:
+        self._logger.warn(text)
+
+    def _exception(self, text: str) -> None:
+        self._logger.error(f"{text}\n{traceback.format_exc()}")
+
+
+def complete(logger: Any) -> Any:
+    """Return a logger with all methods that a client calls; any thread.
+
+    Programs pass objects of their own; the old client called ``warn``, not ``warning``.
+    """
+    return logger if all(hasattr(logger, name) for name in _METHODS) else _Completed(logger)
+
+
+def _is_standard(logger: Any) -> bool:
+    """Whether a logger can be told how far up the stack its caller is."""
+    return isinstance(logger, (logging.Logger, logging.LoggerAdapter))

@@ -48,6 +48,7 @@ class Requester:
 
     __slots__ = (
         "_client",
+        "_log",
         "_protocol",
         "_timer_deadline",
         "_timer_rests_until",
@@ -58,6 +59,7 @@ class Requester:
 
     def __init__(self, client: Client, protocol: ServerProtocol, log: RateLimitedLog) -> None:
         self._client = client
+        self._log = log
         self._protocol = protocol
         self.connection: Optional[Connection] = None
         self.pending: PendingRequests[Sink] = PendingRequests(log)
@@ -100,13 +102,12 @@ class Requester:
         if connection is None or connection.outgoing is None:
             raise self.not_connected()
         outgoing = connection.outgoing
-        logger = self._client._logger
         last = msg.arguments[-1] if msg.arguments else b""
         pieces = [msg.__bytes__() + b"\n"] if len(last) <= BLOCK_SIZE else line_in_pieces(msg)
-        if logger.isEnabledFor(logging.DEBUG):
+        if self._client._logger.isEnabledFor(logging.DEBUG):
             line = b"".join(pieces)
             address = address_to_string(self._client._bindaddr)
-            logger.debug("Sending to %s: %s", address, shorten(repr(line[:2000])))
+            self._log.debug("Sending to %s: %s", address, shorten(repr(line[:2000])))
         try:
             if len(pieces) == 1:
                 outgoing.send(pieces[0])
@@ -116,7 +117,7 @@ class Requester:
             connection.close(error)
             address = address_to_string(self._client._bindaddr)
             reason = f"Could not send to device {address}: {error}"
-            logger.warning("%s. Message: %s", reason, shorten(repr(msg)))
+            self._log.warning("%s. Message: %s", reason, shorten(repr(msg)))
             raise KatcpClientOverflow(reason) from None
         except KatcpClientDisconnected:
             raise self.not_connected() from None
@@ -175,7 +176,7 @@ class Requester:
             f"The informs of request {shorten(sink.name)} would take more memory than "
             f"MAX_INFORMS_SIZE ({limit} bytes)"
         )
-        self._client._logger.warning("%s: it has failed.", error)
+        self._log.warning("%s: it has failed.", error)
         self.pending.abandon(sink)
         self._end_all([(sink, error)])
 
@@ -193,9 +194,7 @@ class Requester:
         for sink, error in ended:
             try:
                 if not sink.take_reply(local_failure(sink, error)):
-                    self._client._logger.debug(
-                        "Request %s, whose reply nobody awaits: %s", sink.name, error
-                    )
+                    self._log.debug("Request %s, whose reply nobody awaits: %s", sink.name, error)
             except FATAL as raised:
                 fatal = raised
         if fatal is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import random
 import ssl
@@ -24,7 +23,7 @@ from .._runtime.portal import LoopPortal
 from .._runtime.tasks import spawn
 from .._runtime.waiter import LoopGone, Waiter
 from .._state.lifecycle import EVENT_NAMES, Lifecycle, State
-from .._state.negotiation import ServerProtocol
+from .._state.negotiation import LogText, ServerProtocol
 from .._state.replies import stopped_first
 from .._wire.message import Message
 from .._wire.text import as_text, shorten
@@ -261,12 +260,11 @@ class Run:
             # Nobody to wait for: the caller himself has to run the loop, or is a finalizer
             # in the middle of start().
             return
-        logger = self._client._logger
         try:
             if not waiter.wait(portal.is_gone, timeout):
-                logger.warning("The client has not stopped within %s seconds", timeout)
+                self._log.warning("The client has not stopped within %s seconds", timeout)
         except LoopGone:
-            logger.warning("The ioloop does not run: the client stops when it does")
+            self._log.warning("The ioloop does not run: the client stops when it does")
             self._end_without_loop(portal)
 
     def _begin_stop(self, waiter: Waiter) -> None:
@@ -281,8 +279,19 @@ class Run:
         if self.connection is not None:
             self.connection.close()
 
-    def disconnect(self) -> None:
-        """Close the connection, if there is one."""
+    def disconnect_soon(self) -> None:
+        """Close the connection, if there is one; any thread."""
+        portal = self.portal
+        if portal is None or self.state is State.STOPPED:
+            return
+        if portal.in_loop():
+            self._disconnect()
+        else:
+            # A loop that is closed meanwhile has no connection any more.
+            with contextlib.suppress(KatcpUsageError):
+                portal.call_soon(self._disconnect)
+
+    def _disconnect(self) -> None:
         if self.connection is not None and self.state is State.CONNECTED:
             self.connection.close()
             self.attempt = 0
@@ -296,7 +305,7 @@ class Run:
             if not self.stop_wanted.is_set():
                 await self._keep_connected()
         except Exception:
-            self._client._logger.exception("Unhandled exception in the client's main coroutine")
+            self._log.exception("Unhandled exception in the client's main coroutine")
         finally:
             # A loop that was closed behind its back throws this coroutine away
             # some time after the run was ended without it.
@@ -353,7 +362,7 @@ class Run:
             # Cancelled, too, it must not stay open.
             if connection.stream is None:
                 connection.close()
-        client._logger.debug(
+        self._log.debug(
             "Connected to %s with client addr %s",
             address_to_string(client._bindaddr),
             address_to_string(connection.local_address),
@@ -377,6 +386,11 @@ class Run:
                     is_open = False
                 else:
                     await self._dispatcher.handle_left(connection, lines)
+            if self.stop_wanted.is_set():
+                # As in the old client, what is pending fails before the end is notified;
+                # those who await a future are told in the next iteration of the loop.
+                self._requester.fail_all(stopped_first())
+                await asyncio.sleep(0)
         finally:
             connection.close()
             if self.state is State.CONNECTED:
@@ -406,7 +420,7 @@ class Run:
         self.failure_reason = None
         if failures >= _NOTABLE_FAILURES:
             address = address_to_string(self._client._bindaddr)
-            self._client._logger.warning("Reconnected to %s", address)
+            self._log.warning("Reconnected to %s", address)
         dispatcher = self._dispatcher
         connection.on_lines = lambda lines: dispatcher.handle_lines(connection, lines)
         return dispatcher.handle_lines(connection, lines)
@@ -447,7 +461,7 @@ class Run:
     def _be_stopped(self) -> None:
         """Wake all that wait for a client that has ended."""
         self.connection = None
-        self._client._logger.info("Client connect loop for %r finished.", self._client._bindaddr)
+        self._log.info("Client connect loop for %r finished.", self._client._bindaddr)
         self.forget_protocol()
         self._enter(State.STOPPED)
         for name in ("running", "connected", "protocol"):
@@ -508,10 +522,10 @@ class Run:
         """Take in a ``#version`` or ``#build-state``."""
         self.learn_protocol(self.protocol.on_v4_inform(msg))
 
-    def learn_protocol(self, warning: Optional[str]) -> None:
+    def learn_protocol(self, warning: Optional[LogText]) -> None:
         """Note that an inform told of the protocol."""
-        if warning is not None and self._log.admits("Protocol Version Warning"):
-            self._client._logger.warning("%s", warning)
+        if warning is not None:
+            self._log.warning(*warning)
         if self.protocol.flags is not None:
             self.events["protocol"].set()
 
@@ -526,7 +540,7 @@ class Run:
             self._versions_size = size
         elif not self._versions_overflowed:
             self._versions_overflowed = True
-            client._logger.warning(
+            self._log.warning(
                 "Device %s tells more of its versions than MAX_VERSIONS_SIZE (%d bytes): "
                 "the rest is left out.",
                 address_to_string(client._bindaddr),
@@ -541,12 +555,8 @@ class Run:
         is_known = reason == self.failure_reason
         self.failure_reason = reason
         if not self.stop_wanted.is_set():
-            self._client._logger.log(
-                logging.DEBUG if is_known else logging.WARNING,
-                "Failed to connect to %r: %s",
-                self._client._bindaddr,
-                reason,
-            )
+            log = self._log.debug if is_known else self._log.warning
+            log("Failed to connect to %r: %s", self._client._bindaddr, reason)
 
     def _log_end(self, connection: Connection, cause: Optional[BaseException]) -> None:
         self._log.end_period()
@@ -554,14 +564,14 @@ class Run:
         # A client that was stopped or disconnected does not want the rest.
         half_line = connection.splitter.pending
         if half_line and self.state is State.CONNECTED:
-            client._logger.warning(
+            self._log.warning(
                 "Dropped a line of %d bytes without end from %s: %s",
                 len(half_line),
                 address_to_string(client._bindaddr),
                 shorten(repr(half_line[:2000])),
             )
         if cause is not None and not connection.was_refused:
-            client._logger.warning(
+            self._log.warning(
                 "Client stream for server %s closed with error %r",
                 address_to_string(client._bindaddr),
                 cause,

@@ -71,7 +71,7 @@ class Session:
     def __init__(
         self, client: Client, tb_limit: int, ssl_context: Optional[ssl.SSLContext]
     ) -> None:
-        self.log = log = RateLimitedLog(client._logger, client)
+        self.log = log = RateLimitedLog(client)
         self.client = client
         self.timeout: Optional[float] = 5.0
         self.is_threadsafe = False
@@ -193,7 +193,7 @@ class Session:
                 raise stopped_first()
             self.requester.begin(msg, sink, timeout, use_mid)
         except KatcpClientError as error:
-            sink.take_reply(local_failure(msg, error))
+            sink.fail(msg, error)
         except BaseException as error:
             sink.refuse(msg, error)
 
@@ -251,7 +251,7 @@ class Session:
             else:
                 self.submit(name, msg, sink, timeout, use_mid)
         except KatcpClientDisconnected as error:
-            sink.take_reply(local_failure(msg, error))
+            sink.fail(msg, error)
         return sink.target
 
     def _forget_if_cancelled(self, portal: LoopPortal, sink: Sink, future: Future[Any]) -> None:
@@ -260,8 +260,8 @@ class Session:
             future.set_running_or_notify_cancel()
             self.forget(portal, sink)
 
-    def answer_soon(self, sink: Sink, reply: Message) -> None:
-        """Answer a request locally in the loop, or here if there is no loop any more.
+    def fail_soon(self, sink: Sink, msg: Message, error: KatcpClientError) -> None:
+        """Fail a request that was not sent, in the loop, or here if there is no loop any more.
 
         Not at once: a callback that tries again would never return.
         """
@@ -269,9 +269,9 @@ class Session:
         if portal is None:
             return
         try:
-            portal.call_soon(sink.take_reply, reply)
+            portal.call_soon(sink.fail, msg, error)
         except KatcpUsageError:
-            sink.take_reply(reply)
+            sink.fail(msg, error)
 
     # Coroutines of ours, for callers anywhere.
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional, Protocol
 
 from .._runtime.tasks import FATAL
 from .._runtime.waiter import Waiter
-from .._state.replies import local_failure
+from .._state.replies import UnsentReply, local_failure, unsent_reply
 from .._state.requests import Fate, PendingRequest
 from .._wire.message import Message, memory_size
 from ..errors import KatcpClientError
@@ -28,6 +28,9 @@ class Caller(Protocol):
         self, kind: str, callback: Callable[..., Any], user_data: Any, msg: Message
     ) -> None:
         """Call a callback."""
+
+    def handle_unsent(self, reply: UnsentReply) -> None:
+        """Handle the reply of a request that was not sent."""
 
 
 class Owner(Protocol):
@@ -65,6 +68,10 @@ class Sink(PendingRequest):
     def take_reply(self, msg: Message) -> bool:
         """Take the reply, or one that the client makes itself; return whether it was wanted."""
         raise NotImplementedError
+
+    def fail(self, msg: Message, error: KatcpClientError) -> None:
+        """Take the reason why the request was not sent."""
+        self.take_reply(local_failure(msg, error))
 
     def refuse(self, msg: Message, error: BaseException) -> None:
         """Take an error that another thread made, which cannot be told otherwise."""
@@ -104,8 +111,12 @@ class CallbackSink(Sink):
         self._caller.call_back("reply", on_reply, user_data, msg)
         return True
 
+    def fail(self, msg: Message, error: KatcpClientError) -> None:
+        # As in the old client, the hooks of the program see it.
+        self._caller.handle_unsent(unsent_reply(self, msg, error))
+
     def refuse(self, msg: Message, error: BaseException) -> None:
-        self.take_reply(local_failure(msg, KatcpClientError(str(error))))
+        self.fail(msg, KatcpClientError(str(error)))
         raise error
 
 

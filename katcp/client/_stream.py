@@ -147,7 +147,7 @@ class Stream(Generic[_Item]):
         if self._waiting:
             self._wake_waiting()
         if is_full and self._dropped == 1:
-            self._session.client._logger.warning(
+            self._session.log.warning(
                 "More than %d %ss %s have not been taken: the oldest are dropped from now on",
                 self._maxsize,
                 self._kind,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
 from typing import Any, Optional, Union
 
@@ -30,7 +29,7 @@ class CallbackClient(AsyncClient):
         port: Union[int, str],
         tb_limit: int = 20,
         timeout: Optional[float] = 5.0,
-        logger: Optional[logging.Logger] = _default_logger,
+        logger: Any = _default_logger,
         auto_reconnect: bool = True,
         *,
         max_msg_size: Optional[int] = None,

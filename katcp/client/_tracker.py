@@ -118,7 +118,7 @@ class Tracker:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._logger = session.client._logger
+        self._log = session.log
         # What the device has told of its sensors on this connection; all of it?
         self._descriptions: dict[str, Description] = {}
         self._is_complete = False
@@ -276,8 +276,7 @@ class Tracker:
         )
 
     def _warn(self, name: str, what: str) -> None:
-        if self._session.log.admits(f"sensor {name}"):
-            self._logger.warning("%s sensor %s: %s", self.address(), name, what)
+        self._log.warning("%s sensor %s: %s", self.address(), name, what)
 
     def on_sensor_status(self, msg: Message) -> None:
         """Give the readings of a ``#sensor-status`` to those who want them."""
@@ -293,8 +292,7 @@ class Tracker:
                 )
             except KatcpSensorError as error:
                 # Somebody who watches must hear of it, and hear of the next one.
-                if self._session.log.admits(f"sensor {watched.description.name}"):
-                    self._logger.warning("%s", error)
+                self._log.warning("%s", error)
                 reading = Reading(time.time(), Status.UNKNOWN, None)
             self._put(watched, reading)
 
@@ -447,8 +445,8 @@ class Tracker:
                     error = KatcpReplyError(text, error.reply, error.informs)
                 self._joining[consumer] = error
                 self._subscriptions.remove(name, consumer)
-            elif self._session.log.admits(f"sensor {name}"):
-                self._logger.warning("%s", text)
+            else:
+                self._log.warning("%s", text)
 
     # Changes.
 
@@ -484,7 +482,7 @@ class Tracker:
         except KatcpClientError as error:
             # Without a connection it begins anew with the next one.
             if self._session.requester.connection is not None:
-                self._logger.warning(
+                self._log.warning(
                     "%s: cannot restore the sampling of sensors: %s", self.address(), error
                 )
         finally:

@@ -127,7 +127,6 @@ def test_before_start_everything_says_call_start_first(any_class):
     msg = Message.request("foo")
     for name, args in [
         ("stop", ()),
-        ("disconnect", ()),
         ("wait_running", (1,)),
         ("wait_connected", (1,)),
         ("wait_disconnected", (1,)),
@@ -738,11 +737,41 @@ def test_it_reconnects_after_the_connection_was_lost(device):
         until_answered(client)
 
 
+def test_disconnect_in_another_thread(any_class, device):
+    client = start_client(device, any_class)
+    assert client.disconnect() is None
+    device.wait_for_connection(2)
+    assert client.wait_connected(PATIENCE)
+
+
+def test_disconnect_before_start_and_after_stop_does_nothing(any_class, device):
+    client = any_class(*device.address)
+    assert client.disconnect() is None
+    for _ in range(2):
+        client.start()
+        assert client.wait_connected(PATIENCE)
+        client.stop()
+        assert client.disconnect() is None
+    assert device.connection_count == 2
+
+
+def test_disconnect_after_stop_in_a_shared_ioloop_does_nothing(any_class, device, ioloop):
+    client = any_class(*device.address)
+    client.set_ioloop(ioloop)
+
+    async def main():
+        client.start()
+        client.disconnect()
+        await client.until_connected(PATIENCE)
+        client.stop()
+        await client.until_stopped(PATIENCE)
+
+    ioloop.run_sync(main, PATIENCE)
+    assert client.disconnect() is None
+
+
 def test_disconnect_closes_and_reconnects(any_class, device):
     client = start_client(device, any_class)
-    if not client.threadsafe:
-        with pytest.raises(KatcpThreadError, match="must be called in the thread of the ioloop"):
-            client.disconnect()
 
     def disconnect():
         client.disconnect()
@@ -998,6 +1027,44 @@ def test_notify_comes_before_the_pending_requests_fail(device):
     device.close_clients()
     ended.wait()
     assert order == [True, False, "hold"]
+
+
+@pytest.mark.parametrize("pending", [True, False])
+def test_stop_lets_the_pending_requests_fail_before_it_notifies(device, pending):
+    order = []
+
+    class Client(BlockingClient):
+        def notify_connected(self, connected):
+            order.append(connected)
+
+    client = start_client(device, Client)
+
+    async def wait():
+        reply, _ = await client.future_request(Message.request("hold"), timeout=60)
+        order.append(reply.arguments[1])
+
+    if pending:
+        client.callback_request(
+            Message.request("hold"), lambda msg: order.append(msg.arguments[1]), timeout=60
+        )
+        client.ioloop.add_callback(wait)
+        device.next_held()
+        device.next_held()
+    client.stop()
+    failed = [b"Client stopped before reply was received"] * 2 * pending
+    assert order == [True, *failed, False]
+
+
+def test_what_a_callback_raises_at_stop_does_not_keep_it_from_notifying(device, logs):
+    def fail(reply):
+        raise ValueError("odd")
+
+    client = start_client(device, Notified)
+    client.callback_request(Message.request("hold"), fail, timeout=60)
+    device.next_held()
+    client.stop()
+    logs.expect("Callback reply during failure", logging.ERROR)
+    assert client.seen.calls[-1][:2] == (False, False)
 
 
 def test_requests_from_notify_connected_go_out_without_id(device):

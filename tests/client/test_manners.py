@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import re
 import threading
 
 import pytest
@@ -656,6 +657,21 @@ def test_a_subclass_may_use_the_names_for_its_own_methods(device):
             return (await BlockingClient.async_ask(client, "echo", 1)).arguments
 
     assert asyncio.run(main()) == [b"1"]
+
+
+@pytest.mark.parametrize("cls", CLIENTS)
+def test_repr_before_the_constructor_of_the_client_has_run(cls):
+    class Early(cls):
+        def __init__(self):
+            self.shown = repr(self), str(self), f"{self}"
+            super().__init__("localhost", 7147)
+
+    client = Early()
+    assert all(re.fullmatch("<.*Early object at 0x[0-9a-f]+>", text) for text in client.shown)
+    assert repr(client) == "<Early localhost:7147 stopped>"
+    with pytest.raises(KatcpTypeError):
+        cls.__init__(made := cls.__new__(cls), 5, 7147)
+    assert "object at" in repr(made)
 
 
 @pytest.mark.parametrize("cls", CLIENTS)

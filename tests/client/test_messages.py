@@ -170,7 +170,16 @@ def test_the_reply_of_a_request_handler_is_sent_with_the_requests_id(device, sty
     assert [str(msg) for msg in device.received] == ["!ping[12] ok a", "!ping ok b"]
 
 
-@pytest.mark.parametrize("wrong", [Message.reply("pong", "ok"), "ok"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Message.reply("pong", "ok"),
+        Message.inform("ping", "ok"),
+        Message.request("ping", "ok"),
+        "ok",
+    ],
+    ids=str,
+)
 def test_a_wrong_reply_of_a_request_handler_is_logged_and_not_sent(device, logs, wrong):
     class Client(BlockingClient):
         def request_ping(self, msg):
@@ -455,7 +464,8 @@ def test_bytes_that_are_not_text_are_delivered_at_every_log_level(device):
     reply, _ = client.blocking_request(Message.request("echo", b"\xff\xfe \0"))
     assert reply.arguments == [b"ok", b"\xff\xfe \0"]
     assert any(
-        "received from" in text and r"!echo[1] ok \xff\xfe\_\0" in text for _, text in logger.lines
+        "received from" in text and repr(r"!echo[1] ok \xff\xfe\_\0") in text
+        for _, text in logger.lines
     )
 
 

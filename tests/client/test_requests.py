@@ -108,6 +108,29 @@ def test_user_data_is_splatted(device, user_data, expected):
     assert informs.calls[0][1:] == expected
 
 
+@pytest.mark.parametrize("user_data", [5, 0])
+def test_user_data_that_cannot_be_splatted_is_logged_with_each_callback(device, logs, user_data):
+    client = start_client(device)
+    calls = Recorder()
+    request = Message.request("count", 1)
+    assert client.callback_request(request, calls, calls, user_data) is None
+    for kind in ("inform", "reply"):
+        text = logs.expect(f"Callback {kind} count FAIL: Traceback", logging.ERROR)
+        assert "TypeError: " in text
+        assert "must be an iterable, not int" in text
+    assert calls.calls == []
+
+
+def test_user_data_is_taken_as_it_is_when_the_callback_is_called(device):
+    client = start_client(device)
+    replies, user_data = Recorder(), [1]
+    client.callback_request(Message.request("hold"), replies, user_data=user_data)
+    held = device.next_held()
+    user_data.append(2)
+    held.reply("ok")
+    assert replies.wait()[0][1:] == (1, 2)
+
+
 def test_without_callbacks_reply_and_informs_go_to_the_handlers(device):
     replies, informs = Recorder(), Recorder()
 
@@ -596,6 +619,94 @@ def test_not_connected_fails_with_a_proper_reply():
         assert pending_count(client) == 0
     finally:
         client.stop()
+
+
+class Hooked(AsyncClient):
+    """A client with an overridden handle_reply(), which does as it is told."""
+
+    def __init__(self, *args, hook, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.hook = hook
+        self.unhandled = Recorder()
+
+    def handle_reply(self, msg):
+        return self.hook(super().handle_reply, msg)
+
+    def unhandled_reply(self, msg):
+        self.unhandled(msg)
+
+
+@pytest.fixture
+def hooked(logs):
+    clients = []
+
+    def start(hook):
+        client = Hooked("127.0.0.1", closed_port(), hook=hook)
+        client.auto_reconnect_delay = 1000
+        clients.append(client)
+        client.start()
+        logs.expect("Failed to connect")
+        return client
+
+    yield start
+    for client in clients:
+        client.stop()
+
+
+def ask_in_loop(client, *args, **kwargs):
+    in_loop(client, client.callback_request, Message.request("echo"), *args, **kwargs)
+
+
+def test_what_handle_reply_keeps_for_itself_reaches_nobody(hooked):
+    kept, replies = Recorder(), Recorder()
+    client = hooked(lambda handle, msg: kept(msg))
+    ask_in_loop(client, replies)
+    (reply,) = kept.wait()[0]
+    assert isinstance(reply.local_error, KatcpClientDisconnected)
+    assert replies.calls == client.unhandled.calls == []
+
+
+def test_a_hook_that_keeps_replies_does_not_keep_a_caller_waiting(hooked):
+    client = hooked(lambda handle, msg: None)
+    reply, _ = client.blocking_request(Message.request("echo"))
+    assert isinstance(reply.local_error, KatcpClientDisconnected)
+    reply, _ = in_loop(client, client.future_request, Message.request("echo"))
+    assert isinstance(reply.local_error, KatcpClientDisconnected)
+
+
+def test_a_reply_that_is_handled_twice_calls_back_once(hooked):
+    replies = Recorder()
+    client = hooked(lambda handle, msg: (handle(msg), handle(msg)))
+    ask_in_loop(client, replies)
+    assert replies.wait()[0] == client.unhandled.wait()[0]
+    assert len(replies.calls) == len(client.unhandled.calls) == 1
+
+
+def test_what_handle_reply_raises_for_a_request_that_was_not_sent_is_logged(hooked, logs):
+    def fail(handle, msg):
+        raise ValueError("odd")
+
+    async def fail_later(handle, msg):
+        raise ValueError("later")
+
+    for hook, error in ((fail, "odd"), (fail_later, "later")):
+        client = hooked(hook)
+        ask_in_loop(client)
+        text = logs.expect("Unhandled exception in handle_message()", logging.ERROR)
+        assert f"ValueError: {error}" in text
+
+
+def test_what_was_not_sent_is_not_taken_for_what_was(device_v4):
+    """Without ids replies are matched by name, but not this one."""
+    client = start_client(device_v4)
+    sent, refused = Recorder(), Recorder()
+    client.callback_request(Message.request("hold"), sent)
+    held = device_v4.next_held()
+    client.callback_request(Message.request("hold"), refused, use_mid=True)
+    assert_made_up(refused.wait()[0][0], "Message IDs not supported by server", KatcpVersionError)
+    held.reply("ok")
+    assert sent.wait()[0][0].reply_ok()
+    assert len(refused.calls) == 1
 
 
 def test_a_callback_that_tries_again_when_not_connected_does_not_recurse():

@@ -261,9 +261,9 @@ def test_without_a_connection_reading_fails(quiet_device):
     client = start_client(quiet_device)
     sensor = client.sensors["a"]
     quiet_device.stop()
+    assert client.wait_disconnected(PATIENCE)
     with pytest.raises(KatcpClientDisconnected):
-        while True:
-            sensor.read()
+        sensor.read()
     client.stop(PATIENCE)
     with pytest.raises((KatcpUsageError, KatcpClientStopped)):
         sensor.read()

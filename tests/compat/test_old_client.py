@@ -411,9 +411,12 @@ def test_1_late_answers_go_to_the_handlers_of_their_name(device):
     ]
 
 
-@pytest.mark.parametrize("end", ["close_clients", "stop"])
+@pytest.mark.parametrize("end", ["hang up", "disconnect", "stop", "stop in the loop"])
 def test_1_order_at_disconnect(device, end):
-    """1, order at disconnect: notify_connected(False), reply callbacks, then blocking callers."""
+    """1, order at disconnect: notify_connected(False), reply callbacks, then blocking callers.
+
+    At stop() the reply callbacks come first.
+    """
     order = []
 
     class Client(BlockingClient):
@@ -436,12 +439,20 @@ def test_1_order_at_disconnect(device, end):
             Message.request("silent"), lambda msg, n: order.append(n), None, (number,), 60
         )
     device.wait_for_request("silent", count=50)
-    if end == "stop":
-        client.stop()
-    else:
-        device.close_clients()
+    ends = {
+        "hang up": device.close_clients,
+        "disconnect": client.disconnect,
+        "stop": client.stop,
+        "stop in the loop": lambda: client.ioloop.add_callback(client.stop),
+    }
+    ends[end]()
     thread.join()
-    assert order == [False, *range(50), "blocking"]
+    client.stop()
+    if end in ("hang up", "disconnect"):
+        assert order == [False, *range(50), "blocking"]
+    else:
+        assert order[:50] == [*range(50)]
+        assert set(order[50:]) == {False, "blocking"}
 
 
 # ---- 2. Requests when not connected / not started ----
@@ -625,7 +636,7 @@ def test_5_log_of_traffic(device):
     for text in (
         f"Connected to {server} with client addr {local}",
         f"Sending to {server}: b'?echo[1] a\\\\_b\\n'",
-        f"received from {server}: '!echo[1] ok a\\_b'",
+        f"received from {server}: '!echo[1] ok a\\\\_b'",
         f"received from {server}: '#foo 1'",
     ):
         assert ("DEBUG", text) in logger.lines
@@ -637,7 +648,7 @@ def test_5_log_of_the_end(device, logs):
     loop = client.ioloop
     client.stop()
     found = [
-        (record.name, record.levelname, record.getMessage())
+        (record.name, record.levelname, record.msg)
         for record in logs.records
         if record.name in ("katcp.client", "katcp.ioloop_manager")
     ]

@@ -970,7 +970,6 @@ def test_enable_thread_safety(cls, device):
     """'Enable thread-safety features.' 'Must be called before start().'"""
     client = start_client(device, cls)
     for call in (
-        client.disconnect,
         functools.partial(client.request, Message.request("echo")),
         functools.partial(client.send_request, Message.request("echo")),
         functools.partial(client.send_message, Message.request("echo")),

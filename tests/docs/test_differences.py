@@ -6,7 +6,7 @@ for in numbered items stands there under these names:
 
 ==  ===========================================================================
  1  stop-waits, stop-cuts, stop-again, stop-start, stop-timeout
- 2  made-up-type, made-up-id, local-error
+ 2  local-failure-type, local-failure-id, local-error
  3  protocol-per-connection, another-version, both-greetings, bad-version, flags-as-text
  4  reply-without-id, same-message-again, explicit-id-pending, id-range,
     automatic-id-skips, name-mismatch, internal-number
@@ -143,7 +143,7 @@ refused(client.request, msg)
 
 @pytest.mark.parametrize("mid", [None, 5])
 def test_a_local_failure_carries_the_id_of_its_request_or_none(logs, mid):
-    """made-up-id"""
+    """local-failure-id"""
     client = BlockingClient("127.0.0.1", closed_port())
     client.auto_reconnect_delay = 1000
     client.preset_protocol_flags(ProtocolFlags(5, 0, "M" if mid is None else "IM"))

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import re
+import textwrap
 
 import pytest
 
@@ -168,7 +169,24 @@ def test_public_methods_have_docstrings(cls):
             assert inspect.getdoc(getattr(cls, name)), name
 
 
-def test_thread_table_lists_every_call():
+@pytest.mark.parametrize(
+    "cls",
+    [katcp.DeviceClient, katcp.AsyncClient, katcp.CallbackClient],
+    ids=lambda cls: cls.__name__,
+)
+def test_members_of_clients_are_in_the_reference(cls):
+    """Its pages list them by topic; what one forgets, autodoc leaves out."""
+    bases = [base for base in cls.__mro__ if base.__module__ == cls.__module__]
+    names = {name for name in vars(cls) if not name.startswith("_")}
+    attributes = set(re.findall(r"^ *(\w+) : ", "".join(base.__doc__ for base in bases), re.M))
+    assert {
+        name
+        for name in names - attributes
+        if not documented(*(f"katcp.{base.__name__}.{name}" for base in bases))
+    } == set()
+
+
+def test_page_of_threads_lists_every_call():
     page = (DOCS / "reference" / "threads.rst").read_text("utf-8")
     hooks = re.compile(r"notify_|handle_|unhandled_|inform_|next$")
     for cls in (katcp.DeviceClient, katcp.AsyncClient, katcp.CallbackClient):
@@ -234,7 +252,7 @@ def drawn_moves(text):
 
 def test_drawing_of_the_states_agrees_with_the_code():
     page = (DOCS / "explanation" / "states.rst").read_text("utf-8")
-    drawing = re.search(r"^::\n\n((?:    .*\n)+)", page, re.MULTILINE)[1]
+    drawing = re.search(r"^\.\. diagram:: .+\n\n((?:    .*\n)+)", page, re.MULTILINE)[1]
     assert drawing in lifecycle.__doc__
     assert drawn_moves(drawing) == {
         (state.name, goal.name) for state, goals in MOVES.items() for goal in goals
@@ -252,13 +270,13 @@ def test_events_table_agrees_with_the_code():
 
 
 def test_differences_have_names_and_reasons():
-    entries = re.findall(r"^``([a-z-]+)``\n((?:    .+\n)+)", DIFFERENCES, re.MULTILINE)
+    entries = re.findall(r"^([a-z-]+)\n~+\n\n((?:.+\n)+)", DIFFERENCES, re.MULTILINE)
     names = [name for name, _ in entries]
     assert len(names) > 70
     assert len(set(names)) == len(names)
-    assert len(names) == len(re.findall(r"^``", DIFFERENCES, re.MULTILINE))
+    assert len(names) == len(re.findall(r"^~+$", DIFFERENCES, re.MULTILINE))
     for name, entry in entries:
-        fields = re.findall(r"^    :(\w+): \S", entry, re.MULTILINE)
+        fields = re.findall(r"^:(\w+): \S", entry, re.MULTILINE)
         assert fields == ["Before", "Now", "Why", "Test"], name
 
 
@@ -275,7 +293,7 @@ def functions_of_tests():
 
 
 def test_differences_name_tests():
-    fields = re.findall(r"^    :Test: (.+\n(?:        .+\n)*)", DIFFERENCES, re.MULTILINE)
+    fields = re.findall(r"^:Test: (.+\n(?:    .+\n)*)", DIFFERENCES, re.MULTILINE)
     assert fields
     assert all(re.findall(r"``tests/[^`]+::test_[^`]+``", field) for field in fields)
 
@@ -313,7 +331,7 @@ def test_the_numbered_items_name_differences():
     items = dict(re.findall(r"^ ?(\d+)  (.+(?:\n    .+)*)$", table, re.MULTILINE))
     assert list(map(int, items)) == list(range(1, 16))
     names = {name for names in items.values() for name in re.findall(r"[a-z-]+", names)}
-    assert names - set(re.findall(r"^``([a-z-]+)``$", DIFFERENCES, re.MULTILINE)) == set()
+    assert names - set(re.findall(r"^([a-z-]+)\n~", DIFFERENCES, re.MULTILINE)) == set()
 
 
 def test_notebooks_are_kept_without_outputs():
@@ -333,3 +351,25 @@ def test_every_page_is_reached():
     }
     decisions = set(DOCS.glob("decisions/0*.rst"))
     assert {path for path in PAGES if path != DOCS / "index.rst"} <= listed | decisions
+
+
+@pytest.mark.parametrize(("word", "page"), [("upload", "memory"), ("reconnect", "reconnecting")])
+def test_titles_have_the_words_that_people_search_for(word, page):
+    title = (DOCS / "howto" / f"{page}.rst").read_text("utf-8").splitlines()[0]
+    assert word in title.lower()
+
+
+def test_code_fits_the_page():
+    """A browser shows 80 columns, in a window of 1400 pixels."""
+    block = re.compile(
+        r"^( *)\.\. code-block:: \w+\n(?: +:.*\n)*\n((?:\1 +.*\n|\n)+)|^(>>> (?:.+\n)+)",
+        re.MULTILINE,
+    )
+    wide = [
+        (path.name, line)
+        for path in PAGES
+        for found in block.finditer(path.read_text("utf-8"))
+        for line in textwrap.dedent(found[2] or found[3]).splitlines()
+        if len(line) > 80
+    ]
+    assert wide == []

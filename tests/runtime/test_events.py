@@ -815,6 +815,26 @@ def test_the_timeout_manager_counts_with_the_given_clock(ioloop):
     ioloop.run_sync(main, TIMEOUT)
 
 
+@pytest.mark.parametrize("timeout", [None, 0], ids=str)
+def test_the_timeout_manager_without_a_time_has_no_deadline(ioloop, timeout):
+    async def main():
+        maybe_timeout = future_timeout_manager(timeout)
+        future = new_future()
+        assert maybe_timeout(future) is future
+        assert maybe_timeout.remaining() is None
+
+    ioloop.run_sync(main, TIMEOUT)
+
+
+@pytest.mark.parametrize("timeout", [3600, 0.5, -1], ids=str)
+def test_the_timeout_manager_tells_how_much_time_remains(timeout):
+    clock = Clock()
+    maybe_timeout = future_timeout_manager(timeout, clock)
+    assert maybe_timeout.remaining() == timeout
+    clock.now += 1
+    assert maybe_timeout.remaining() == timeout - 1
+
+
 # log_coroutine_exceptions, log_future_exceptions
 
 
@@ -840,6 +860,15 @@ class Host:
         yield tornado.gen.moment
         raise KeyError("old style")
 
+    @log_coroutine_exceptions
+    def fail_at_once(self):
+        raise KeyError("at once")
+
+    @log_coroutine_exceptions
+    async def wait(self, future):
+        self.began = True
+        return await future
+
 
 def test_log_coroutine_exceptions_logs_and_raises(ioloop, logs):
     async def main():
@@ -863,6 +892,56 @@ def test_log_coroutine_exceptions_passes_results_on(ioloop):
     ioloop.run_sync(main, TIMEOUT)
     assert Host.fail.__name__ == "fail"
     assert Host.fail.__doc__ == "Fail."
+
+
+def test_a_coroutine_that_is_not_awaited_runs_and_is_logged(ioloop, logs):
+    async def main():
+        Host().old_style()
+        Host().fail("nobody waits")
+        await turns(3)
+        gc.collect()
+        text = "Unhandled exception calling coroutine <function Host."
+        for name, error in (("old_style", "old style"), ("fail", "nobody waits")):
+            (record,) = logs.matching(text + name)
+            assert record.args == ()
+            assert f"KeyError: '{error}'" in logs.expect(text + name, logging.ERROR)
+
+    ioloop.run_sync(main, TIMEOUT)
+
+
+def test_what_a_method_raises_at_once_is_logged_at_once_and_raised_by_its_future(ioloop, logs):
+    async def main():
+        future = Host().fail_at_once()
+        logs.expect("Unhandled exception calling coroutine", logging.ERROR, timeout=0)
+        with pytest.raises(KeyError, match="at once"):
+            await future
+
+    ioloop.run_sync(main, TIMEOUT)
+
+
+def test_a_coroutine_that_nobody_holds_is_not_collected(ioloop):
+    async def main():
+        host, future = Host(), new_future()
+        host.wait(future)
+        await turns()
+        assert host.began
+        gc.collect()
+        future.set_result(None)
+        await turns()
+
+    ioloop.run_sync(main, TIMEOUT)
+
+
+def test_a_cancelled_coroutine_is_not_logged(ioloop, logs):
+    async def main():
+        waiting = Host().wait(new_future())
+        await turns()
+        waiting.cancel()
+        await turns()
+        assert waiting.cancelled()
+
+    ioloop.run_sync(main, TIMEOUT)
+    assert not logs.matching("Unhandled")
 
 
 def test_log_future_exceptions_logs_what_a_future_raises(ioloop, logs):

@@ -11,16 +11,16 @@ from katcp.errors import KatcpTypeError
 IGNORED = (
     "Protocol Version Warning: Ignoring inform received from server indicating a katcp "
     "protocol revision inconsistent with the static configuration. "
-    "Static configuration: '5.0-M'.Inform received: '{}'"
+    "Static configuration: '5.0-M'.Inform received: {}"
 )
 NOT_UNDERSTOOD = (
     "Protocol Version Warning: Ignoring inform received from server with a katcp "
-    "protocol version that cannot be understood. Inform received: '{}'"
+    "protocol version that cannot be understood. Inform received: {}"
 )
 CHANGED = (
     "Protocol Version Warning: Inform received from server indicating a katcp "
     "protocol revision inconsistent with the previously detected version. "
-    "Previous version: '{}'. Inform received: '{}'"
+    "Previous version: '{}'. Inform received: {}"
 )
 NEWER = (
     "Protocol Version Warning: Server speaks katcp {}, which is newer than "
@@ -45,6 +45,13 @@ def server(*versions):
     for version in versions:
         assert known.on_version_connect(announce(version)) is None
     return known
+
+
+def text_of(warning):
+    """Return a warning as the log shows it; its own text tells which warning it is."""
+    text, *args = warning
+    assert text.startswith("Protocol Version Warning: ")
+    return text % tuple(args)
 
 
 # ProtocolFlags.
@@ -82,6 +89,12 @@ def test_no_flags(flags):
     assert found.flags == set()
     assert str(found) == "5.1"
     assert not found.message_ids
+
+
+def test_no_number_is_zero():
+    found = ProtocolFlags(None, None, "I")
+    assert found == ProtocolFlags(0, 0, "I")
+    assert str(found) == "0.0-I"
 
 
 def test_flags_are_optional():
@@ -261,7 +274,7 @@ def test_rule_2_surplus_arguments_are_ignored(arguments):
 
 def test_rule_2_a_newer_version_is_used_with_a_warning():
     known = ServerProtocol()
-    assert known.on_version_connect(announce("6.0-IMZ")) == NEWER.format("6.0-IMZ")
+    assert text_of(known.on_version_connect(announce("6.0-IMZ"))) == NEWER.format("6.0-IMZ")
     assert known.flags == ProtocolFlags(6, 0, "IMZ")
     assert known.message_ids is True
 
@@ -271,13 +284,13 @@ def test_rule_2_a_newer_version_is_used_with_a_warning():
 
 @pytest.mark.parametrize("text", ["foo", "5", "", "x" * 5000], ids=lambda text: text[:5])
 def test_rule_3_an_unparsable_version_changes_nothing_and_warns(text):
-    shown = str(announce(text))
+    shown = repr(str(announce(text)))
     shown = shown if len(shown) <= 1000 else f"{shown[:1000]}... ({len(shown)} characters)"
     for known, before in (
         (ServerProtocol(), None),
         (server("5.0-IM"), ProtocolFlags(5, 0, "IM")),
     ):
-        assert known.on_version_connect(announce(text)) == NOT_UNDERSTOOD.format(shown)
+        assert text_of(known.on_version_connect(announce(text))) == NOT_UNDERSTOOD.format(shown)
         assert known.flags == before
 
 
@@ -286,8 +299,8 @@ def test_rule_3_the_version_4_informs_still_count_after_an_unparsable_version():
     known.on_version_connect(announce("foo"))
     assert known.on_v4_inform(V4_INFORMS[0]) is None
     assert known.flags == ProtocolFlags(4, 0)
-    assert known.on_version_connect(announce(b"\xff")) == NOT_UNDERSTOOD.format(
-        "#version-connect katcp-protocol \\xff"
+    assert text_of(known.on_version_connect(announce(b"\xff"))) == NOT_UNDERSTOOD.format(
+        r"'#version-connect katcp-protocol \\xff'"
     )
     assert known.flags == ProtocolFlags(4, 0)
 
@@ -347,14 +360,14 @@ def test_rule_7_a_preset_is_known_at_once():
 @pytest.mark.parametrize("version", ["5.0-IM", "5.1-M", "4.0", "6.0-M", "foo"])
 def test_rule_7_another_announcement_changes_nothing_and_warns(version):
     known, inform = preset(), announce(version)
-    assert known.on_version_connect(inform) == IGNORED.format(inform)
+    assert text_of(known.on_version_connect(inform)) == IGNORED.format(repr(str(inform)))
     assert known.flags == ProtocolFlags(5, 0, "M")
 
 
 @pytest.mark.parametrize("inform", V4_INFORMS, ids=str)
 def test_rule_7_a_version_4_greeting_changes_nothing_and_warns(inform):
     known = preset()
-    assert known.on_v4_inform(inform) == IGNORED.format(inform)
+    assert text_of(known.on_v4_inform(inform)) == IGNORED.format(repr(str(inform)))
     assert known.flags == ProtocolFlags(5, 0, "M")
 
 
@@ -380,7 +393,7 @@ def test_rule_7_a_preset_is_kept_over_connections():
 )
 def test_rule_8_a_different_announcement_is_adopted_with_a_warning(first, second):
     known, inform = server(first), announce(second)
-    assert known.on_version_connect(inform) == CHANGED.format(first, inform)
+    assert text_of(known.on_version_connect(inform)) == CHANGED.format(first, repr(str(inform)))
     assert known.flags == ProtocolFlags.parse_version(second)
 
 

@@ -542,7 +542,7 @@ def test_str_never_raises():
         (Message.reply("foo", "ok", mid=12), "<Message reply foo[12] (b'ok')>"),
         (Message.inform("foo", mid=3), "<Message inform foo[3] >"),
         (Message.inform("foo", b"\xff"), "<Message inform foo (b'\\xff')>"),
-        (Message.inform("foo", ""), "<Message inform foo (b'\\\\@')>"),
+        (Message.inform("foo", ""), "<Message inform foo (b'')>"),
         (Message.inform("foo", "x" * 1000), f"<Message inform foo (b'{'x' * 1000}')>"),
         (Message.inform("foo", "x" * 1001), f"<Message inform foo (b'{'x' * 1000}'...)>"),
         (Message.inform("foo", " " * 501), "<Message inform foo (b'" + "\\\\_" * 500 + "'...)>"),
