@@ -5,7 +5,7 @@ The invariants are numbered in docs/explanation/states.rst; `judge` checks them.
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 import hypothesis
 import hypothesis.strategies as st
@@ -79,6 +79,8 @@ class ClientMachine(RuleBasedStateMachine):
 
     world: World
     steps_alone = 0
+    # Of all games.
+    replies_given: ClassVar[int] = 0
 
     @initialize(
         greeting=st.sampled_from(GREETINGS),
@@ -234,6 +236,7 @@ class ClientMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
+            ClientMachine.replies_given += sum(ask.due is not None for ask in self.world.asks)
             self.world.end()
 
     def _is_connected(self) -> bool:
@@ -299,3 +302,5 @@ def test_all_invariants_hold_whatever_happens() -> None:
         ClientMachine,
         settings=hypothesis.settings(max_examples=EXAMPLES[profile], stateful_step_count=STEPS),
     )
+    # Where nothing is answered, nothing is played.
+    assert ClientMachine.replies_given > EXAMPLES[profile] // 5

@@ -16,7 +16,7 @@ from tests.property.judge import Ask, Judge, Waiting
 from tests.property.peer import Peer, PeerResolver
 from tests.support.helpers import PATIENCE
 from tests.support.peek import virtual_world
-from tests.support.virtual import ThreadCall, VirtualLoop
+from tests.support.virtual import ROUNDING, ThreadCall, VirtualLoop
 
 # Whose records are judged, with those of the client itself.
 LOGGERS = ("tornado.application", "asyncio")
@@ -117,10 +117,10 @@ class World:
         while True:
             self.check()
             timer = self.loop.next_timer
-            if timer is None or timer > end:
+            if timer is None or timer > end + ROUNDING:
                 break
             self.loop.now = timer
-        self.loop.now = end
+        self.loop.now = max(end, self.loop.now)
 
     def in_loop(self, function: Callable[..., Any], *args: Any) -> None:
         """Call *function* in the loop."""

@@ -117,9 +117,11 @@ def virtual_world(resolver: type[Resolver]) -> Iterator[None]:
     Resolver.configure(resolver)
     try:
         with (
-            mock.patch.object(katcp._net.connection, "KEEPALIVE", ()),
+            mock.patch.object(katcp._net.connection, "_SOCKET_OPTIONS", ()),
             mock.patch.object(katcp._runtime.waiter, "LOOP_CHECK_INTERVAL", FOR_EVER),
             mock.patch.object(katcp.client._clients, "BUSY_LOOP_MARGIN", FOR_EVER),
+            # Every deadline is looked at when it is over.
+            mock.patch.object(katcp.client._clients, "_REST_PER_REQUEST", 1e-12),
         ):
             yield
     finally:
