@@ -66,6 +66,7 @@ from .._state.replies import (
     Answer,
     UnsentReply,
     answer_of,
+    fallen_behind,
     made_up_reply,
     stopped_first,
     timed_out,
@@ -1025,6 +1026,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def send_message(self, msg: Message) -> Awaitable[None]:
         """Send any kind of message.
 
+        The reply to a request that is sent like this goes to the handlers.
+
         Parameters
         ----------
         msg : Message object
@@ -1049,7 +1052,10 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._refuse_other_threads("send_message")
         if not isinstance(msg, Message):
             raise KatcpTypeError(f"Only a Message can be sent, not {type(msg).__name__}.")
-        return self._send(msg).until_sent()
+        connection = self._send(msg)
+        if msg.mtype == Message.REQUEST:
+            self._note_sent(msg)
+        return connection.until_sent()
 
     @make_threadsafe_blocking
     def send_request(self, msg: Message) -> None:
@@ -1074,7 +1080,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         if msg.mid is not None:
             self._check_mid(msg.mid)
         self.send_message(msg)
-        self._note_unclaimed(msg)
 
     @make_threadsafe_blocking
     def request(self, msg: Message, use_mid: Optional[bool] = None) -> Optional[bytes]:
@@ -1115,7 +1120,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         check_request(msg)
         self._assign_mid(msg, use_mid)
         self.send_message(msg)
-        self._note_unclaimed(msg)
         return msg.mid
 
     def disconnect(self) -> None:
@@ -1735,7 +1739,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         if self._stop_wanted.is_set():
             return stopped_first()
         reason = "Connection closed before reply was received"
-        if isinstance(connection.error, (KatcpClientOverflow, TlsFailure)):
+        if isinstance(connection.error, (KatcpClientDisconnected, TlsFailure)):
             reason = f"{reason}: {connection.error}"
         else:
             reason += self._announced_end()
@@ -2031,8 +2035,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         """Whether a reply with this id is waited for; any thread."""
         return self._pending_requests.is_mid_pending(mid)
 
-    def _note_unclaimed(self, msg: Message) -> None:
-        """Note that *msg* was sent and that its reply goes to the handlers."""
+    def _note_sent(self, msg: Message) -> None:
+        """Note that send_message() sent a request: another one must not get its reply."""
 
     def _fail_pending(self, error: KatcpClientError) -> None:
         """Let all pending requests end with a made-up reply."""
@@ -2741,17 +2745,24 @@ class AsyncClient(DeviceClient):
         now = asyncio.get_running_loop().time()
         deadline = None if timeout is None else now + (timeout if timeout > 0 else 0)
         request = PendingRequest(msg, on_reply, on_inform, now, deadline, more)
-        self._pending_requests.add(request)
+        pending = self._pending_requests
+        is_hooked = (
+            type(self).send_message is not DeviceClient.send_message
+            or "send_message" in self.__dict__
+        )
+        pending.add(request)
         try:
-            if (
-                type(self).send_message is not DeviceClient.send_message
-                or "send_message" in self.__dict__
-            ):
+            if is_hooked:
+                pending.leave_to_program(request)
                 self.send_message(msg)
             else:
                 self._send(msg)
+        except Exception:
+            pending.take_back(request, left_to_program=is_hooked)
+            raise
         except BaseException:
-            self._pending_requests.end(request)
+            # Ctrl-C may come after it was sent.
+            pending.abandon(request)
             raise
         if deadline is not None and deadline < self._timer_deadline:
             self._set_timer(deadline)
@@ -2854,8 +2865,8 @@ class AsyncClient(DeviceClient):
         self._pending_requests.abandon(request)
         request.take_callback()
 
-    def _note_unclaimed(self, msg: Message) -> None:
-        self._pending_requests.add_unclaimed(msg)
+    def _note_sent(self, msg: Message) -> None:
+        self._pending_requests.note_sent(msg)
 
     def _set_timer(self, deadline: float) -> None:
         """Let the timer go off at *deadline*, which is earlier than it would."""
@@ -2875,12 +2886,21 @@ class AsyncClient(DeviceClient):
         """Let the requests end whose time is over."""
         self._cancel_timer()
         now = asyncio.get_running_loop().time()
-        self._end_all(
-            (request, timed_out(request.name, now - request.started))
-            for request in self._pending_requests.take_expired(now)
-        )
+        ended: list[tuple[PendingRequest, KatcpClientError]] = []
+        for request in self._pending_requests.take_expired(now):
+            hint = ""
+            if self._pending_requests.is_behind(request):
+                hint = fallen_behind(request.name)
+                self._renew_connection(hint)
+            ended.append((request, timed_out(request.name, now - request.started, hint)))
+        self._end_all(ended)
         self._timer_rests_until = now + len(self._pending_requests) * _REST_PER_REQUEST
         self._update_timer()
+
+    def _renew_connection(self, reason: str) -> None:
+        """Close the connection, if another one follows."""
+        if self._auto_reconnect and self._device_connection is not None:
+            self._device_connection.close(KatcpClientDisconnected(reason))
 
     def _update_timer(self) -> None:
         """Let the timer go off at the earliest deadline."""

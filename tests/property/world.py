@@ -59,7 +59,7 @@ class World:
         self.loop = VirtualLoop()
         self.ioloop = IOLoop(asyncio_loop=self.loop, make_current=False)
         self._open.callback(self.ioloop.close)
-        self.judge = Judge(self.loop)
+        self.judge = Judge(self.loop, renews=auto_reconnect)
         self.peer = Peer(self.judge.on_line_read, lambda: self.judge.expect_record("BAD COMMAND"))
         self._open.callback(self.peer.close)
         self.client = PlayedClient(

@@ -52,6 +52,11 @@ class Peek:
         return self._client._pending_requests
 
     @property
+    def names_awaited(self) -> set[str]:
+        """The names of which replies without id are still to come."""
+        return set(self.pending._by_name)
+
+    @property
     def timer(self) -> Any:
         """The timer of the earliest deadline."""
         return self._client._deadline_timer
@@ -83,6 +88,13 @@ class Peek:
         """Return the delay before an attempt."""
         return self._client._reconnect_delay(attempt)
 
+    def let_time_out(self, name: str) -> None:
+        """Let the time of the pending requests of a name be over, now; in the loop's thread."""
+        for request in self.pending._pending.values():
+            if request.name == name:
+                request.deadline = 0.0
+        self._client._end_expired()
+
     def set_request_timeout(self, timeout: Optional[float]) -> None:
         """Change the timeout that was given to the constructor."""
         self._client._request_timeout = timeout
@@ -97,7 +109,7 @@ class Peek:
         client, pending = self._client, self.pending
         held = {
             "pending": pending._pending,
-            "names": pending._by_name,
+            "names": self.names_awaited,
             "ids of abandoned requests": pending._abandoned_mids,
             "timer": self.timer,
             "connection": self.connection,
