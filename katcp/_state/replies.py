@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Optional, Sequence, TypeVar, Union
 
 from .._wire.message import Message
-from .._wire.text import as_text
+from .._wire.text import as_text, shorten
 from ..errors import (
     KatcpClientError,
     KatcpClientStopped,
@@ -156,5 +156,14 @@ def stopped_first() -> KatcpClientStopped:
     return KatcpClientStopped("Client stopped before reply was received")
 
 
-def timed_out(name: str, seconds: float) -> KatcpClientTimeout:
-    return KatcpClientTimeout(f"Request {name} timed out after {seconds:f} seconds.")
+def timed_out(name: str, seconds: float, hint: str = "") -> KatcpClientTimeout:
+    text = f"Request {name} timed out after {seconds:f} seconds."
+    return KatcpClientTimeout(f"{text} {hint}" if hint else text)
+
+
+def fallen_behind(name: str) -> str:
+    """Return why requests of this name, without ids, cannot be answered on this connection."""
+    return (
+        f"?{shorten(name)}: replies come, but to earlier requests, since one was lost or all are "
+        "slower than the timeout; without message ids only a new connection settles that"
+    )

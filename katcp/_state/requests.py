@@ -8,18 +8,38 @@ With ids: match by id, as a number, then check the name. On a mismatch the
 request stays pending. A request that timed out, or whose reply nobody asked for,
 is forgotten, but its id is not given out again while the reply may still come.
 
-Without ids: match by name, first in, first out. A request that timed out stays
-in the queue of its name as *abandoned*: the next reply of that name, and the
-informs before it, are its own and go to nobody. Should that reply have been
-lost for good, the queue would stay one behind for ever; so a request that
-times out after an abandoned one took a reply *during its own life* is
-forgotten instead. One lost reply costs at most one more timeout, and a late
-reply does not answer a later request. (What nobody can tell without ids: after a
-reply was lost for good, which of several requests in flight a reply is for; and
-whether a reply was lost, or this one and the next are both late.)
+Without ids: match by name, first in, first out. Each request takes the next
+*place* in the queue of its name, and each reply of that name belongs to the next
+place. A place is *abandoned* if nobody waits for its reply: the request timed out
+or was cancelled, or nobody asked for the reply. Its reply, and the informs before
+it, go to nobody. An abandoned place is never dropped before the connection ends.
+Places are counted, not kept, so requests that are never answered take no memory.
 
-Nothing that is done for each message costs more when more requests are pending:
-what is finished is skipped when it is met, and swept when it is the larger part.
+What is promised for requests without ids:
+
+- If the device answers every request, and those of one name in their order, no
+  request is ever given the reply or an inform of another one, however late the
+  replies are and however many requests are in flight.
+- If such a device loses replies for good, each reply is taken for that of an
+  earlier place. So no request is ever given the reply of an earlier one, and a
+  request is given its own or none unless others of its name are sent before it
+  has ended. Then it may be given the reply of one of these: nobody can tell.
+
+After a loss, requests that are sent one by one all time out, since each reply is
+taken for the place before. The sign is a request that times out although a reply
+came during its life and went to an abandoned place. With `SIGNS_OF_LOSS` such
+requests the queue is *behind*, until all its places have had their replies, which
+proves that none was lost, or until `take_all`: the client renews the connection.
+A timeout without any reply is no sign, and an answer to one of several in flight
+proves nothing, so neither of them ends the row. A device that is always slower
+than the timeouts shows the same signs as one that has lost a reply.
+
+A device may announce ids and then ignore them, and answer in order without ids.
+So requests with ids have places, too, until the first reply with an id comes. A
+request without id that was sent behind them is in doubt until then: nobody can
+tell whether a reply without id belongs to it, and so it is given none.
+
+Nothing that is done for each message costs more when more requests are pending.
 Only deadlines are looked for among all pending requests. That is seldom, since
 most requests are answered long before, and is far cheaper than to keep them in
 order.
@@ -27,8 +47,6 @@ order.
 
 from __future__ import annotations
 
-import collections
-import enum
 import operator
 from typing import Generic, Optional, Protocol, TypeVar, Union
 
@@ -39,18 +57,27 @@ from .._wire.text import shorten
 # that never answers must not cost memory for ever.
 MAX_ABANDONED_MIDS = 1000
 
-# How many finished requests may lie among the pending ones, beside half of all,
-# before they are swept.
-SLACK = 1000
+# With how many requests that timed out although a reply came a queue is behind.
+SIGNS_OF_LOSS = 3
 
 
-class Fate(enum.Enum):
-    """What became of a request."""
+class _NameQueue:
+    """Counts the places of one name, and the replies without id of that name."""
 
-    NEW = "new"
-    PENDING = "pending"
-    ENDED = "ended"
-    ABANDONED = "abandoned"
+    __slots__ = ("answered", "late", "mids", "sent", "signs", "unsent")
+
+    def __init__(self) -> None:
+        # Places given out, and how many of them have had their replies.
+        self.sent = self.answered = 0
+        # How many of these replies went to nobody.
+        self.late = 0
+        # Requests that timed out although a reply came.
+        self.signs = 0
+        # How many places are those of requests with ids.
+        self.mids = 0
+        # How many requests have a place, but have still to be sent by the
+        # program's own send_message().
+        self.unsent = 0
 
 
 class PendingRequest:
@@ -66,35 +93,39 @@ class PendingRequest:
         When it was sent.
     deadline : float or None
         When it times out.
-    fate : Fate
-        What became of it.
+    key : int, tuple, PendingRequest or None
+        What it is found by while it is pending: its id as a number; its name and
+        place; itself, as long as it is in doubt. None before, and when it is over.
     """
 
     __slots__ = (
         "deadline",
-        "fate",
+        "key",
         "late_before",
-        "late_replies",
         "mid",
+        "mids_before",
         "name",
-        "number",
+        "place",
+        "queue",
         "started",
     )
 
     name: str
     mid: Optional[bytes]
-    number: Optional[int]
     started: float
     deadline: Optional[float]
-    # Without id, in the queue of its name: how many abandoned requests were
-    # swept from the place before it, and how many replies such ones had taken.
+    key: Optional[_Key]
+    # Of one that has a place: which one, and what the queue had counted before.
+    queue: Optional[_NameQueue]
+    place: int
     late_before: int
-    late_replies: int
+    mids_before: int
 
     def __init__(self) -> None:
-        self.fate = Fate.NEW
+        self.key = None
 
 
+_Key = Union[int, tuple[str, int], PendingRequest]
 _Request = TypeVar("_Request", bound=PendingRequest)
 
 
@@ -103,66 +134,6 @@ class _Logger(Protocol):
 
     def warning(self, _text: str, /, *args: object) -> None:
         """Log a warning."""
-
-
-class _NameQueue(Generic[_Request]):
-    """The requests of one name that were sent without id, in their order."""
-
-    __slots__ = ("finished", "late", "late_at_end", "late_replies", "requests")
-
-    def __init__(self) -> None:
-        self.requests: collections.deque[_Request] = collections.deque()
-        # How many in `requests` are not pending any more.
-        self.finished = 0
-        # How many abandoned requests stand before all in `requests`, how many
-        # behind them, and how many replies such ones have taken.
-        self.late = 0
-        self.late_at_end = 0
-        self.late_replies = 0
-
-    def append(self, request: _Request) -> None:
-        """Let *request* be the last."""
-        request.late_replies = self.late_replies
-        request.late_before, self.late_at_end = self.late_at_end, 0
-        self.requests.append(request)
-
-    def note_finished(self) -> None:
-        """Note that one in `requests` is not pending any more."""
-        self.finished += 1
-        if self.finished > len(self.requests) // 2 + SLACK:
-            self._sweep()
-
-    def settle(self) -> None:
-        """Let the first in `requests` be pending, or let there be none."""
-        while self.requests:
-            first = self.requests[0]
-            self.late += first.late_before
-            first.late_before = 0
-            if first.fate is Fate.PENDING:
-                return
-            self.requests.popleft()
-            self.finished -= 1
-            if first.fate is Fate.ABANDONED:
-                self.late += 1
-        self.late += self.late_at_end
-        self.late_at_end = 0
-
-    def _sweep(self) -> None:
-        """Keep the number of the abandoned ones between the pending ones, not themselves."""
-        requests, self.requests = self.requests, collections.deque()
-        self.finished = 0
-        late = 0
-        for request in requests:
-            late += request.late_before
-            if request.fate is Fate.PENDING:
-                request.late_before, late = late, 0
-                self.requests.append(request)
-            elif request.fate is Fate.ABANDONED:
-                late += 1
-        self.late_at_end += late
-
-    def is_idle(self) -> bool:
-        return not self.late and not self.requests
 
 
 class PendingRequests(Generic[_Request]):
@@ -177,18 +148,16 @@ class PendingRequests(Generic[_Request]):
     def __init__(self, logger: _Logger) -> None:
         self._logger = logger
         self._last_mid = 0
-        # In the order in which they were sent; by their ids, those that have
-        # none by themselves.
-        self._pending: dict[Union[int, _Request], _Request] = {}
-        self._by_name: dict[str, _NameQueue[_Request]] = {}
+        # By their keys, in the order in which they were sent.
+        self._pending: dict[_Key, _Request] = {}
+        # Those with a place that has not had its reply.
+        self._by_name: dict[str, _NameQueue] = {}
         self._abandoned_mids: dict[int, None] = {}
+        # Whether a reply has come with the id of its request.
+        self._echoes_mids = False
 
     def __len__(self) -> int:
         return len(self._pending)
-
-    def is_idle(self) -> bool:
-        """Return whether the next reply can only be that to the next request."""
-        return not self._pending and not self._by_name
 
     def is_mid_pending(self, mid: int) -> bool:
         """Return whether a pending request has this id."""
@@ -198,9 +167,10 @@ class PendingRequests(Generic[_Request]):
         """Return whether nobody waits for a request with this id, and it was not answered yet."""
         return mid in self._abandoned_mids
 
-    def is_mid_used(self, mid: int) -> bool:
-        """Return whether a reply with this id may still come."""
-        return mid in self._pending or mid in self._abandoned_mids
+    def is_behind(self, request: _Request) -> bool:
+        """Return whether *request* had no id, and the queue of its name is behind."""
+        queue = request.queue
+        return request.mid is None and queue is not None and queue.signs >= SIGNS_OF_LOSS
 
     def next_mid(self) -> int:
         """Return an id that no request uses: 1 to 2147483647, then 1 again."""
@@ -213,27 +183,54 @@ class PendingRequests(Generic[_Request]):
     def add(
         self, request: _Request, message: Message, now: float, deadline: Optional[float]
     ) -> None:
-        """Note that *request* waits for the reply to *message*, which is sent now."""
+        """Add *request* for the reply to *message*, which is sent next: it is pending."""
         request.name = message.name
         mid = request.mid = message.mid
-        request.number = None if mid is None else int(mid)
         request.started = now
         request.deadline = deadline
-        request.fate = Fate.PENDING
-        if request.number is not None:
-            self._pending[request.number] = request
+        request.queue = None
+        if mid is not None:
+            if not self._echoes_mids:
+                self._give_place(request).mids += 1
+            request.key = int(mid)
         else:
-            self._pending[request] = request
-            self._queue_of(request.name).append(request)
+            queue = self._give_place(request)
+            request.key = request if queue.mids else (request.name, request.place)
+        self._pending[request.key] = request
 
-    def add_unclaimed(self, message: Message) -> None:
-        """Note a request whose reply nobody waits for: it must not answer another one."""
+    def leave_to_program(self, request: _Request) -> None:
+        """Note that *request* is sent by the program's own send_message()."""
+        if request.queue is not None:
+            request.queue.unsent += 1
+
+    def note_sent(self, message: Message) -> None:
+        """Note a request that send_message() has sent: nobody waits for it if it has no place."""
         if message.mid is not None:
-            self._remember_mid(int(message.mid))
-            return
+            number = int(message.mid)
+            if number not in self._pending:
+                self._remember_mid(number)
+            if self._echoes_mids:
+                return
         queue = self._queue_of(message.name)
-        queue.late_at_end += 1
-        queue.settle()
+        if queue.unsent:
+            queue.unsent -= 1
+        else:
+            queue.sent += 1
+            queue.mids += message.mid is not None
+
+    def take_back(self, request: _Request, *, left_to_program: bool = False) -> None:
+        """Remove *request*, whose sending failed; its place stays if it was sent all the same."""
+        if request.key is None:
+            return
+        self._remove(request)
+        queue = request.queue
+        if queue is None or (left_to_program and not queue.unsent):
+            return
+        queue.unsent -= left_to_program
+        if request.place == queue.sent - 1:
+            queue.sent -= 1
+            queue.mids -= request.mid is not None
+            self._tidy(request.name, queue)
 
     def match_reply(self, reply: Message) -> Optional[_Request]:
         """Return the request that *reply* ends, which is not pending any more."""
@@ -241,49 +238,50 @@ class PendingRequests(Generic[_Request]):
             number = int(reply.mid)
             request = self._pending.get(number)
             if request is None:
-                self._abandoned_mids.pop(number, None)
+                if number in self._abandoned_mids:
+                    del self._abandoned_mids[number]
+                    self._note_echo()
                 return None
             if request.name != reply.name:
                 self._warn_of_mid(reply, request)
                 return None
+            if not self._echoes_mids:
+                self._note_echo()
             del self._pending[number]
-            request.fate = Fate.ENDED
+            request.key = None
             return request
-        request = self._next_of_name(reply.name)
-        if request is None:
-            self._take_late_reply(reply.name)
+        name = reply.name
+        queue = self._by_name.get(name)
+        if queue is None:
             return None
-        self.end(request)
+        request = self._pending.pop((name, queue.answered), None)
+        if request is None:
+            queue.late += 1
+        else:
+            request.key = None
+        queue.answered += 1
+        if queue.answered == queue.sent:
+            del self._by_name[name]
         return request
 
     def match_inform(self, inform: Message) -> Optional[_Request]:
         """Return the pending request that *inform* belongs to."""
         if inform.mid is None:
-            return self._next_of_name(inform.name) if self._by_name else None
+            queue = self._by_name.get(inform.name)
+            return None if queue is None else self._pending.get((inform.name, queue.answered))
         request = self._pending.get(int(inform.mid))
         if request is None or request.name == inform.name:
             return request
         self._warn_of_mid(inform, request)
         return None
 
-    def end(self, request: _Request) -> None:
-        """Let *request* be over: it was answered, or nobody can answer it."""
-        if request.fate is not Fate.PENDING:
-            return
-        request.fate = Fate.ENDED
-        self._remove(request)
-
     def abandon(self, request: _Request) -> None:
-        """Let nobody wait for *request* any more, although it may still be answered."""
-        if request.fate is not Fate.PENDING:
+        """Remove *request*, for which nobody waits any more, although it may still be answered."""
+        if request.key is None:
             return
-        if request.number is not None:
-            request.fate = Fate.ABANDONED
-            self._remember_mid(request.number)
-        else:
-            healed = self._by_name[request.name].late_replies > request.late_replies
-            request.fate = Fate.ENDED if healed else Fate.ABANDONED
         self._remove(request)
+        if request.mid is not None:
+            self._remember_mid(int(request.mid))
 
     def take_expired(self, now: float) -> list[_Request]:
         """Return the requests whose deadline is over; they are abandoned now.
@@ -298,6 +296,9 @@ class PendingRequests(Generic[_Request]):
         expired.sort(key=operator.attrgetter("deadline"))
         for request in expired:
             self.abandon(request)
+            queue = request.queue
+            if request.mid is None and queue is not None and queue.late > request.late_before:
+                queue.signs += 1
         return expired
 
     def next_deadline(self) -> Optional[float]:
@@ -309,18 +310,49 @@ class PendingRequests(Generic[_Request]):
         """Return all pending requests, in their order, and forget everything of them."""
         requests = list(self._pending.values())
         for request in requests:
-            request.fate = Fate.ENDED
+            request.key = None
         self._pending.clear()
         self._by_name.clear()
         self._abandoned_mids.clear()
+        self._echoes_mids = False
         return requests
 
-    def _queue_of(self, name: str) -> _NameQueue[_Request]:
+    def _queue_of(self, name: str) -> _NameQueue:
         """Return the queue of a name, which is made if there is none."""
         queue = self._by_name.get(name)
         if queue is None:
             queue = self._by_name[name] = _NameQueue()
         return queue
+
+    def _give_place(self, request: _Request) -> _NameQueue:
+        """Give *request* the next place of its name, and return the queue."""
+        queue = request.queue = self._queue_of(request.name)
+        request.place = queue.sent
+        request.late_before = queue.late
+        request.mids_before = queue.mids
+        queue.sent += 1
+        return queue
+
+    def _note_echo(self) -> None:
+        """Note that the device answers with ids: requests with one need no place."""
+        if self._echoes_mids:
+            return
+        self._echoes_mids = True
+        pending: dict[_Key, _Request] = {}
+        for key, request in self._pending.items():
+            queue = self._by_name.get(request.name)
+            if key is request and queue is request.queue and queue is not None:
+                place = request.place - request.mids_before
+                # Before that, its reply has come and went to nobody.
+                if place >= queue.answered:
+                    key = request.key = (request.name, place)
+            pending[key] = request
+        # At once: other threads look whether an id is pending.
+        self._pending = pending
+        for name, queue in list(self._by_name.items()):
+            queue.sent -= queue.mids
+            queue.mids = queue.unsent = 0
+            self._tidy(name, queue)
 
     def _warn_of_mid(self, msg: Message, request: _Request) -> None:
         """Tell that *msg* has the id of *request*, but another name."""
@@ -330,35 +362,15 @@ class PendingRequests(Generic[_Request]):
             request.name,
         )
 
-    def _next_of_name(self, name: str) -> Optional[_Request]:
-        """Return the request that the next message of *name* without id belongs to."""
-        queue = self._by_name.get(name)
-        if queue is None:
-            return None
-        queue.settle()
-        return None if queue.late or not queue.requests else queue.requests[0]
-
-    def _take_late_reply(self, name: str) -> None:
-        """Let an abandoned request of *name* have had its reply, if there is one."""
-        queue = self._by_name.get(name)
-        if queue is not None and queue.late:
-            queue.late -= 1
-            queue.late_replies += 1
-            self._tidy(name, queue)
-
     def _remove(self, request: _Request) -> None:
-        """Take a request that is not pending any more out of the tables."""
-        if request.number is not None:
-            del self._pending[request.number]
-        else:
-            del self._pending[request]
-            queue = self._by_name[request.name]
-            queue.note_finished()
-            self._tidy(request.name, queue)
+        """Take *request* out of those that are pending."""
+        assert request.key is not None
+        del self._pending[request.key]
+        request.key = None
 
-    def _tidy(self, name: str, queue: _NameQueue[_Request]) -> None:
-        queue.settle()
-        if queue.is_idle():
+    def _tidy(self, name: str, queue: _NameQueue) -> None:
+        """Drop *queue* if all its places have had their replies."""
+        if queue.answered >= queue.sent:
             del self._by_name[name]
 
     def _remember_mid(self, mid: int) -> None:

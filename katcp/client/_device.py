@@ -839,6 +839,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def send_message(self, msg: Message) -> Awaitable[None]:
         """Send any kind of message.
 
+        The reply to a request that is sent like this goes to the handlers.
+
         Parameters
         ----------
         msg : Message object
@@ -863,7 +865,11 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._session.refuse_other_threads("send_message")
         if not isinstance(msg, Message):
             raise KatcpTypeError(f"Only a Message can be sent, not {type(msg).__name__}.")
-        return self._session.requester.send(msg).until_sent()
+        requester = self._session.requester
+        outgoing = requester.send(msg)
+        if msg.mtype == Message.REQUEST:
+            requester.pending.note_sent(msg)
+        return outgoing.until_sent()
 
     @make_threadsafe_blocking
     def send_request(self, msg: Message) -> None:
@@ -887,7 +893,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         check_request(msg)
         if msg.mid is not None:
             self._session.requester.check_mid(msg.mid)
-        self._session.requester.send_unclaimed(msg)
+        self.send_message(msg)
 
     @make_threadsafe_blocking
     def request(self, msg: Message, use_mid: Optional[bool] = None) -> Optional[bytes]:
@@ -927,7 +933,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._session.refuse_other_threads("request")
         check_request(msg)
         self._session.requester.assign_mid(msg, use_mid)
-        self._session.requester.send_unclaimed(msg)
+        self.send_message(msg)
         return msg.mid
 
     def disconnect(self) -> None:

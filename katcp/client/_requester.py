@@ -11,7 +11,7 @@ from .._net.connection import Connection
 from .._net.outgoing import Outgoing
 from .._runtime.tasks import FATAL
 from .._state.negotiation import ServerProtocol
-from .._state.replies import local_failure, timed_out
+from .._state.replies import fallen_behind, local_failure, timed_out
 from .._state.requests import PendingRequests
 from .._wire.escaping import BLOCK_SIZE
 from .._wire.message import AssignedMid, Message, line_in_pieces
@@ -81,20 +81,22 @@ class Requester:
         now = asyncio.get_running_loop().time()
         deadline = None if timeout is None else now + (timeout if timeout > 0 else 0)
         (send,) = parts_behind(self, self._client.send_message)
-        self.pending.add(sink, msg, now, deadline)
+        is_hooked = send != self.send
+        pending = self.pending
+        pending.add(sink, msg, now, deadline)
         try:
+            if is_hooked:
+                pending.leave_to_program(sink)
             send(msg)
+        except Exception:
+            pending.take_back(sink, left_to_program=is_hooked)
+            raise
         except BaseException:
-            self.pending.end(sink)
+            # Ctrl-C may come after it was sent.
+            pending.abandon(sink)
             raise
         if deadline is not None and deadline < self._timer_deadline:
             self._set_timer(deadline)
-
-    def send_unclaimed(self, msg: Message) -> None:
-        """Send a request whose reply goes to the handlers."""
-        (send,) = parts_behind(self, self._client.send_message)
-        send(msg)
-        self.pending.add_unclaimed(msg)
 
     def send(self, msg: Message) -> Outgoing:
         """Send any message; return where to."""
@@ -135,9 +137,8 @@ class Requester:
         supported = self._protocol.message_ids
         mid = msg.mid
         if mid is not None:
-            if type(mid) is not AssignedMid or (
-                supported and use_mid is not False and not self.pending.is_mid_used(int(mid))
-            ):
+            is_chosen = type(mid) is not AssignedMid
+            if is_chosen or (supported and use_mid is not False and not self._is_used(int(mid))):
                 self.check_mid(mid)
                 return
             msg.mid = None
@@ -145,6 +146,10 @@ class Requester:
             if not supported:
                 raise KatcpVersionError("Message IDs not supported by server")
             msg.mid = AssignedMid(b"%d" % self.pending.next_mid())
+
+    def _is_used(self, mid: int) -> bool:
+        """Return whether a reply with this id may still come."""
+        return self.pending.is_mid_pending(mid) or self.pending.may_be_answered_late(mid)
 
     def check_mid(self, mid: bytes) -> None:
         """Raise if no message can be sent with an id that the program chose; any thread."""
@@ -219,13 +224,22 @@ class Requester:
         """End the requests whose time is over."""
         self._cancel_timer()
         now = asyncio.get_running_loop().time()
+        ended = []
+        for sink in self.pending.take_expired(now):
+            hint = ""
+            if self.pending.is_behind(sink):
+                hint = fallen_behind(sink.name)
+                self._renew_connection(hint)
+            ended.append((sink, timed_out(sink.name, now - sink.started, hint)))
         try:
-            self._end_all(
-                (sink, timed_out(sink.name, now - sink.started))
-                for sink in self.pending.take_expired(now)
-            )
+            self._end_all(ended)
         finally:
             self._timer_rests_until = now + len(self.pending) * _REST_PER_REQUEST
             deadline = self.pending.next_deadline()
             if deadline is not None and deadline < self._timer_deadline:
                 self._set_timer(deadline)
+
+    def _renew_connection(self, reason: str) -> None:
+        """Close the connection, if another one follows."""
+        if self._client._auto_reconnect and self.connection is not None:
+            self.connection.close(KatcpClientDisconnected(reason))

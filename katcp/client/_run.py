@@ -30,7 +30,6 @@ from .._wire.text import as_text, shorten
 from ..errors import (
     KatcpClientDisconnected,
     KatcpClientError,
-    KatcpClientOverflow,
     KatcpClientStopped,
     KatcpUsageError,
 )
@@ -430,7 +429,7 @@ class Run:
         if self.stop_wanted.is_set():
             return stopped_first()
         reason = "Connection closed before reply was received"
-        if isinstance(connection.error, (KatcpClientOverflow, TlsFailure)):
+        if isinstance(connection.error, (KatcpClientDisconnected, TlsFailure)):
             reason = f"{reason}: {connection.error}"
         else:
             reason += self.announced_end()

@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional, Protocol
 from .._runtime.tasks import FATAL
 from .._runtime.waiter import Waiter
 from .._state.replies import UnsentReply, local_failure, unsent_reply
-from .._state.requests import Fate, PendingRequest
+from .._state.requests import PendingRequest
 from .._wire.message import Message, memory_size
 from ..errors import KatcpClientError
 
@@ -90,7 +90,7 @@ class CallbackSink(Sink):
         on_inform: Optional[Callable[..., Any]],
         user_data: Any,
     ) -> None:
-        self.fate = Fate.NEW
+        self.key = None
         self._caller = caller
         self._on_reply = on_reply
         self._on_inform = on_inform
@@ -132,7 +132,7 @@ class _CollectingSink(Sink):
     __slots__ = ("_informs", "_informs_size", "_max_informs_size", "_owner", "target")
 
     def __init__(self, owner: Owner, max_informs_size: int, target: Any) -> None:
-        self.fate = Fate.NEW
+        self.key = None
         self.target = target
         self._owner = owner
         self._informs: list[Message] = []

@@ -88,11 +88,11 @@ def ask(client, name="ask", *args, timeout=PATIENCE):
 
 def state_of(client):
     """Whatever must be as before when a request is over."""
-    pending = Peek(client).pending
-    return {"pending": len(pending), "idle": pending.is_idle()}
+    peek = Peek(client)
+    return {"pending": len(peek.pending), "names": peek.names_awaited}
 
 
-AT_REST = {"pending": 0, "idle": True}
+AT_REST = {"pending": 0, "names": set()}
 
 
 # ---- however the answer arrives ----

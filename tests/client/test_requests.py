@@ -567,18 +567,217 @@ def test_without_ids_a_late_reply_never_answers_a_later_request(device_v4):
     assert texts(seen.messages) == ["#hold first", "!hold ok first"]
 
 
-def test_without_ids_one_lost_reply_costs_one_more_timeout_at_most(device_v4):
-    client = start_client(device_v4)
-    client.blocking_request(Message.request("hold", "lost"), timeout=0.01)
-    device_v4.next_held()
-    # Its reply is taken for that of the lost one.
+class Strays(CallbackClient):
+    """A client that notes what it hands to nobody."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.strays = Recorder()
+
+    def unhandled_reply(self, msg):
+        self.strays(msg)
+
+
+def hold_one(client, device, *args):
+    """Make a request that is held; return its replies, and the request at the device."""
     replies = Recorder()
-    client.callback_request(Message.request("hold", "next"), replies, timeout=0.1)
-    device_v4.next_held().reply("ok", "next")
-    assert isinstance(replies.wait()[0][0].local_error, KatcpClientTimeout)
-    client.callback_request(Message.request("hold", "third"), replies)
-    device_v4.next_held().reply("ok", "third")
-    assert str(replies.wait(2)[1][0]) == "!hold ok third"
+    client.callback_request(Message.request("hold", *args), replies, timeout=60)
+    return replies, device.next_held()
+
+
+def let_time_out(client, name="hold"):
+    in_loop(client, Peek(client).let_time_out, name)
+
+
+def lose_a_reply(client, device):
+    hold_one(client, device, "lost")
+    let_time_out(client)
+
+
+def time_out_though_a_reply_comes(client, device):
+    """Make a request whose reply is taken for that of an earlier one; return how it ends."""
+    replies, request = hold_one(client, device)
+    seen = len(client.strays.calls)
+    request.reply("ok")
+    client.strays.wait(seen + 1)
+    let_time_out(client)
+    ((reply,),) = replies.wait()
+    return reply
+
+
+TIMED_OUT = r"Request hold timed out after [0-9.]+ seconds\."
+BEHIND = (
+    "?hold: replies come, but to earlier requests, since one was lost or all are "
+    "slower than the timeout; without message ids only a new connection settles that"
+)
+
+
+@pytest.mark.parametrize("late", [1, 2, 3, 20])
+def test_without_ids_any_number_of_late_replies_answers_no_later_request(device_v4, late):
+    client = start_client(device_v4, Strays)
+    held = []
+    for number in range(late):
+        _, request = hold_one(client, device_v4, number)
+        held.append(request)
+        let_time_out(client)
+    for number in range(late, 40):
+        replies, request = hold_one(client, device_v4, number)
+        for earlier in (*held, request):
+            earlier.inform(*earlier.message.arguments)
+            earlier.reply("ok", *earlier.message.arguments)
+        held = []
+        assert str(replies.wait()[0][0]) == f"!hold ok {number}"
+    assert texts(client.strays.messages) == [f"!hold ok {number}" for number in range(late)]
+
+
+@pytest.mark.parametrize("auto_reconnect", [True, False])
+@pytest.mark.parametrize("timeout", [0, 0.001, 0.01])
+def test_without_ids_a_device_slower_than_the_timeout_gives_no_wrong_answer(
+    device_v4, logs, timeout, auto_reconnect
+):
+    client = start_client(device_v4, BlockingClient, auto_reconnect=auto_reconnect)
+    client.auto_reconnect_max_delay = client.auto_reconnect_delay
+    late = []
+
+    @device_v4.request
+    def slow(request, *args):
+        """Answer the request before."""
+        late.append(request)
+        if len(late) > 1:
+            late[-2].reply("ok", *late[-2].message.arguments)
+
+    for number in range(100):
+        reply, _ = client.blocking_request(Message.request("slow", number), timeout=timeout)
+        assert isinstance(reply.local_error, (KatcpClientTimeout, KatcpClientDisconnected)), reply
+        assert client.wait_connected(PATIENCE)
+    assert device_v4.connection_count == 1 or auto_reconnect
+    client.stop()
+    for _ in logs.matching("closed with error"):
+        logs.expect("?slow: replies come, but to earlier requests")
+
+
+def test_without_ids_the_connection_is_renewed_after_three_signs_of_a_lost_reply(device_v4, logs):
+    client = start_client(device_v4, Strays)
+    lose_a_reply(client, device_v4)
+    for _ in range(2):
+        reply = time_out_though_a_reply_comes(client, device_v4)
+        assert_made_up(reply, TIMED_OUT, KatcpClientTimeout)
+    assert client.is_connected()
+    pending = Recorder()
+    client.callback_request(Message.request("silent"), pending, timeout=60)
+    reply = time_out_though_a_reply_comes(client, device_v4)
+    assert_made_up(reply, f"{TIMED_OUT} {re.escape(BEHIND)}", KatcpClientTimeout)
+    assert_made_up(
+        pending.wait()[0][0],
+        re.escape(f"Connection closed before reply was received: {BEHIND}"),
+        KatcpClientDisconnected,
+    )
+    logs.expect(
+        f"Client stream for server {client.bind_address_string} closed with error "
+        f"KatcpClientDisconnected('{BEHIND}')"
+    )
+    device_v4.wait_for_connection(2)
+    assert client.wait_protocol(PATIENCE)
+    replies, request = hold_one(client, device_v4)
+    request.reply("ok", "new")
+    assert str(replies.wait()[0][0]) == "!hold ok new"
+
+
+def test_without_ids_what_a_callback_asks_when_the_connection_is_renewed_is_not_sent(
+    device_v4, logs
+):
+    client = start_client(device_v4, Strays)
+    lose_a_reply(client, device_v4)
+    for _ in range(2):
+        time_out_though_a_reply_comes(client, device_v4)
+    again = Recorder()
+    _, request = hold_one(client, device_v4)
+    request.reply("ok")
+    client.strays.wait(3)
+    client.callback_request(
+        Message.request("hold"),
+        lambda reply: client.callback_request(Message.request("set"), again),
+        timeout=60,
+    )
+    let_time_out(client)
+    assert_made_up(
+        again.wait()[0][0],
+        f"Not connected to device {re.escape(client.bind_address_string)}",
+        KatcpClientDisconnected,
+    )
+    logs.expect(BEHIND)
+    device_v4.wait_for_connection(2)
+    until_answered(client)
+    assert "set" not in [message.name for message in device_v4.received]
+
+
+def test_without_ids_and_without_auto_reconnect_the_timeouts_say_what_is_wrong(device_v4):
+    client = start_client(device_v4, Strays, auto_reconnect=False)
+    _, first = hold_one(client, device_v4)
+    let_time_out(client)
+    reasons = []
+    for _ in range(4):
+        reply = time_out_though_a_reply_comes(client, device_v4)
+        assert isinstance(reply.local_error, KatcpClientTimeout)
+        reasons.append(reply.arguments[1].decode())
+    assert [bool(re.fullmatch(TIMED_OUT, reason)) for reason in reasons] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert all(reason.endswith(f"seconds. {BEHIND}") for reason in reasons[2:])
+    assert client.is_connected()
+    # It was not lost after all, only very late.
+    replies, request = hold_one(client, device_v4)
+    first.reply("ok", "late")
+    request.reply("ok", "own")
+    assert str(replies.wait()[0][0]) == "!hold ok own"
+    lose_a_reply(client, device_v4)
+    reply = time_out_though_a_reply_comes(client, device_v4)
+    assert_made_up(reply, TIMED_OUT, KatcpClientTimeout)
+
+
+def test_with_ids_lost_and_late_replies_never_renew_the_connection(device):
+    client = start_client(device, Strays)
+    lose_a_reply(client, device)
+    for _ in range(5):
+        replies, _ = hold_one(client, device)
+        other, request = hold_one(client, device)
+        request.reply("ok")
+        other.wait()
+        let_time_out(client)
+        assert_made_up(replies.wait()[0][0], TIMED_OUT, KatcpClientTimeout)
+    assert client.is_connected()
+
+
+@pytest.mark.parametrize("protocol", ["5.1-MIB", "4"])
+@pytest.mark.parametrize("way", ["future", "concurrent", "async"])
+def test_the_reply_of_a_cancelled_request_answers_no_other_one(protocol, way):
+    with TestDevice(protocol=protocol) as device:
+        client = start_client(device, Strays)
+        msg = Message.request("hold", "cancelled")
+
+        async def cancel():
+            task = asyncio.ensure_future(client.async_request(msg))
+            held = await asyncio.get_running_loop().run_in_executor(None, device.next_held)
+            task.cancel()
+            return held
+
+        if way == "async":
+            cancelled = asyncio.run(cancel())
+        elif way == "concurrent":
+            future = client.concurrent_request(msg)
+            cancelled = device.next_held()
+            assert future.cancel()
+        else:
+            future = in_loop(client, lambda: [client.future_request(msg)])[0]
+            cancelled = device.next_held()
+            in_loop(client, future.cancel)
+        replies, request = hold_one(client, device, "own")
+        for held in (cancelled, request):
+            held.reply("ok", *held.message.arguments)
+        assert str(replies.wait()[0][0].copy()) == "!hold ok own"
 
 
 def test_without_ids_the_reply_of_request_answers_no_other_one(device_v4):
@@ -591,6 +790,100 @@ def test_without_ids_the_reply_of_request_answers_no_other_one(device_v4):
         request = device_v4.next_held()
         request.reply("ok", *request.message.arguments)
     assert str(replies.wait()[0][0]) == "!hold ok claimed"
+
+
+@pytest.mark.parametrize("mid", [None, 7])
+def test_the_reply_to_what_send_message_sent_answers_no_other_request(device_v4, mid):
+    """A device without ids may ignore one that it is sent."""
+    client = start_client(device_v4, Strays)
+    client.send_message(Message.request("hold", "by hand", mid=mid))
+    by_hand = device_v4.next_held()
+    replies, request = hold_one(client, device_v4, "own")
+    by_hand.send_raw(b"!hold ok by\\_hand\n")
+    request.reply("ok", "own")
+    if mid is None:
+        assert str(replies.wait()[0][0]) == "!hold ok own"
+        client.strays.wait()
+    else:
+        # It could be that of the other one, too, if the device repeated ids.
+        client.strays.wait(2)
+    assert texts(client.strays.messages) == ["!hold ok by\\_hand", "!hold ok own"][: 1 + bool(mid)]
+    replies, request = hold_one(client, device_v4)
+    request.reply("ok", "next")
+    assert str(replies.wait()[0][0]) == "!hold ok next"
+
+
+def test_a_device_that_announces_ids_and_ignores_them_gives_no_wrong_answer(device):
+    client = start_client(device, Strays)
+    with_id, ignored = hold_one(client, device, "with id")
+    without = Recorder()
+    client.callback_request(Message.request("hold"), without, timeout=60, use_mid=False)
+    device.next_held()
+    for text in (b"first", b"second"):
+        ignored.send_raw(b"#hold " + text + b"\n!hold ok " + text + b"\n")
+    client.strays.wait(2)
+    # All have been answered now: the next answer can only be that to the next request.
+    again = Recorder()
+    client.callback_request(Message.request("hold"), again, timeout=60, use_mid=False)
+    device.next_held().reply("ok", "third")
+    assert str(again.wait()[0][0]) == "!hold ok third"
+    assert with_id.calls == without.calls == []
+
+
+class Overriding(Strays):
+    """A client whose send_message() is the program's own."""
+
+    how = ""
+    kept = ()
+
+    def send_message(self, msg):
+        if self.how == "refuse":
+            raise ValueError("refused")
+        if self.how == "keep":
+            self.kept = (*self.kept, msg)
+            return None
+        if self.how == "copy":
+            msg = Message.request(msg.name, *msg.arguments)
+        sent = super().send_message(msg)
+        if self.how == "fail":
+            raise ValueError("failed after it was sent")
+        if self.how == "interrupt":
+            raise KeyboardInterrupt
+        return sent
+
+
+@pytest.mark.parametrize("how", ["", "refuse", "fail", "interrupt", "keep", "copy"])
+@pytest.mark.parametrize("way", ["callback", "request"])
+def test_without_ids_whatever_an_own_send_message_does_nobody_gets_a_wrong_reply(
+    device_v4, how, way
+):
+    client = start_client(device_v4, Overriding)
+    replies = Recorder()
+
+    def ask():
+        client.how = how
+        try:
+            if way == "callback":
+                client.callback_request(Message.request("hold", "first"), replies, timeout=60)
+            else:
+                client.request(Message.request("hold", "first"))
+        except (ValueError, KeyboardInterrupt) as error:
+            return error
+        finally:
+            client.how = ""
+        return None
+
+    error = in_loop(client, ask)
+    assert (error is not None) == (how in ("refuse", "fail", "interrupt"))
+    for msg in client.kept:
+        in_loop(client, client.send_message, msg)
+    held = [device_v4.next_held()] if how != "refuse" else []
+    own, request = hold_one(client, device_v4, "own")
+    for earlier in (*held, request):
+        earlier.reply("ok", *earlier.message.arguments)
+    assert str(own.wait()[0][0]) == "!hold ok own"
+    assert texts(replies.messages) == ["!hold ok first"] * (way == "callback" and error is None)
+    assert (pending_count(client), Peek(client).names_awaited) == (0, set())
 
 
 # ---- how requests end without a reply ----
@@ -984,7 +1277,7 @@ def test_finished_requests_leave_nothing_behind(device):
         client.blocking_request(Message.request("echo"))
     client.blocking_request(Message.request("silent"), timeout=0)
     pending = Peek(client).pending
-    assert (len(pending), pending._by_name) == (0, {})
+    assert (len(pending), Peek(client).names_awaited) == (0, set())
     device.clear_received()
     gc.collect()
     assert sum(isinstance(obj, Message) for obj in gc.get_objects()) < 50

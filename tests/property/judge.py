@@ -19,6 +19,7 @@ import katcp
 from katcp import Message
 from katcp._state.lifecycle import EVENT_NAMES, EVENTS, State
 from tests.property.peer import Peer
+from tests.support.matching import Model
 from tests.support.peek import Peek
 from tests.support.virtual import ThreadCall, VirtualLoop
 
@@ -60,6 +61,9 @@ class Ask:
     has_ended: bool = False
     was_cancelled: bool = False
     was_answered: bool = False
+    was_spoken_of: bool = False
+    is_lost: bool = False
+    was_behind: bool = False
     is_reckless: bool = False
     due: Optional[Message] = None
     due_informs: list[Message] = dataclasses.field(default_factory=list)
@@ -81,44 +85,26 @@ class Ask:
         return self.wire is not None and self.way != "unclaimed" and not self.has_ended
 
 
-@dataclasses.dataclass(eq=False)
-class Entry:
-    """A request in the queue of its name: one without id."""
-
-    ask: Ask
-    replies_for_late_ones: int
-    is_late: bool = False
-    is_done: bool = False
-
-
 @dataclasses.dataclass
-class Queue:
-    """The requests of one name without ids, and how the device has dealt with them."""
+class Talk:
+    """What device and client say of the requests of one name that were sent without id."""
 
-    entries: list[Entry] = dataclasses.field(default_factory=list)
-    replies_for_late_ones: int = 0
-    # What the device or the program did, after which nobody can tell all replies apart.
-    lied: bool = False
-    lost: bool = False
-    healed: bool = False
-    several: bool = False
-    late: bool = False
+    asks: list[Ask] = dataclasses.field(default_factory=list)
+    # Whether the device has spoken as none does that answers in order.
+    has_lied: bool = False
 
-    def first(self) -> Optional[Entry]:
-        return next((entry for entry in self.entries if not entry.is_done), None)
+    def is_in_order(self, ask: Ask) -> bool:
+        """Whether the device has not spoken of those after *ask*."""
+        return not any(later.was_spoken_of for later in self.asks[self.asks.index(ask) + 1 :])
 
-    def place_of(self, ask: Ask) -> int:
-        return next(place for place, entry in enumerate(self.entries) if entry.ask is ask)
+    def is_complete(self, ask: Ask) -> bool:
+        """Whether those before *ask* have had their replies: else some may be lost."""
+        return all(earlier.was_answered for earlier in self.asks[: self.asks.index(ask)])
 
-    def all_answered_before(self, ask: Ask) -> bool:
-        """Whether the device has left out none of those that came before *ask*."""
-        return all(entry.ask.was_answered for entry in self.entries[: self.place_of(ask)])
 
-    def is_certain(self) -> bool:
-        """Whether each reply must find its own request; requests.rst tells the limit."""
-        in_order = not self.lost and not self.healed
-        one_at_a_time = not self.late and not self.several
-        return not self.lied and (in_order or one_at_a_time)
+def says_behind(reply: Message) -> bool:
+    """Whether a made-up reply says that no request of a name can be answered any more."""
+    return b"replies come, but to earlier requests" in reply.arguments[1]
 
 
 class Wire:
@@ -128,11 +114,17 @@ class Wire:
         self.is_over = False
         # Whether the client ended it, and need not handle what had arrived.
         self.was_dropped = False
-        self.by_mid: dict[int, Ask] = {}
-        self.unanswered_mids: set[int] = set()
-        self.queues: dict[str, Queue] = collections.defaultdict(Queue)
+        # Whether the client has closed it to make a new one, since its replies were behind.
+        self.is_renewed = False
+        self.requests = Model()
+        self.talks: dict[str, Talk] = collections.defaultdict(Talk)
         self.announced: Optional[katcp.ProtocolFlags] = None
         self.is_v4 = False
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether requests were sent with ids."""
+        return any(entry.mid is not None for entry in self.requests.entries)
 
     @property
     def flags(self) -> Optional[katcp.ProtocolFlags]:
@@ -144,9 +136,11 @@ class Wire:
 class Judge(logging.Handler):
     """Knows what the client must do, and holds it to that."""
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: VirtualLoop, *, renews: bool) -> None:
         super().__init__(logging.WARNING)
         self.loop = loop
+        # Whether the client makes a new connection when the replies of one are behind.
+        self.renews = renews
         self.client: Any = None
         self.peek: Any = None
         self.peer: Any = None
@@ -195,10 +189,13 @@ class Judge(logging.Handler):
                 return "misuse"
         elif ask.use_mid and not ids:
             return "no ids"
+        if self.wire is not None and self.wire.is_renewed:
+            return "offline"
         return "sent" if self.client.is_connected() else "offline"
 
     def _is_mid_pending(self, mid: int) -> bool:
-        return self.wire is not None and not self.wire.is_over and mid in self.wire.by_mid
+        wire = self.wire
+        return wire is not None and not wire.is_over and wire.requests.is_mid_pending(mid)
 
     def on_sent(self, ask: Ask, mid: Optional[bytes]) -> None:
         """Note that *ask* is on its way, with this id."""
@@ -207,24 +204,17 @@ class Judge(logging.Handler):
         ask.mid = mid
         if mid is not None:
             self._check_new_mid(ask, wire, int(mid))
-            if ask.way == "unclaimed":
-                wire.unanswered_mids.add(int(mid))
-            else:
-                wire.by_mid[int(mid)] = ask
-            return
-        queue = wire.queues[ask.name]
-        in_flight = [e for e in queue.entries if not e.is_done and not e.is_late]
-        unclaimed = [
-            e for e in queue.entries if e.ask.way == "unclaimed" and not e.ask.was_answered
-        ]
-        queue.several |= bool(in_flight or unclaimed)
-        is_late = ask.way == "unclaimed"
-        queue.entries.append(Entry(ask, queue.replies_for_late_ones, is_late))
+        else:
+            wire.talks[ask.name].asks.append(ask)
+        if ask.way == "unclaimed":
+            wire.requests.note_sent(Message.request(ask.name, mid=mid))
+        else:
+            wire.requests.add(ask)
 
     def _check_new_mid(self, ask: Ask, wire: Wire, mid: int) -> None:
         """Invariant 7: no id is given out that another request may still be answered with."""
-        assert mid not in wire.by_mid, f"id {mid} is used twice"
-        if mid in wire.unanswered_mids:
+        assert not wire.requests.is_mid_pending(mid), f"id {mid} is used twice"
+        if mid in wire.requests.late_mids:
             # A program may choose such an id, and has to know what it does.
             ask.is_reckless = True
             assert ask.chosen_mid is not None, f"id {mid} may still be answered"
@@ -244,32 +234,40 @@ class Judge(logging.Handler):
         elif isinstance(error, katcp.KatcpClientTimeout):
             assert ask.deadline is not None
             assert abs(self.loop.time() - ask.deadline) < 1e-6, "a timeout at the wrong time"
-            if ask.wire is not None:
-                self._forget(ask)
+            self._check_timeout(ask, reply)
         elif isinstance(error, katcp.KatcpClientStopped):
             assert self.stop_was_called or self.peek.state is State.STOPPED
             assert ask.wire is None or ask.wire.is_over
         elif isinstance(error, katcp.KatcpClientDisconnected):
             assert ask.wire.is_over if ask.wire else ask.verdict == "offline"
+            was_renewed = ask.wire is not None and ask.wire.is_renewed
+            assert says_behind(reply) == was_renewed, reply
         else:
             assert isinstance(error, katcp.KatcpVersionError), repr(error)
             assert ask.verdict == "no ids"
         ask.has_ended = True
 
-    def _forget(self, ask: Ask) -> None:
-        """Let nobody wait for *ask*, although it may still be answered."""
-        wire = ask.wire
+    def _check_timeout(self, ask: Ask, reply: Message) -> None:
+        """Check that the reason tells of replies that are behind if, and only if, they are."""
+        if ask.wire is None:
+            # Of another thread, and the device has not read it yet.
+            self.on_sent(ask, reply.mid)
+        self._expire()
+        assert says_behind(reply) == ask.was_behind, reply
+
+    def _expire(self) -> None:
+        """Let those be over whose time is, all at once.
+
+        If the replies are behind then, the client makes a new connection.
+        """
+        wire = self.wire
         assert wire is not None
-        if ask.mid is not None:
-            del wire.by_mid[int(ask.mid)]
-            wire.unanswered_mids.add(int(ask.mid))
-            return
-        queue = wire.queues[ask.name]
-        entry = next(entry for entry in queue.entries if entry.ask is ask)
-        if queue.replies_for_late_ones > entry.replies_for_late_ones:
-            entry.is_done = queue.healed = True
-        else:
-            entry.is_late = True
+        for ask in wire.requests.take_expired(self.loop.time()):
+            ask.was_behind = wire.requests.is_behind(ask)
+            if ask.was_behind and self.renews and not wire.is_renewed:
+                wire.is_renewed = True
+                self.on_dropped()
+                self.expect_record(f"?{ask.name}: replies come, but to earlier requests")
 
     # What the network does.
 
@@ -280,6 +278,8 @@ class Judge(logging.Handler):
         else:
             assert self.wire is not None
             assert not self.wire.is_over, "disconnected twice"
+            cut = self.peer.connection is None
+            assert self.wire.was_dropped or cut, "the client closed the connection"
             self.wire.is_over = True
 
     def on_dropped(self) -> None:
@@ -304,8 +304,6 @@ class Judge(logging.Handler):
         if ask.wire is None:
             # Of another thread: nothing arrived since, but it may be over if its timeout was 0.
             self.on_sent(ask, mid)
-            if ask.has_ended:
-                self._forget(ask)
         assert ask.mid == mid, f"sent with id {mid!r}, not {ask.mid!r}"
 
     # What arrives.
@@ -355,84 +353,71 @@ class Judge(logging.Handler):
 
     def _owner_of_reply(self, wire: Wire, msg: Message) -> Optional[Ask]:
         subject = self._subject_of(msg)
-        honest = self._note_conduct(wire, msg, subject)
-        if msg.mid is not None:
-            owner = self._owner_by_mid(wire, msg)
-            certain = honest
-            if owner is None:
-                wire.unanswered_mids.discard(int(msg.mid))
-            else:
-                del wire.by_mid[int(msg.mid)]
-        else:
-            queue = wire.queues[msg.name]
-            entry, certain = queue.first(), queue.is_certain()
-            owner = None if entry is None or entry.is_late else entry.ask
-            if entry is not None:
-                entry.is_done = True
-                queue.replies_for_late_ones += entry.is_late
+        is_honest = self._note_conduct(wire, msg, subject)
+        owner = wire.requests.match_reply(msg)
+        self._judge_owner(wire, msg, subject, owner, is_honest)
+        if subject is not None and is_honest:
+            subject.was_answered = True
         if owner is not None:
-            self._check_own(owner, msg, subject, certain)
             owner.due = msg
         return owner
 
     def _owner_of_inform(self, wire: Wire, msg: Message) -> Optional[Ask]:
         subject = self._subject_of(msg)
-        if msg.mid is not None:
-            owner = self._owner_by_mid(wire, msg)
-            # After the reply its id may be that of another one.
-            certain = self._is_of(subject, wire, msg) and not (subject and subject.was_answered)
-        else:
-            queue = wire.queues[msg.name]
-            entry = queue.first()
-            owner = None if entry is None or entry.is_late else entry.ask
-            # Informs come before the reply, and in its order.
-            certain = (
-                queue.is_certain()
-                and self._is_of(subject, wire, msg)
-                and (
-                    # An inform comes before the reply, and is not the first thing after a gap.
-                    subject is not None
-                    and not subject.was_answered
-                    and queue.all_answered_before(subject)
-                )
-            )
-        if owner is not None:
-            self._check_own(owner, msg, subject, certain)
-            if owner.has_inform_callback:
-                owner.due_informs.append(msg)
+        is_honest = self._note_conduct(wire, msg, subject)
+        owner = wire.requests.match_inform(msg)
+        self._judge_owner(wire, msg, subject, owner, is_honest)
+        if owner is not None and owner.has_inform_callback:
+            owner.due_informs.append(msg)
         return owner
 
-    def _owner_by_mid(self, wire: Wire, msg: Message) -> Optional[Ask]:
-        owner = wire.by_mid.get(int(msg.mid or 0))
-        if owner is not None and owner.name != msg.name:
+    def _note_conduct(self, wire: Wire, msg: Message, subject: Optional[Ask]) -> bool:
+        """Note how the device behaves; return whether it speaks as it should.
+
+        Informs and reply of a request without id come in its turn. What it likes it may leave out.
+        """
+        is_honest = (
+            subject is not None and not subject.was_answered and self._is_of(subject, wire, msg)
+        )
+        if msg.mid is None:
+            talk = wire.talks[msg.name]
+            if subject is None or not is_honest:
+                talk.has_lied |= msg.mtype == Message.REPLY
+            else:
+                talk.has_lied |= not talk.is_in_order(subject)
+                subject.was_spoken_of = True
+        return is_honest
+
+    def _judge_owner(
+        self,
+        wire: Wire,
+        msg: Message,
+        subject: Optional[Ask],
+        owner: Optional[Ask],
+        is_honest: bool,
+    ) -> None:
+        """Invariant 5: nobody is given what belongs to another."""
+        if msg.mid is not None and owner is None and wire.requests.is_mid_pending(int(msg.mid)):
             self.expect_record("Ignoring the id of")
-            return None
-        return owner
-
-    def _check_own(self, owner: Ask, msg: Message, subject: Optional[Ask], certain: bool) -> None:
-        """Invariant 5: nobody is given what belongs to another, where that can be known."""
-        if certain and not owner.is_reckless and not (subject and subject.is_reckless):
-            assert subject is owner, f"{msg} was given to {owner.nonce!r}"
+        if not is_honest or subject is None or subject.is_reckless:
+            return
+        if msg.mid is not None:
+            assert owner is None or owner is subject or owner.is_reckless, f"{msg}: {owner}"
+            return
+        talk = wire.talks[msg.name]
+        if talk.has_lied:
+            return
+        if talk.is_complete(subject):
+            # As long as no id has come back, those with ids may be in the way.
+            is_certain = subject.is_pending and not subject.was_cancelled and not wire.has_ids
+            assert owner is subject or (owner is None and not is_certain), f"{msg}: {owner}"
+        elif owner is not None:
+            # Some are lost: one may be given what is for a later one, never for an earlier one.
+            assert talk.asks.index(owner) <= talk.asks.index(subject), f"{msg}: {owner}"
 
     def _subject_of(self, msg: Message) -> Optional[Ask]:
         """Return the request that the device speaks of."""
         return self.asks.get(bytes(msg.arguments[-1])) if msg.arguments else None
-
-    def _note_conduct(self, wire: Wire, reply: Message, subject: Optional[Ask]) -> bool:
-        """Note how the device behaves; return whether this reply is as it should be."""
-        if subject is None or subject.was_answered or not self._is_of(subject, wire, reply):
-            if reply.mid is None:
-                wire.queues[reply.name].lied = True
-            return False
-        subject.was_answered = True
-        if reply.mid is None:
-            queue = wire.queues[reply.name]
-            place = queue.place_of(subject)
-            queue.lost |= not queue.all_answered_before(subject)
-            queue.lied |= any(e.ask.was_answered for e in queue.entries[place + 1 :])
-            queue.late |= queue.entries[place].is_late and subject.way != "unclaimed"
-            queue.late |= queue.entries[place].is_done
-        return True
 
     @staticmethod
     def _is_of(subject: Optional[Ask], wire: Wire, msg: Message) -> bool:
@@ -489,13 +474,13 @@ class Judge(logging.Handler):
         if ask.verdict != "sent" or (ask.wire is not None and ask.wire.is_over):
             ask.has_ended = True
         elif ask.deadline is not None and ask.deadline <= self.loop.time():
-            self._forget(ask)
+            self._expire()
             ask.has_ended = True
 
     def _look_at_future(self, ask: Ask) -> None:
         if ask.future.cancelled():
-            if ask.is_pending and not (ask.wire and ask.wire.is_over):
-                self._forget(ask)
+            if ask.wire is not None and not ask.wire.is_over:
+                ask.wire.requests.abandon(ask)
             ask.has_ended = True
             return
         reply, ask.informs = ask.future.result()

@@ -32,9 +32,10 @@ from tests.support.peek import Peek
 EXAMPLES = {"ci": 60, "long": 1000}
 STEPS = 20
 
-# Only what is never answered times out: without ids, nobody could tell several late replies of
-# one name from the replies that are wanted.
-TIMEOUTS = {"echo": PATIENCE, "hold": PATIENCE, "silent": 0.02}
+# Long enough, or not even for the quickest of answers.
+TIMEOUTS = st.sampled_from([PATIENCE, PATIENCE, 0.001, 0.0])
+# Of what is never answered.
+SHORT = st.sampled_from([0.02, 0.0])
 
 
 class ManagedMachine(RuleBasedStateMachine):
@@ -51,19 +52,26 @@ class ManagedMachine(RuleBasedStateMachine):
         self.client = start_client(self.device)
         self.peek = Peek(self.client)
 
-    @rule(count=st.integers(1, 4), name=st.sampled_from(["echo", "echo", "silent"]))
-    def ask_in_threads(self, count: int, name: str) -> None:
+    @rule(count=st.integers(1, 4), timeout=TIMEOUTS)
+    def ask_in_threads(self, count: int, timeout: float) -> None:
         for _ in range(count):
-            nonce, msg = self._request(name)
-            future = self.pool.submit(self.client.blocking_request, msg, TIMEOUTS[name])
+            nonce, msg = self._request("echo")
+            future = self.pool.submit(self.client.blocking_request, msg, timeout)
             self.in_threads.append((nonce, future))
 
-    @rule(name=st.sampled_from(["echo", "hold", "silent"]))
-    def ask_with_callback(self, name: str) -> None:
+    @rule(name=st.sampled_from(["echo", "echo", "hold"]), timeout=TIMEOUTS)
+    def ask_with_callback(self, name: str, timeout: float) -> None:
         nonce, msg = self._request(name)
         replies = Recorder()
-        self.client.callback_request(msg, replies, timeout=TIMEOUTS[name])
+        self.client.callback_request(msg, replies, timeout=timeout)
         self.callbacks.append((nonce, replies))
+
+    @rule(timeout=SHORT)
+    def ask_in_vain(self, timeout: float) -> None:
+        nonce, msg = self._request("silent")
+        self.in_threads.append(
+            (nonce, self.pool.submit(self.client.blocking_request, msg, timeout))
+        )
 
     @rule()
     def ask_and_wait(self) -> None:

@@ -5,7 +5,7 @@ The invariants are numbered in docs/explanation/states.rst; `judge` checks them.
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 import hypothesis
 import hypothesis.strategies as st
@@ -79,6 +79,8 @@ class ClientMachine(RuleBasedStateMachine):
 
     world: World
     steps_alone = 0
+    # Of all games.
+    replies_given: ClassVar[int] = 0
 
     @initialize(
         greeting=st.sampled_from(GREETINGS),
@@ -208,6 +210,29 @@ class ClientMachine(RuleBasedStateMachine):
         self._answer(b"!", pick, fault, hold)
 
     @precondition(lambda self: self._is_connected())
+    @rule(pick=PICK)
+    def lose_reply(self, pick: int) -> None:
+        """Let a request never be answered."""
+        asks = self._unanswered()
+        if asks:
+            asks[pick % len(asks)].is_lost = True
+
+    @precondition(lambda self: self._is_connected())
+    @rule(name=NAMES, count=st.integers(1, 5), lost=st.booleans())
+    def lose_reply_and_go_on(self, name: str, count: int, lost: bool) -> None:
+        """Lose a reply and answer the next ones in time, or be late with each of them."""
+        for number in range(count + 1):
+            ask = self.world.new_ask(name, "callback", timeout=1.0, use_mid=False)
+            self._make(False, ask)
+            if number == 0:
+                ask.is_lost = lost
+            else:
+                due = [ask for ask in self._unanswered() if ask.name == name]
+                for ask in due[-1:] if lost else due[:1]:
+                    self._say_of(ask, b"!")
+            self.world.pass_time(1.0)
+
+    @precondition(lambda self: self._is_connected())
     @rule(pick=PICK, fault=FAULTS, hold=HOLD)
     def inform(self, pick: int, fault: str, hold: bool) -> None:
         self._answer(b"#", pick, fault, hold)
@@ -234,6 +259,7 @@ class ClientMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
+            ClientMachine.replies_given += sum(ask.due is not None for ask in self.world.asks)
             self.world.end()
 
     def _is_connected(self) -> bool:
@@ -272,14 +298,23 @@ class ClientMachine(RuleBasedStateMachine):
         else:
             self.world.in_loop(self.world.ask_in_loop, ask)
 
+    def _read_asks(self) -> list[Ask]:
+        """Return those that the device has read, but for those whose replies are lost."""
+        wire = self.world.judge.wire
+        asks = self.world.asks
+        return [ask for ask in asks if ask.wire is wire and ask.was_read and not ask.is_lost]
+
+    def _unanswered(self) -> list[Ask]:
+        return [ask for ask in self._read_asks() if not ask.was_answered]
+
     def _answer(self, kind: bytes, pick: int, fault: str, hold: bool) -> None:
         """Say something of a request that was read; such as were not answered come first."""
-        wire = self.world.judge.wire
-        asks = [ask for ask in self.world.asks if ask.wire is wire and ask.was_read]
-        if not asks:
-            return
+        asks = self._read_asks()
         asks.sort(key=lambda ask: ask.was_answered)
-        ask = asks[pick % len(asks)]
+        if asks:
+            self._say_of(asks[pick % len(asks)], kind, fault, hold)
+
+    def _say_of(self, ask: Ask, kind: bytes, fault: str = "none", hold: bool = False) -> None:
         name, mid = ask.name.encode(), ask.mid
         if fault == "name":
             name = b"set" if name == b"read" else b"read"
@@ -299,3 +334,5 @@ def test_all_invariants_hold_whatever_happens() -> None:
         ClientMachine,
         settings=hypothesis.settings(max_examples=EXAMPLES[profile], stateful_step_count=STEPS),
     )
+    # Where nothing is answered, nothing is played.
+    assert ClientMachine.replies_given > EXAMPLES[profile] // 5

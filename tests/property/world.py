@@ -16,7 +16,7 @@ from tests.property.judge import Ask, Judge, Waiting
 from tests.property.peer import Peer, PeerResolver
 from tests.support.helpers import PATIENCE
 from tests.support.peek import virtual_world
-from tests.support.virtual import ThreadCall, VirtualLoop
+from tests.support.virtual import ROUNDING, ThreadCall, VirtualLoop
 
 # Whose records are judged, with those of the client itself.
 LOGGERS = ("tornado.application", "asyncio")
@@ -59,7 +59,7 @@ class World:
         self.loop = VirtualLoop()
         self.ioloop = IOLoop(asyncio_loop=self.loop, make_current=False)
         self._open.callback(self.ioloop.close)
-        self.judge = Judge(self.loop)
+        self.judge = Judge(self.loop, renews=auto_reconnect)
         self.peer = Peer(self.judge.on_line_read, lambda: self.judge.expect_record("BAD COMMAND"))
         self._open.callback(self.peer.close)
         self.client = PlayedClient(
@@ -117,10 +117,10 @@ class World:
         while True:
             self.check()
             timer = self.loop.next_timer
-            if timer is None or timer > end:
+            if timer is None or timer > end + ROUNDING:
                 break
             self.loop.now = timer
-        self.loop.now = end
+        self.loop.now = max(end, self.loop.now)
 
     def in_loop(self, function: Callable[..., Any], *args: Any) -> None:
         """Call *function* in the loop."""

@@ -11,6 +11,7 @@ from tornado.netutil import Resolver
 import katcp
 import katcp._net.connection
 import katcp._runtime.waiter
+import katcp.client._requester
 import katcp.client._session
 from katcp._runtime.portal import LoopPortal
 from katcp._state.lifecycle import State
@@ -54,6 +55,11 @@ class Peek:
         return self._session.requester.pending
 
     @property
+    def names_awaited(self) -> set[str]:
+        """The names of which replies without id are still to come."""
+        return set(self.pending._by_name)
+
+    @property
     def timer(self) -> Any:
         """The timer of the earliest deadline."""
         return self._session.requester.timer
@@ -85,6 +91,13 @@ class Peek:
         """Return the delay before an attempt."""
         return self._run.reconnect_delay(attempt)
 
+    def let_time_out(self, name: str) -> None:
+        """Let the time of the pending requests of a name be over, now; in the loop's thread."""
+        for request in self.pending._pending.values():
+            if request.name == name:
+                request.deadline = 0.0
+        self._session.requester._end_expired()
+
     @property
     def request_timeout(self) -> Optional[float]:
         """The timeout that was given to the constructor."""
@@ -104,7 +117,7 @@ class Peek:
         pending = self.pending
         held = {
             "pending": pending._pending,
-            "names": pending._by_name,
+            "names": self.names_awaited,
             "ids of abandoned requests": pending._abandoned_mids,
             "timer": self.timer,
             "connection": self.connection,
@@ -124,9 +137,11 @@ def virtual_world(resolver: type[Resolver]) -> Iterator[None]:
     Resolver.configure(resolver)
     try:
         with (
-            mock.patch.object(katcp._net.connection, "KEEPALIVE", ()),
+            mock.patch.object(katcp._net.connection, "_SOCKET_OPTIONS", ()),
             mock.patch.object(katcp._runtime.waiter, "LOOP_CHECK_INTERVAL", FOR_EVER),
             mock.patch.object(katcp.client._session, "BUSY_LOOP_MARGIN", FOR_EVER),
+            # Every deadline is looked at when it is over.
+            mock.patch.object(katcp.client._requester, "_REST_PER_REQUEST", 1e-12),
         ):
             yield
     finally:

@@ -250,10 +250,10 @@ class Soak:
         threading.Thread(target=threading.Event().wait, daemon=True).start()
 
     def _leak_pending(self) -> None:
-        self._leaked.append(PendingRequest(Message.request("silent"), None, None, 0.0, None))
+        self._leaked.append(PendingRequest())
         # A connection that ends takes what is pending along.
         for request in self._leaked:
-            Peek(self.client).pending.add(request)
+            Peek(self.client).pending.add(request, Message.request("silent"), 0.0, None)
 
 
 LEAKS: dict[str, Callable[[Soak], None]] = {

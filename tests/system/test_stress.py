@@ -11,10 +11,9 @@ carry. What must hold:
 - every request ends exactly once, and in the end nothing is pending.
 
 With ids anything may be lost, late and out of order. Without ids the device
-answers the requests of one name in their order, a name of which replies are late
-is used by one thread at a time, and requests that are never answered have a name
-of their own: where there is more than that, the client cannot know
-(docs/explanation/requests.rst).
+answers the requests of one name in their order, however late, and requests that
+are never answered have a name of their own: where several are in flight when a
+reply is lost, the client cannot know (docs/explanation/requests.rst).
 
 ``KATCP_STRESS_ROUNDS`` and ``KATCP_STRESS_SEED`` choose another number of rounds
 (``tox -e stress``: many more) and repeat the choices, though not the timing, of an
@@ -76,7 +75,7 @@ class StressDevice(TestDevice):
         super().__init__(**kwargs)
         self._late: dict[Any, list[functools.partial[None]]] = {}
         self._due: dict[Any, float] = {}
-        for name in ("ask", "never", *(f"ask-{number}" for number in range(THREADS))):
+        for name in ("ask", "never"):
             self.add_request(self.ask, name)
 
     def ask(
@@ -89,14 +88,13 @@ class StressDevice(TestDevice):
             self._late.setdefault(key, []).append(answer)
         if manner != b"answer":
             return
-        for late in self._late.pop(key, ()):
-            late()
         loop = asyncio.get_running_loop()
         due = loop.time() + float(seconds)
-        if not self.protocol.message_ids:
-            # Later than the one before, by what the timers of a loop can tell apart.
-            due = self._due[key] = max(due, self._due.get(key, 0.0) + 1e-5)
-        loop.call_at(due, answer)
+        for each in (*self._late.pop(key, ()), answer):
+            if not self.protocol.message_ids:
+                # Later than the one before, by what the timers of a loop can tell apart.
+                due = self._due[key] = max(due, self._due.get(key, 0.0) + 1e-5)
+            loop.call_at(due, each)
 
     def _answer(self, request: DeviceRequest, nonce: bytes, informs: int) -> None:
         for position in range(informs):
@@ -132,25 +130,22 @@ class Call:
         # Without one the client has none either: only an answer, or an end, wakes the thread.
         self.timeout: Optional[float] = rng.choice((None, PATIENCE))
         self.manner, self.name, self.seconds = "answer", "ask", rng.choice((0.0, 0.0, 0.001, 0.003))
-        self._choose_misfortune(rng, ids, worker)
+        self._choose_misfortune(rng, ids)
         self.may_time_out = self.timeout is not None and self.timeout < PATIENCE
         self.ended = threading.Event()
         self.answers: list[tuple[Message, list[Message]]] = []
         self.informs_so_far: list[Message] = []
 
-    def _choose_misfortune(self, rng: random.Random, ids: bool, worker: int) -> None:
+    def _choose_misfortune(self, rng: random.Random, ids: bool) -> None:
         """Let some requests be answered late or never."""
         fortune = rng.random()
         if fortune < 0.1:
             self.manner, self.name = "silent", "never"
-        elif fortune < 0.2 and ids:
+        elif fortune < 0.15 or (fortune < 0.2 and ids):
             self.seconds = 0.006
         elif fortune < 0.2:
-            self.manner, self.name = "late", f"ask-{worker}"
+            self.manner = "late"
         else:
-            # Behind an own late one there is but this thread's next request.
-            if fortune < 0.4 and not ids:
-                self.name = f"ask-{worker}"
             return
         self.timeout = rng.uniform(0.0005, 0.006)
 
