@@ -81,7 +81,7 @@ logging.getLogger("katcp").setLevel(logging.WARNING)
 # Public classes say that they are of the public path, where programs find them. Their order,
 # and the comments that document attributes, autodoc looks for in the source of that module.
 for _path, _parts in {
-    "katcp.client": [f"katcp.client.{name}" for name in ("_device", "_async", "_threaded")],
+    "katcp.client": [f"katcp.client.{name}" for name in ("_device", "_async", "_threaded", "_sensors")],
     "katcp.core": ["katcp._sensor"],
     "katcp.kattypes": ["katcp.kattypes._types", "katcp.kattypes._parameters"],
 }.items():

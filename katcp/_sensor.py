@@ -220,7 +220,7 @@ class Sensor:
 
         Parameters
         ----------
-        reading : katcp.core.Reading
+        reading : katcp.Reading
             The reading. The sensor's own is not changed.
         """
         if self._observers:
@@ -235,7 +235,7 @@ class Sensor:
 
         Returns
         -------
-        katcp.core.Reading
+        katcp.Reading
         """
         return self._reading
 
@@ -279,7 +279,7 @@ class Sensor:
 
         Parameters
         ----------
-        reading : katcp.core.Reading
+        reading : katcp.Reading
             The reading.
         major : int, optional
             The major version of the protocol: before 5, times are in

@@ -115,7 +115,3 @@ for _name in __all__:
     if getattr(globals()[_name], "__module__", "").startswith("katcp._"):
         # What reprs, tracebacks and pickles show.
         globals()[_name].__module__ = __name__
-
-for _class in (Reading, Sensor):
-    # What reprs, tracebacks and pickles show.
-    _class.__module__ = __name__

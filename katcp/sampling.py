@@ -108,7 +108,7 @@ class SampleStrategy:
     Parameters
     ----------
     inform_callback : callable
-        Called with the sensor and a `katcp.core.Reading`, in the loop's thread.
+        Called with the sensor and a `katcp.Reading`, in the loop's thread.
     sensor : katcp.Sensor
         The sensor.
     *params
@@ -277,7 +277,7 @@ class SampleStrategy:
         ----------
         sensor : katcp.Sensor
             The sensor.
-        reading : katcp.core.Reading
+        reading : katcp.Reading
             Its reading.
         """
 
@@ -286,7 +286,7 @@ class SampleStrategy:
 
         Parameters
         ----------
-        reading : katcp.core.Reading
+        reading : katcp.Reading
             The reading.
         """
         try:

@@ -38,7 +38,7 @@ def test_the_drawn_tree_is_the_real_one(name, parent):
 
 def test_every_exception_is_drawn():
     assert set(CLASSES) == {name for name, _ in drawn_tree()} & set(CLASSES)
-    assert len(CLASSES) == 15
+    assert len(CLASSES) == 16
 
 
 @pytest.mark.parametrize(
