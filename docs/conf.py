@@ -54,7 +54,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Types are said in words: "float in seconds", "Message object".
     ("py:class", r".* .*"),
-    ("py:class", r"(callable|function|iterable|sequence|mapping|optional|hashable|awaitable)"),
+    ("py:class", r"(re\.Pattern|enum\.Enum|callable|function|iterable|sequence|mapping|optional|hashable|awaitable)"),
     (
         "py:(class|exc)",
         r"(decorator|coroutine|boolean|these|call|exception|default=None|\{?Message\..*)",
@@ -81,7 +81,9 @@ logging.getLogger("katcp").setLevel(logging.WARNING)
 # Public classes say that they are of the public path, where programs find them. Their order,
 # and the comments that document attributes, autodoc looks for in the source of that module.
 for _path, _parts in {
-    "katcp.client": [f"katcp.client.{name}" for name in ("_device", "_async", "_threaded", "_sensors")],
+    "katcp.client": [
+        f"katcp.client.{name}" for name in ("_device", "_async", "_threaded", "_sensors")
+    ],
     "katcp.core": ["katcp._sensor"],
     "katcp.kattypes": ["katcp.kattypes._types", "katcp.kattypes._parameters"],
 }.items():

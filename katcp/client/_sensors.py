@@ -279,7 +279,7 @@ class RemoteSensor:
 
         Parameters
         ----------
-        condition : callable or value
+        condition : callable or object
             Called with each reading, the present one first, until it returns something
             true; or the value that a usable reading must have.
         timeout : float in seconds, optional
