@@ -54,7 +54,10 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Types are said in words: "float in seconds", "Message object".
     ("py:class", r".* .*"),
-    ("py:class", r"(re\.Pattern|enum\.Enum|callable|function|iterable|sequence|mapping|optional|hashable|awaitable)"),
+    (
+        "py:class",
+        r"(re\.Pattern|enum\.Enum|callable|function|iterable|sequence|mapping|optional|hashable|awaitable)",
+    ),
     (
         "py:(class|exc)",
         r"(decorator|coroutine|boolean|these|call|exception|default=None|\{?Message\..*)",

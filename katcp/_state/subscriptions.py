@@ -112,8 +112,8 @@ class _Subscribed(Generic[_Consumer]):
 
     def __init__(self) -> None:
         self.consumers: dict[_Consumer, Strategy] = {}
-        # None: nothing is known to be set on this connection.
-        self.sampled: Optional[Strategy] = None
+        # None: the device may have changed it.
+        self.sampled: Optional[Strategy] = NONE
 
     @property
     def wanted(self) -> Strategy:
@@ -153,14 +153,19 @@ class Subscriptions(Generic[_Consumer]):
         subscribed = self._sensors.get(name)
         return (subscribed and subscribed.sampled) or NONE
 
+    def note_connected(self) -> None:
+        """Note that the device samples nothing: the connection is new."""
+        for name, subscribed in list(self._sensors.items()):
+            subscribed.sampled = NONE
+            self._dirty[name] = None
+            self._tidy(name, subscribed)
+
     def forget_sampling(self, names: Optional[Iterable[str]] = None) -> None:
-        """Note that the device samples none of these sensors, or none at all."""
-        for name in list(self._sensors if names is None else names):
-            subscribed = self._sensors.get(name)
-            if subscribed is not None:
-                subscribed.sampled = None
+        """Note that nobody knows how the device samples these sensors; None: all."""
+        for name in self._sensors if names is None else names:
+            if name in self._sensors:
+                self._sensors[name].sampled = None
                 self._dirty[name] = None
-                self._tidy(name, subscribed)
 
     def take_changes(self) -> dict[str, Strategy]:
         """Return what is to be set, by sensor; it is taken for being asked for now."""
@@ -170,7 +175,7 @@ class Subscriptions(Generic[_Consumer]):
             if subscribed is None:
                 continue
             wanted = subscribed.wanted
-            if wanted != (subscribed.sampled or NONE):
+            if wanted != subscribed.sampled:
                 changes[name] = wanted
             self._tidy(name, subscribed)
         self._dirty.clear()
@@ -185,5 +190,5 @@ class Subscriptions(Generic[_Consumer]):
 
     def _tidy(self, name: str, subscribed: _Subscribed[_Consumer]) -> None:
         """Forget a sensor that nobody wants and that is not sampled."""
-        if not subscribed.consumers and (subscribed.sampled or NONE) == NONE:
+        if not subscribed.consumers and subscribed.sampled == NONE:
             self._sensors.pop(name, None)

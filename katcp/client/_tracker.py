@@ -15,7 +15,6 @@ import time
 from typing import (
     Any,
     Callable,
-    Iterable,
     Iterator,
     NamedTuple,
     Optional,
@@ -29,7 +28,7 @@ from tornado.util import TimeoutError as TornadoTimeoutError
 from .._runtime.tasks import spawn
 from .._state.readings import Reading, Status
 from .._state.replies import Answer, KatcpReplyError, answer_of
-from .._state.subscriptions import Strategy, Subscriptions
+from .._state.subscriptions import NONE, Strategy, Subscriptions
 from .._wire.arguments import LRU_CONSTANTS, decoder, read_timestamp
 from .._wire.flags import SEC_TS_KATCP_MAJOR
 from .._wire.message import Message
@@ -127,6 +126,7 @@ class Tracker:
         self._subscriptions: Subscriptions[Consumer] = Subscriptions()
         # Sensors that somebody wants and that are not there now.
         self._vanished: set[str] = set()
+        self._consumers: dict[Consumer, None] = {}
         # Whose first strategies are being set, and why one was refused.
         self._joining: dict[Consumer, Optional[KatcpClientError]] = {}
         self._syncing: Optional[asyncio.Future[None]] = None
@@ -313,12 +313,15 @@ class Tracker:
                 raise KatcpSensorError(f"{self.address()} has no sensor like {pattern!r}")
             descriptions.update({description.name: description for description in found})
         major = await self._major()
-        self._joining[consumer] = None
+        self._consumers[consumer] = self._joining[consumer] = None
         try:
             for description in descriptions.values():
                 self._add(consumer, description, major)
             await self._sync()
             error = self._joining[consumer]
+        except BaseException:
+            self.unsubscribe(consumer)
+            raise
         finally:
             self._joining.pop(consumer, None)
         if error is not None:
@@ -339,6 +342,7 @@ class Tracker:
 
     def unsubscribe(self, consumer: Consumer) -> None:
         """Give *consumer* no more readings; what nobody wants any more is not sampled."""
+        self._consumers.pop(consumer, None)
         for raw_name, watched in list(self._watched.items()):
             if consumer in watched.consumers:
                 name = watched.description.name
@@ -436,6 +440,9 @@ class Tracker:
 
     def _note_refused(self, name: str, strategy: Strategy, error: KatcpClientError) -> None:
         """Tell those who have just asked for a strategy that the device refuses it."""
+        if strategy == NONE and isinstance(error, KatcpReplyError):
+            # The sensor is not there any more.
+            self._subscriptions.note_set(name, NONE)
         text = f"{self.address()} sensor {name} cannot be sampled with {str(strategy)!r}: {error}"
         for consumer in self._subscriptions.consumers(name):
             if consumer.strategy != strategy:
@@ -454,6 +461,7 @@ class Tracker:
         self._descriptions.clear()
         self._is_complete = False
         if connected:
+            self._subscriptions.note_connected()
             self._restore_soon(None)
             return
         for watched in self._watched.values():
@@ -494,13 +502,9 @@ class Tracker:
         for name in names or ():
             self._descriptions.pop(name, None)
             await self._list(name, None)
-        consumers = {
-            consumer: None for watched in self._watched.values() for consumer in watched.consumers
-        }
-        if not consumers:
+        if not self._consumers:
             return
-        major = await self._major()
-        await self._describe_wanted(consumers, major)
+        await self._describe_wanted(await self._major())
         self._vanished.clear()
         for watched in list(self._watched.values()):
             if watched.description.name not in self._descriptions:
@@ -510,27 +514,21 @@ class Tracker:
         self._subscriptions.forget_sampling(names)
         await self._sync()
 
-    async def _describe_wanted(self, consumers: Iterable[Consumer], major: int) -> None:
+    async def _describe_wanted(self, major: int) -> None:
         """Describe what consumers want, also what is new and matches their patterns."""
-        patterns = {pattern for consumer in consumers for pattern in consumer.patterns}
+        patterns = {pattern for consumer in self._consumers for pattern in consumer.patterns}
         if len(patterns) > _FEW and not self._is_complete:
             await self._list_all(None)
         for pattern in patterns:
             with contextlib.suppress(KatcpSensorError):
                 for description in await self.find(pattern):
-                    self._describe_anew(description, pattern, consumers, major)
+                    self._describe_anew(description, pattern, major)
 
-    def _describe_anew(
-        self,
-        description: Description,
-        pattern: Pattern,
-        consumers: Iterable[Consumer],
-        major: int,
-    ) -> None:
+    def _describe_anew(self, description: Description, pattern: Pattern, major: int) -> None:
         watched = self._watched_of(description.name)
         if watched is not None:
             watched.describe(description, major)
-        for consumer in consumers:
+        for consumer in self._consumers:
             if pattern in consumer.patterns and (
                 watched is None or consumer not in watched.consumers
             ):
@@ -543,7 +541,7 @@ class Tracker:
 
     def _on_end(self) -> None:
         """End those who are given readings: the client has stopped."""
-        consumers = {c: None for watched in self._watched.values() for c in watched.consumers}
+        consumers, self._consumers = self._consumers, {}
         self._watched.clear()
         self._subscriptions = Subscriptions()
         for consumer in consumers:

@@ -583,6 +583,24 @@ def test_closing_without_a_connection_is_not_forgotten(quiet_device):
     assert watched_by(quiet_device) == {}
 
 
+def test_one_that_leaves_while_the_sensors_are_listed_again_stays_away(quiet_device):
+    client = start_client(quiet_device)
+    updates = client.sensors.watch("a*")
+    updates.open()
+    list_sensors = quiet_device._requests["sensor-list"].handler
+    quiet_device.request(quiet_device.hold, name="sensor-list")
+    quiet_device.add_sensor(quiet("a2"))
+    # First the new sensor is listed, then what matches the pattern.
+    quiet_device.next_held().reply("ok", 0)
+    held = quiet_device.next_held()
+    updates.close()
+    until_sampled(quiet_device, {})
+    quiet_device.request(list_sensors, name="sensor-list")
+    held.reply("ok", 0)
+    assert client.sensors["b"].read().value == 0.5
+    assert requests_of(quiet_device, "sensor-sampling")[-1] == "?sensor-sampling a none"
+
+
 def test_a_sensor_that_appears_and_matches_is_watched(quiet_device):
     client = start_client(quiet_device)
     with client.sensors.watch("a*", timeout=PATIENCE) as updates:

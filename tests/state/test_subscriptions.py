@@ -106,11 +106,25 @@ def test_a_new_connection_knows_of_no_sampling():
         subscriptions.add(name, "one", EVENT)
         subscriptions.note_set(name, EVENT)
     subscriptions.remove("b", "one")
-    subscriptions.forget_sampling()
+    subscriptions.note_connected()
+    assert subscriptions.sampled("a") == NONE
     assert subscriptions.take_changes() == {"a": EVENT}
+
+
+@pytest.mark.parametrize("names", [["a", "unknown"], None])
+def test_what_the_device_may_have_changed_is_set_again_or_switched_off(names):
+    subscriptions = Subscriptions()
+    subscriptions.add("a", "one", EVENT)
     subscriptions.note_set("a", EVENT)
-    subscriptions.forget_sampling(["a", "unknown"])
+    subscriptions.take_changes()
+    subscriptions.forget_sampling(names)
     assert subscriptions.take_changes() == {"a": EVENT}
+    subscriptions.forget_sampling(names)
+    subscriptions.remove("a", "one")
+    assert subscriptions.take_changes() == {"a": NONE}
+    subscriptions.note_set("a", NONE)
+    subscriptions.forget_sampling(names)
+    assert subscriptions.take_changes() == {}
 
 
 def test_removing_who_never_came_changes_nothing():
