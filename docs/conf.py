@@ -56,7 +56,8 @@ nitpick_ignore_regex = [
     ("py:class", r".* .*"),
     (
         "py:class",
-        r"(re\.Pattern|enum\.Enum|callable|function|iterable|sequence|mapping|optional|hashable|awaitable)",
+        r"(re\.Pattern|enum\.Enum|callable|function|iterable|sequence|mapping|optional"
+        r"|hashable|awaitable)",
     ),
     (
         "py:(class|exc)",
