@@ -263,8 +263,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     #: More are left out, and the log says how many.
     MAX_LOG_RATE: int = 1000
 
-    #: Seconds until an attempt to connect to one address is given up, with the
-    #: TLS handshake if there is one.
+    #: Seconds until the look-up of a host name is given up, and then an attempt
+    #: to connect to one address, with the TLS handshake if there is one.
     CONNECT_TIMEOUT: float = 10.0
 
     auto_reconnect_delay: float = 0.5
