@@ -480,11 +480,14 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Raises
         ------
         RuntimeError
-            If the client is started already.
+            If the client is started already, or no thread can be started.
+        OSError
+            If no file descriptors are left for an ioloop.
 
         Notes
         -----
-        May be called from any thread.
+        May be called from any thread. A client that could not be started is
+        stopped: it may be started later, and `stop` and `join` do nothing.
         """
         # Nobody waits for this lock: a finalizer may call start() in the middle of it.
         if not self._start_lock.acquire(blocking=False):
@@ -530,6 +533,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         """
         portal = self._loop_portal
         if portal is None:
+            if self._stop_wanted.is_set():
+                return  # it could not be started
             raise KatcpUsageError("Call start() before stop()")
         if self._is_forked():
             return
@@ -1582,7 +1587,12 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         if self._loop_portal is not None and manager.managed:
             # The last run may have ended a moment ago, and its thread with it.
             manager.join()
-        manager.start()
+        try:
+            manager.start()
+        except BaseException:
+            # There are no threads or no descriptors left.
+            self._stop_wanted.set()
+            raise
         portal = manager.get_portal()
         if portal.is_closed():
             raise KatcpUsageError("The ioloop is closed: a client needs one that can run.")
