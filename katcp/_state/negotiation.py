@@ -34,11 +34,15 @@ class ServerProtocol:
         None as long as nothing is known.
     preset : bool
         Whether the user said what the flags are; informs change nothing then.
+    had_ids : bool
+        Whether the device had message ids when it last said what it speaks, on
+        whatever connection.
     """
 
     def __init__(self) -> None:
         self.flags: Optional[ProtocolFlags] = None
         self.preset = False
+        self.had_ids = False
         self._announced = False
 
     @property
@@ -70,6 +74,7 @@ class ServerProtocol:
             )
         previous, known = self.flags, self._announced
         self.flags = flags
+        self.had_ids = flags.message_ids
         self._announced = True
         if known and flags != previous:
             return (
@@ -95,6 +100,7 @@ class ServerProtocol:
             return None if same else self._preset_warning(msg)
         if not self._announced:
             self.flags = ProtocolFlags(4, 0)
+            self.had_ids = False
         return None
 
     def _preset_warning(self, msg: Message) -> LogText:

@@ -107,7 +107,7 @@ class PendingRequest:
         Whether its end wakes a thread: if all end at once, these come last.
     key : int, tuple, PendingRequest or None
         What it is found by while it is pending: its id as a number; its name and
-        place; itself, as long as it is in doubt. None when it is over.
+        place; itself, as long as it is in doubt or held. None when it is over.
     """
 
     __slots__ = (
@@ -227,6 +227,19 @@ class PendingRequests:
             queue = self._give_place(request)
             request.key = request if queue.mids else (request.name, request.place)
         self._pending[request.key] = request
+
+    def hold(self, request: PendingRequest) -> None:
+        """Add *request*, which is sent later: it is pending, but nothing can answer it yet."""
+        request.mid = None
+        request.key = request
+        self._pending[request] = request
+
+    def release(self, request: PendingRequest, now: float) -> bool:
+        """Remove *request*, which was held; return False if it is not to be sent any more."""
+        if request.key is None or (request.deadline is not None and request.deadline <= now):
+            return False
+        self._remove(request)
+        return True
 
     def leave_to_program(self, request: PendingRequest) -> None:
         """Note that *request* is sent by the program's own send_message()."""

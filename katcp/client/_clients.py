@@ -98,6 +98,7 @@ from ..errors import (
 )
 from ..ioloop_manager import IOLoopManager
 from ._decorators import make_threadsafe, make_threadsafe_blocking
+from ._held import HeldRequests
 from ._informs import CallbackTable, InformStream, StreamFeed
 from ._log import CurrentException, RateLimitedLog, complete
 
@@ -454,12 +455,11 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
                 f"protocol_flags must be a ProtocolFlags, not {type(protocol_flags).__name__}."
             )
         self._server_protocol.use_preset(protocol_flags)
-        received = self._state_events["protocol"]
         portal = self._loop_portal
         if portal is None or portal.in_loop() or self._lifecycle.state is State.STOPPED:
-            received.set()
+            self._learn_protocol(None)
         else:
-            portal.call_soon(received.set)
+            portal.call_soon(self._learn_protocol, None)
 
     # Start, stop, and waiting for either.
 
@@ -1084,7 +1084,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         check_request(msg)
         if msg.mid is not None:
             self._check_mid(msg.mid)
-        self.send_message(msg)
+        self._send_unclaimed(msg)
 
     @make_threadsafe_blocking
     def request(self, msg: Message, use_mid: Optional[bool] = None) -> Optional[bytes]:
@@ -1124,7 +1124,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._refuse_other_threads("request")
         check_request(msg)
         self._assign_mid(msg, use_mid)
-        self.send_message(msg)
+        self._send_unclaimed(msg)
         return msg.mid
 
     def disconnect(self) -> None:
@@ -1995,7 +1995,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             )
 
     def _learn_protocol(self, warning: Optional[LogText]) -> None:
-        """Note that an inform told of the protocol."""
+        """Note that an inform, or the program, told of the protocol."""
         if warning is not None:
             self._device_log.warning(*warning)
         if self._server_protocol.flags is not None:
@@ -2047,6 +2047,10 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     def _note_sent(self, msg: Message) -> None:
         """Note that send_message() sent a request: another one must not get its reply."""
+
+    def _send_unclaimed(self, msg: Message) -> None:
+        """Send a request whose reply goes to the handlers."""
+        self.send_message(msg)
 
     def _fail_pending(self, error: KatcpClientError) -> None:
         """Let all pending requests end with a made-up reply."""
@@ -2208,10 +2212,21 @@ class AsyncClient(DeviceClient):
     #: connection stays. `callback_request` keeps no informs and has no limit.
     MAX_INFORMS_SIZE: int = 256 * 1024 * 1024
 
+    #: How many seconds requests wait at most, after a reconnect to a device that
+    #: had message ids, for the greeting that tells whether it still has them.
+    #:
+    #: The wait counts in their timeout. Requests with ``use_mid=False`` do not
+    #: wait, nor do those of `request` and `send_request`, unless they would
+    #: overtake one that does.
+    GREETING_TIMEOUT: float = 1.0
+
     # One timer for all pending requests, set to the earliest deadline.
     _deadline_timer: Optional[asyncio.TimerHandle] = None
     _timer_deadline = math.inf
     _timer_rests_until = -math.inf
+
+    # After a reconnect, until it is known whether the device has ids.
+    _held_requests: Optional[HeldRequests] = None
 
     def __init__(
         self,
@@ -2657,6 +2672,18 @@ class AsyncClient(DeviceClient):
                 return
         spawn_if_awaitable(super().handle_reply(msg))
 
+    # A connection, and what it tells of the protocol.
+
+    async def _use_connection(self, connection: Connection) -> None:
+        if self._server_protocol.had_ids and not self._server_protocol.preset:
+            self._held_requests = HeldRequests(self)
+        await super()._use_connection(connection)
+
+    def _learn_protocol(self, warning: Optional[LogText]) -> None:
+        super()._learn_protocol(warning)
+        if self._held_requests is not None and self._server_protocol.flags is not None:
+            self._held_requests.on_protocol(self._server_protocol.message_ids)
+
     # The beginning of a request.
 
     def _answer_soon(
@@ -2751,10 +2778,22 @@ class AsyncClient(DeviceClient):
         if self._lifecycle.state is State.STOPPED and not self._has_ended_by_itself():
             # Another thread began it when the client still ran.
             raise stopped_first()
-        self._assign_mid(msg, use_mid)
         now = asyncio.get_running_loop().time()
         deadline = None if timeout is None else now + (timeout if timeout > 0 else 0)
-        request = PendingRequest(msg, on_reply, on_inform, now, deadline, more)
+        held = self._held_requests
+        if held is not None and self.is_connected() and held.must_wait(msg, use_mid):
+            request = PendingRequest(msg, on_reply, on_inform, now, deadline, more)
+            held.add(request, msg, use_mid)
+        else:
+            self._assign_mid(msg, use_mid)
+            request = PendingRequest(msg, on_reply, on_inform, now, deadline, more)
+            self._send_pending(request, msg)
+        if deadline is not None and deadline < self._timer_deadline:
+            self._set_timer(deadline)
+        return request
+
+    def _send_pending(self, request: PendingRequest, msg: Message) -> None:
+        """Send *msg* and let *request* be pending, or raise and let nothing be pending."""
         pending = self._pending_requests
         is_hooked = (
             type(self).send_message is not DeviceClient.send_message
@@ -2774,9 +2813,6 @@ class AsyncClient(DeviceClient):
             # Ctrl-C may come after it was sent.
             pending.abandon(request)
             raise
-        if deadline is not None and deadline < self._timer_deadline:
-            self._set_timer(deadline)
-        return request
 
     def _concurrent_request(
         self, name: str, msg: Message, timeout: Optional[float], use_mid: Optional[bool]
@@ -2878,6 +2914,12 @@ class AsyncClient(DeviceClient):
     def _note_sent(self, msg: Message) -> None:
         self._pending_requests.note_sent(msg)
 
+    def _send_unclaimed(self, msg: Message) -> None:
+        if self._held_requests is not None and self._held_requests.must_wait(msg, False):
+            self._held_requests.add(None, msg, False)
+        else:
+            super()._send_unclaimed(msg)
+
     def _set_timer(self, deadline: float) -> None:
         """Let the timer go off at *deadline*, which is earlier than it would."""
         self._cancel_timer()
@@ -2921,6 +2963,9 @@ class AsyncClient(DeviceClient):
     def _fail_pending(self, error: KatcpClientError) -> None:
         self._cancel_timer()
         self._timer_rests_until = -math.inf
+        if self._held_requests is not None:
+            self._held_requests.drop()
+            self._held_requests = None
         # A thread that wakes must find what the callbacks did, as it always has.
         requests = sorted(self._pending_requests.take_all(), key=lambda r: r.wakes_thread)
         self._end_all((request, error) for request in requests)

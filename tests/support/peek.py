@@ -14,7 +14,7 @@ import katcp._runtime.waiter
 import katcp.client._clients
 from katcp._runtime.portal import LoopPortal
 from katcp._state.lifecycle import State
-from katcp._state.requests import PendingRequests
+from katcp._state.requests import PendingRequest, PendingRequests
 
 # Longer than any example takes, in seconds.
 FOR_EVER = 3600.0
@@ -101,8 +101,25 @@ class Peek:
 
     def sent(self) -> list[tuple[str, Optional[bytes], Optional[float]]]:
         """Return name, id and deadline of each pending request, in the order of sending."""
-        requests = self.pending._pending.values()
+        requests = self._with_held(False)
         return [(request.name, request.mid, request.deadline) for request in requests]
+
+    def waits_for_greeting(self) -> bool:
+        """Return whether requests are held back until the device has greeted."""
+        return self._client._held_requests is not None
+
+    def held(self) -> list[str]:
+        """Return the names of the requests that wait for the device's greeting."""
+        return [request.name for request in self._with_held(True)]
+
+    def _with_held(self, is_held: bool) -> list[PendingRequest]:
+        """Return the pending requests that wait for the greeting, or the others."""
+        requests = self.pending._pending.values()
+        return [
+            request
+            for request in requests
+            if (request.key is request and request.queue is None) is is_held
+        ]
 
     def leftovers(self) -> dict[str, Any]:
         """Return what a stopped client still holds, and should not."""
@@ -111,6 +128,7 @@ class Peek:
             "pending": pending._pending,
             "names": self.names_awaited,
             "ids of abandoned requests": pending._abandoned_mids,
+            "held requests": client._held_requests,
             "timer": self.timer,
             "connection": self.connection,
             "threads in stop()": client._stop_waiters,
