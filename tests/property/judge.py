@@ -284,8 +284,9 @@ class Judge(logging.Handler):
             assert abs(self.loop.time() - ask.deadline) < 1e-6, "a timeout at the wrong time"
             self._check_timeout(ask, reply)
         elif isinstance(error, katcp.KatcpClientStopped):
+            # stop() ends them before it closes the connection.
             assert self.stop_was_called or self.peek.state is State.STOPPED
-            assert ask.wire is None or ask.wire.is_over
+            assert self.stop_was_called or ask.wire is None or ask.wire.is_over
         elif isinstance(error, katcp.KatcpClientDisconnected):
             wire = ask.wire or ask.held_on
             assert wire.is_over if wire else ask.verdict == "offline"
