@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import selectors
 import threading
 from typing import Any, Callable, Optional
 
@@ -142,7 +143,13 @@ class IOLoopManager:
         return ioloop
 
     def _new_ioloop(self) -> IOLoop:
-        asyncio_loop = asyncio.SelectorEventLoop()
+        selector = selectors.DefaultSelector()
+        try:
+            asyncio_loop = asyncio.SelectorEventLoop(selector)
+        except OSError:
+            # Half a loop would keep it open.
+            selector.close()
+            raise
         ioloop: IOLoop = _ManagedIOLoop(asyncio_loop=asyncio_loop, make_current=False)
         return ioloop
 
@@ -172,7 +179,9 @@ class IOLoopManager:
         Raises
         ------
         RuntimeError
-            If the thread runs already.
+            If the thread runs already, or no thread can be started.
+        OSError
+            If no descriptors are left for the loop.
         """
         if not self._managed:
             return
@@ -188,7 +197,12 @@ class IOLoopManager:
                 name="katcp-ioloop",
                 daemon=self.daemon,
             )
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:
+                self._thread = self._ioloop = self._portal = None
+                portal.ioloop.close()
+                raise
         started.wait(timeout)
 
     def stop(
@@ -232,8 +246,11 @@ class IOLoopManager:
         """
         if not self._managed:
             return
-        if self._thread is None or self._ended is None:
+        if self._ended is None:
             raise KatcpUsageError("Cannot join if not started")
+        if self._thread is None:
+            # None could be started.
+            return
         # Not by Thread.join(): where Ctrl-C interrupts that, Python before 3.13 takes the
         # thread for ended.
         is_other = threading.current_thread() is not self._thread

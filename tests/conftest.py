@@ -40,7 +40,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # No dependencies: where one is missing, its tests do not exist.
 collect_ignore = [
     path
-    for package, path in [("numpy", "compat/test_numpy.py"), ("trustme", "test_tls.py")]
+    for package, path in [("numpy", "compat/test_numpy.py"), ("trustme", "net/test_tls.py")]
     if not importlib.util.find_spec(package)
 ]
 

@@ -162,6 +162,21 @@ def test_restart_makes_a_new_loop(started):
         portal.call_soon(print)
 
 
+def test_a_start_without_a_thread_may_be_tried_again(manager, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(threading.Thread, "start", start)
+        before = descriptors()
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            manager.start(TIMEOUT)
+        assert descriptors() == before
+        stop_and_join(manager)
+    manager.start(TIMEOUT)
+    assert manager.get_portal().call(threading.current_thread).name == "katcp-ioloop"
+
+
 def test_start_and_end_are_logged(manager, logs):
     manager.start(TIMEOUT)
     stop_and_join(manager)

@@ -175,7 +175,8 @@ class Connection:
     async def open(self, timeout: float) -> None:
         """Connect, to each address of the host in turn.
 
-        *timeout* is in seconds, for each address, with the TLS handshake.
+        *timeout* is in seconds: for the look-up of a name, and for each
+        address with the TLS handshake.
         Raises `ConnectionFailed`, also when `close` is called meanwhile.
         """
         try:
@@ -183,7 +184,6 @@ class Connection:
         except asyncio.CancelledError:
             self.close()
             raise
-        self.local_address = stream.socket.getsockname()
         self._fd = stream.socket.fileno()
         self._msg_limit = stream.max_buffer_size
         self.outgoing = Outgoing(stream, self._limits, self._flusher)
@@ -248,15 +248,17 @@ class Connection:
         if self.stream is not None:
             self.stream.close()
 
-    async def until_done_or_closed(self, awaitable: Awaitable[Any]) -> None:
-        """Wait for *awaitable*, but no longer than the connection is open."""
+    async def until_done_or_closed(
+        self, awaitable: Awaitable[Any], timeout: Optional[float] = None
+    ) -> None:
+        """Wait for *awaitable*, but no longer than the connection is open, or *timeout* seconds."""
         futures: list[asyncio.Future[Any]] = [asyncio.ensure_future(awaitable), self.until_closed]
-        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     async def _dial(self, timeout: float) -> PatientStream:
         """Return a connected stream."""
         failures = []
-        for family, address in await self._resolve():
+        for family, address in await self._resolve(timeout):
             self._refuse_closed()
             try:
                 return await self._connect(family, address, timeout)
@@ -280,7 +282,7 @@ class Connection:
         # Sorted, for name servers change the order, and the same reasons are no news.
         return "; ".join(sorted(f"{_address_text(address)}: {why}" for address, why in failures))
 
-    async def _resolve(self) -> list[tuple[int, Any]]:
+    async def _resolve(self, timeout: float) -> list[tuple[int, Any]]:
         """Return the addresses of the host, without blocking the loop."""
         host = self.host or "0.0.0.0"  # the old client's meaning of no host
         try:
@@ -288,17 +290,23 @@ class Connection:
             family = _family_of(host)
             if family is not None:
                 return [(family, (host, port))]
-            return await self._ask_for_addresses(host, port)
-        except (OSError, ValueError) as error:
+            return await self._ask_for_addresses(host, port, timeout)
+        except (OSError, ValueError, RuntimeError) as error:
             # ValueError: not a name or a port at all, like "a..b".
+            # RuntimeError: no thread could be started.
             raise ConnectionFailed(str(error)) from None
 
-    async def _ask_for_addresses(self, host: str, port: int) -> list[tuple[int, Any]]:
-        """Return the addresses of a name; none, if `close` is called first."""
+    async def _ask_for_addresses(
+        self, host: str, port: int, timeout: float
+    ) -> list[tuple[int, Any]]:
+        """Return the addresses of a name, or raise `OSError` or `ConnectionFailed`."""
         looking_up = self._begin_look_up(host, port)
         try:
-            await self.until_done_or_closed(looking_up)
-            return list(looking_up.result()) if looking_up.done() else []
+            await self.until_done_or_closed(looking_up, timeout)
+            self._refuse_closed()
+            if not looking_up.done():
+                raise TimeoutError(f"no address of the name within {timeout} seconds")
+            return list(looking_up.result())
         finally:
             looking_up.cancel()
 
@@ -321,30 +329,22 @@ class Connection:
             for option in _SOCKET_OPTIONS:
                 sock.setsockopt(*option)
             await self._connect_socket(sock, address, deadline, timeout)
-            if self._ssl_context is None:
-                return PatientStream(sock, **self._stream_limits())
-            sock = tls.wrap(sock, self._ssl_context, self.host or "")
-            too_late = f"no end of the TLS handshake within {timeout} seconds"
-            await tls.shake_hands(sock, functools.partial(self._until_ready, deadline, too_late))
+            stream_type = PatientStream
+            if self._ssl_context is not None:
+                stream_type = PatientTlsStream
+                sock = tls.wrap(sock, self._ssl_context, self.host or "")
+                too_late = f"no end of the TLS handshake within {timeout} seconds"
+                until_ready = functools.partial(self._until_ready, deadline, too_late)
+                await tls.shake_hands(sock, until_ready)
+            self.local_address = sock.getsockname()
+            return stream_type(
+                sock,
+                max_buffer_size=self._limits.MAX_MSG_SIZE,
+                max_write_buffer_size=self._limits.MAX_WRITE_BUFFER_SIZE,
+            )
         except BaseException:
             sock.close()
             raise
-        stream = PatientTlsStream(sock, ssl_options=self._ssl_context, **self._stream_limits())
-        try:
-            # It finds out in the next turn that there is no handshake to make.
-            await stream.wait_for_handshake()
-            self._refuse_closed()
-        except BaseException:
-            stream.close()
-            raise
-        return stream
-
-    def _stream_limits(self) -> dict[str, int]:
-        """Return the limits of the client, as a stream takes them."""
-        return {
-            "max_buffer_size": self._limits.MAX_MSG_SIZE,
-            "max_write_buffer_size": self._limits.MAX_WRITE_BUFFER_SIZE,
-        }
 
     async def _connect_socket(
         self, sock: socket.socket, address: Any, deadline: float, timeout: float

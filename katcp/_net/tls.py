@@ -2,19 +2,21 @@
 
 Certificates are checked by OpenSSL alone, during the handshake, as the
 program's `ssl.SSLContext` says. The handshake stands here, and not in
-tornado's stream, which would log a warning of its own at each attempt to
-reconnect.
+tornado's `SSLIOStream`: that would log a warning of its own at each attempt to
+reconnect, and of a socket that shook hands already it waits for ever to find
+that out, should the peer have gone by then.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
 from typing import Any, Awaitable, Callable, Optional, Union
 
 from tornado.ioloop import IOLoop
-from tornado.iostream import SSLIOStream
+from tornado.iostream import IOStream
 
 from ..errors import KatcpTypeError
 
@@ -60,18 +62,24 @@ class TlsFailure(ConnectionResetError):
         self.errno = errno.ECONNRESET
 
 
-class TlsStream(SSLIOStream):
-    """A stream that tells of its ends as a stream without TLS does."""
+class TlsStream(IOStream):
+    """A stream over a socket that has shaken hands; its ends look as those without TLS do."""
+
+    socket: ssl.SSLSocket
 
     def read_from_fd(self, buf: Union[bytearray, memoryview]) -> Optional[int]:
         try:
             return super().read_from_fd(buf)
+        except ssl.SSLWantReadError:
+            return None
         except ssl.SSLError as error:
             raise TlsFailure(reason_of(error)) from error
 
     def write_to_fd(self, data: memoryview) -> int:
         try:
             return super().write_to_fd(data)
+        except ssl.SSLWantWriteError:
+            return 0
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
             raise BrokenPipeError(errno.EPIPE, str(error)) from error
 
@@ -97,6 +105,10 @@ def wrap(sock: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSock
     """Return a socket that takes the place of *sock*; the handshake is still to come."""
     # The scope of an IPv6 address, as in "fe80::1%eth0", is in no certificate.
     name = host.partition("%")[0]
+    # Before Python 3.13, wrap_socket() leaves a socket that was reset to nobody.
+    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if number:
+        raise OSError(number, os.strerror(number))
     try:
         # wrap_socket() does this too, but would leave the socket to nobody.
         name.encode("idna")

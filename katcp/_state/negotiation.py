@@ -38,6 +38,9 @@ class ServerProtocol:
         The major version; 4 as long as it is not known.
     preset : bool
         Whether the user said what the flags are; informs change nothing then.
+    had_ids : bool
+        Whether the device had message ids when it last said what it speaks, on
+        whatever connection.
     """
 
     flags: Optional[ProtocolFlags]
@@ -46,12 +49,15 @@ class ServerProtocol:
 
     def __init__(self) -> None:
         self.preset = False
+        self.had_ids = False
         self._announced = False
         self._set_flags(None)
 
     def _set_flags(self, flags: Optional[ProtocolFlags]) -> None:
         self.flags = flags
         self.message_ids = flags is not None and flags.message_ids
+        if flags is not None:
+            self.had_ids = flags.message_ids
         self.major = 4 if flags is None else flags.major
 
     def use_preset(self, flags: ProtocolFlags) -> None:

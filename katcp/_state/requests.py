@@ -95,7 +95,8 @@ class PendingRequest:
         When it times out.
     key : int, tuple, PendingRequest or None
         What it is found by while it is pending: its id as a number; its name and
-        place; itself, as long as it is in doubt. None before, and when it is over.
+        place; itself, as long as it is in doubt or held. None before, and when it
+        is over.
     """
 
     __slots__ = (
@@ -197,6 +198,24 @@ class PendingRequests(Generic[_Request]):
             queue = self._give_place(request)
             request.key = request if queue.mids else (request.name, request.place)
         self._pending[request.key] = request
+
+    def hold(
+        self, request: _Request, message: Message, now: float, deadline: Optional[float]
+    ) -> None:
+        """Add *request*, which is sent later: it is pending, but nothing can answer it yet."""
+        request.name = message.name
+        request.mid = request.queue = None
+        request.started = now
+        request.deadline = deadline
+        request.key = request
+        self._pending[request] = request
+
+    def release(self, request: _Request, now: float) -> bool:
+        """Remove *request*, which was held; return False if it is not to be sent any more."""
+        if request.key is None or (request.deadline is not None and request.deadline <= now):
+            return False
+        self._remove(request)
+        return True
 
     def leave_to_program(self, request: _Request) -> None:
         """Note that *request* is sent by the program's own send_message()."""

@@ -154,9 +154,17 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     #: More are left out, and the log says how many.
     MAX_LOG_RATE: int = 1000
 
-    #: Seconds until an attempt to connect to one address is given up, with the
-    #: TLS handshake if there is one.
+    #: Seconds until the look-up of a host name is given up, and then an attempt
+    #: to connect to one address, with the TLS handshake if there is one.
     CONNECT_TIMEOUT: float = 10.0
+
+    #: How many seconds requests wait at most, after a reconnect to a device that
+    #: had message ids, for the greeting that tells whether it still has them.
+    #:
+    #: The wait counts in their timeout. Requests with ``use_mid=False`` do not
+    #: wait, nor do those of `request` and `send_request`, unless they would
+    #: overtake one that does.
+    GREETING_TIMEOUT: float = 1.0
 
     auto_reconnect_delay: float = 0.5
     auto_reconnect_max_delay: float = 5.0
@@ -308,11 +316,10 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             )
         run = self._session.run
         run.protocol.use_preset(protocol_flags)
-        received = run.events["protocol"]
         if run.portal is None or run.portal.in_loop() or run.state is State.STOPPED:
-            received.set()
+            run.learn_protocol(None)
         else:
-            run.portal.call_soon(received.set)
+            run.portal.call_soon(run.learn_protocol, None)
 
     # Start, stop, and waiting for either.
 
@@ -335,7 +342,14 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Raises
         ------
         RuntimeError
-            If the client is started already.
+            If the client is started already, or no thread can be started.
+        OSError
+            If no file descriptors are left for an ioloop.
+
+        Notes
+        -----
+        A client that could not be started is stopped: it may be started later, and `stop`
+        and `join` do nothing.
         """
         self._session.refuse_fork("start")
         self._session.run.start()
@@ -369,6 +383,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         """
         run = self._session.run
         if run.portal is None:
+            if run.stop_wanted.is_set():
+                return  # it could not be started
             raise KatcpUsageError("Call start() before stop()")
         if not run.is_forked():
             run.stop(run.portal, timeout)
@@ -893,7 +909,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         check_request(msg)
         if msg.mid is not None:
             self._session.requester.check_mid(msg.mid)
-        self.send_message(msg)
+        self._session.requester.send_unclaimed(msg)
 
     @make_threadsafe_blocking
     def request(self, msg: Message, use_mid: Optional[bool] = None) -> Optional[bytes]:
@@ -933,7 +949,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._session.refuse_other_threads("request")
         check_request(msg)
         self._session.requester.assign_mid(msg, use_mid)
-        self.send_message(msg)
+        self._session.requester.send_unclaimed(msg)
         return msg.mid
 
     def disconnect(self) -> None:

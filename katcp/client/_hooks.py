@@ -27,6 +27,7 @@ class Client(Protocol):
     MAX_VERSIONS_SIZE: int
     MAX_LOG_RATE: int
     CONNECT_TIMEOUT: float
+    GREETING_TIMEOUT: float
     auto_reconnect_delay: float
     auto_reconnect_max_delay: float
     last_connect_time: Optional[float]

@@ -24,6 +24,7 @@ from ..errors import (
     KatcpVersionError,
 )
 from ._addresses import address_to_string
+from ._held import HeldRequests
 from ._hooks import Client, parts_behind
 from ._log import RateLimitedLog
 from ._sinks import Sink
@@ -40,6 +41,8 @@ class Requester:
     ----------
     connection : Connection or None
         Where to send; None while the client is not connected.
+    held : HeldRequests or None
+        After a reconnect, until it is known whether the device has ids.
     pending : PendingRequests
         The requests that wait for their replies.
     timer : asyncio.TimerHandle or None
@@ -53,6 +56,7 @@ class Requester:
         "_timer_deadline",
         "_timer_rests_until",
         "connection",
+        "held",
         "pending",
         "timer",
     )
@@ -62,6 +66,7 @@ class Requester:
         self._log = log
         self._protocol = protocol
         self.connection: Optional[Connection] = None
+        self.held: Optional[HeldRequests] = None
         self.pending: PendingRequests[Sink] = PendingRequests(log)
         self.timer: Optional[asyncio.TimerHandle] = None
         self._timer_deadline = math.inf
@@ -73,13 +78,21 @@ class Requester:
         self, msg: Message, sink: Sink, timeout: Optional[float], use_mid: Optional[bool]
     ) -> None:
         """Send a request whose answer is for *sink*, or raise and let nothing be pending."""
+        now = asyncio.get_running_loop().time()
+        deadline = None if timeout is None else now + (timeout if timeout > 0 else 0)
+        if (
+            self.held is not None
+            and self.connection is not None
+            and self.held.take(msg, sink, now, deadline, use_mid)
+        ):
+            if deadline is not None and deadline < self._timer_deadline:
+                self._set_timer(deadline)
+            return
         if msg.mid is None and use_mid is None:
             if self._protocol.message_ids:
                 msg.mid = AssignedMid(b"%d" % self.pending.next_mid())
         else:
             self.assign_mid(msg, use_mid)
-        now = asyncio.get_running_loop().time()
-        deadline = None if timeout is None else now + (timeout if timeout > 0 else 0)
         (send,) = parts_behind(self, self._client.send_message)
         is_hooked = send != self.send
         pending = self.pending
@@ -97,6 +110,11 @@ class Requester:
             raise
         if deadline is not None and deadline < self._timer_deadline:
             self._set_timer(deadline)
+
+    def send_unclaimed(self, msg: Message) -> None:
+        """Send a request whose reply goes to the handlers."""
+        if self.held is None or not self.held.take_unclaimed(msg):
+            self._client.send_message(msg)
 
     def send(self, msg: Message) -> Outgoing:
         """Send any message; return where to."""
@@ -169,6 +187,13 @@ class Requester:
         if mid is not None and type(mid) is not AssignedMid and self._protocol.message_ids:
             self.check_mid(mid)
 
+    # The greeting.
+
+    def expect_greeting(self) -> None:
+        """Hold requests back if the device, which is connected again, had ids before."""
+        if self._protocol.had_ids and not self._protocol.preset:
+            self.held = HeldRequests(self, self._client, self._log)
+
     # Ending.
 
     def forget(self, sink: Sink) -> None:
@@ -189,6 +214,9 @@ class Requester:
         """End all that are pending with *error*."""
         self._cancel_timer()
         self._timer_rests_until = -math.inf
+        if self.held is not None:
+            self.held.drop()
+            self.held = None
         # A thread that wakes must find what the callbacks did, as it always has.
         sinks = sorted(self.pending.take_all(), key=lambda sink: sink.wakes_thread)
         self._end_all((sink, error) for sink in sinks)

@@ -203,7 +203,12 @@ class Run:
         if self.portal is not None and manager.managed:
             # The last run may have ended a moment ago, and its thread with it.
             manager.join()
-        manager.start()
+        try:
+            manager.start()
+        except BaseException:
+            # There are no threads or no descriptors left.
+            self.stop_wanted.set()
+            raise
         portal = manager.get_portal()
         if portal.is_closed():
             raise KatcpUsageError("The ioloop is closed: a client needs one that can run.")
@@ -371,6 +376,7 @@ class Run:
     async def _use(self, connection: Connection) -> None:
         """Handle the lines of *connection* to its end; then nothing is pending any more."""
         self._meet_device()
+        self._requester.expect_greeting()
         self._enter(State.CONNECTED)
         self._requester.connection = connection
         try:
@@ -522,10 +528,12 @@ class Run:
         self.learn_protocol(self.protocol.on_v4_inform(msg))
 
     def learn_protocol(self, warning: Optional[LogText]) -> None:
-        """Note that an inform told of the protocol."""
+        """Note that an inform, or the program, told of the protocol."""
         if warning is not None:
             self._log.warning(*warning)
         if self.protocol.flags is not None:
+            if self._requester.held is not None:
+                self._requester.held.on_protocol(self.protocol.message_ids)
             self.events["protocol"].set()
 
     def _remember_version(self, role: str, texts: tuple[str, ...]) -> None:

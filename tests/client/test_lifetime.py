@@ -215,6 +215,33 @@ def test_many_threads_that_start_at_once_make_one_run(device):
     )
 
 
+@pytest.mark.parametrize("has_run", [False, True])
+def test_a_start_without_a_thread_leaves_the_client_stopped_and_usable(
+    any_class, device, monkeypatch, has_run
+):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    client = any_class(*device.address)
+    device.started_clients.append(client)
+    if has_run:
+        client.start()
+        client.stop()
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(threading.Thread, "start", start)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                client.start()
+            assert not client.running()
+            client.stop()
+            client.join()
+            client.stop(timeout=1)
+        with pytest.raises(KatcpUsageError, match=r"start\(\) before wait_running\(\)"):
+            client.wait_running(PATIENCE)
+    client.start()
+    assert client.wait_protocol(PATIENCE)
+
+
 def test_start_with_a_timeout_waits_until_it_runs(device):
     client = BlockingClient(*device.address)
     assert client.start(timeout=PATIENCE) is None

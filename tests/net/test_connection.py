@@ -340,27 +340,59 @@ def test_close_while_connecting_ends_open(run, silent_address):
     run(main)
 
 
-def test_close_while_resolving_ends_open(run, monkeypatch):
-    # The look-up hangs in a thread, as it does when no name server answers.
-    asked, go_on = threading.Event(), threading.Event()
+class SilentNameServer:
+    """Look-ups hang in their threads until the test lets them go on."""
 
-    def getaddrinfo(*args, **kwargs):
-        asked.set()
-        go_on.wait(TIMEOUT)
+    def __init__(self):
+        self.asked = threading.Event()
+        self.go_on = threading.Event()
+
+    def getaddrinfo(self, *args, **kwargs):
+        self.asked.set()
+        self.go_on.wait(TIMEOUT)
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
+
+@pytest.fixture
+def silent_name_server(monkeypatch):
+    server = SilentNameServer()
+    monkeypatch.setattr(socket, "getaddrinfo", server.getaddrinfo)
+    yield server
+    server.go_on.set()
+
+
+def test_close_while_resolving_ends_open(run, silent_name_server):
     async def main():
         connection = Limits().connection("device", 1)
         opening = asyncio.ensure_future(connection.open(TIMEOUT))
-        while not asked.is_set():
+        while not silent_name_server.asked.is_set():
             await asyncio.sleep(0)
         assert not opening.done()
         connection.close()
         with pytest.raises(ConnectionFailed, match=r"^closed while connecting$"):
             await opening
-        go_on.set()
 
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    run(main)
+
+
+def test_a_name_server_that_never_answers_is_given_up(run, silent_name_server):
+    async def main():
+        connection = Limits().connection("device", 1)
+        with pytest.raises(ConnectionFailed, match=r"^no address of the name within 0.2 seconds$"):
+            await connection.open(0.2)
+
+    run(main)
+
+
+def test_a_look_up_for_which_no_thread_can_be_started_is_a_failure(run, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    async def main():
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(ConnectionFailed, match=r"^can't start new thread$"):
+            await Limits().connection("device", 1).open(TIMEOUT)
+
     run(main)
 
 

@@ -20,8 +20,10 @@ from katcp import (
     KatcpTypeError,
     Message,
 )
-from katcp._net.connection import Connection, ConnectionEnded, ConnectionFailed
+from katcp._net import tls
+from katcp._net.connection import Connection, ConnectionEnded, ConnectionFailed, _is_connected
 from katcp._net.tls import TlsFailure
+from tests.support.faultproxy import LINGER
 from tests.support.helpers import (
     PATIENCE,
     Recorder,
@@ -463,6 +465,66 @@ def test_an_end_in_the_handshake_is_a_failure(authority, silent_peer, logs, how)
     text = logs.expect("Failed to connect")
     assert ("in the TLS handshake" if how == "end" else "TLS handshake failed") in text
     client.stop(PATIENCE)
+    logs.records.clear()
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Let the client go on in a moment of opening a connection only when its peer has gone."""
+
+    def at_once(moment):
+        owner, name = {
+            "after the connect": (Connection, "_connect_socket"),
+            "after the handshake": (tls, "shake_hands"),
+        }[moment]
+        step = getattr(owner, name)
+
+        async def step_and_wait(*args):
+            await step(*args)
+            [sock] = [arg for arg in args if isinstance(arg, socket.socket)]
+            while _is_connected(sock):
+                await asyncio.sleep(0)
+
+        monkeypatch.setattr(owner, name, step_and_wait)
+
+    return at_once
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=version_name)
+def test_a_client_goes_on_when_it_is_reset_right_after_the_handshake(
+    authority, silent_peer, at_once, logs, version
+):
+    at_once("after the handshake")
+    server_context = authority.server_context(version=version)
+    client = BlockingClient(*silent_peer.getsockname(), ssl_options=authority.client_context())
+    client.auto_reconnect_delay = 0.02
+    client.start()
+    with stopping(client):
+        for _ in range(5):
+            raw, _ = silent_peer.accept()
+            with server_context.wrap_socket(raw, server_side=True) as peer:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+            logs.expect("closed with error ConnectionResetError")
+    assert not client.running()
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_client_goes_on_when_it_is_reset_right_after_the_connect(
+    authority, silent_peer, at_once, logs, encrypted
+):
+    at_once("after the connect")
+    options = {"ssl_options": authority.client_context()} if encrypted else {}
+    client = BlockingClient(*silent_peer.getsockname(), **options)
+    client.auto_reconnect_delay = client.auto_reconnect_max_delay = 0.02
+    client.start()
+    with stopping(client):
+        for _ in range(5):
+            peer, _ = silent_peer.accept()
+            with peer:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+        # Without TLS, nothing else could fail; the same reason is logged once.
+        logs.expect("Failed to connect" if encrypted else "with error ConnectionResetError")
+    assert not client.running()
     logs.records.clear()
 
 

@@ -41,7 +41,9 @@ class Ask:
     way : str
         "callback", "future", "blocking"; "unclaimed" if nobody waits for its reply.
     verdict : str
-        What must become of it: "sent", or why not.
+        What must become of it: "sent", or why not; "held" if it waits for the greeting first.
+    held_on : Wire or None
+        The connection whose greeting it waits for, or did.
     """
 
     nonce: bytes
@@ -56,6 +58,7 @@ class Ask:
     verdict: str = ""
     began: float = 0.0
     wire: Optional[Wire] = None
+    held_on: Optional[Wire] = None
     mid: Optional[bytes] = None
     was_read: bool = False
     has_ended: bool = False
@@ -77,12 +80,21 @@ class Ask:
         return self.message.name
 
     @property
+    def number(self) -> int:
+        """The larger, the later it was made."""
+        return int(self.nonce[1:])
+
+    @property
     def deadline(self) -> Optional[float]:
         return None if self.timeout is None else self.began + self.timeout
 
     @property
     def is_pending(self) -> bool:
         return self.wire is not None and self.way != "unclaimed" and not self.has_ended
+
+    @property
+    def wants_mid(self) -> bool:
+        return self.chosen_mid is not None or self.use_mid is True
 
 
 @dataclasses.dataclass
@@ -110,7 +122,11 @@ def says_behind(reply: Message) -> bool:
 class Wire:
     """One connection, as the client should see it."""
 
-    def __init__(self) -> None:
+    def __init__(self, wait_ends: Optional[float] = None) -> None:
+        # Until when requests wait for the greeting; None: they do not.
+        self.wait_ends = wait_ends
+        self.held: list[Ask] = []
+        self.last_read: Optional[Ask] = None
         self.is_over = False
         # Whether the client ended it, and need not handle what had arrived.
         self.was_dropped = False
@@ -146,6 +162,8 @@ class Judge(logging.Handler):
         self.peer: Any = None
         self.asks: dict[bytes, Ask] = {}
         self.wire: Optional[Wire] = None
+        # Whether the device had ids when it last said what it speaks.
+        self.had_ids = False
         self.was_started = False
         self.stop_was_called = False
         self.due_answers: list[tuple[str, Optional[bytes]]] = []
@@ -180,6 +198,8 @@ class Judge(logging.Handler):
         """Return what must become of *ask* if it is made now."""
         if self.peek.state is State.STOPPED:
             return "misuse" if self.stop_was_called or not self.was_started else "offline"
+        if self._must_wait(ask):
+            return "held"
         flags = self.client.protocol_flags
         ids = flags is not None and flags.message_ids
         if ask.chosen_mid is not None:
@@ -192,6 +212,34 @@ class Judge(logging.Handler):
         if self.wire is not None and self.wire.is_renewed:
             return "offline"
         return "sent" if self.client.is_connected() else "offline"
+
+    def _must_wait(self, ask: Ask) -> bool:
+        """Return whether *ask* is held back: to know about ids, or behind one that is."""
+        if self.wire is None or not self.client.is_connected():
+            return False
+        # In the middle of a turn, only the client knows whether the wait is over.
+        if not self.peek.waits_for_greeting():
+            return False
+        if ask.way == "unclaimed":
+            return bool(self.wire.held) and not ask.wants_mid
+        return bool(self.wire.held) or ask.use_mid is not False or ask.chosen_mid is not None
+
+    def on_held(self, ask: Ask) -> None:
+        """Note that *ask* waits for the greeting."""
+        assert self.wire is not None
+        ask.held_on = self.wire
+        self.wire.held.append(ask)
+
+    def _is_held(self, ask: Ask) -> bool:
+        """Return whether *ask* has to wait still, when the client is idle."""
+        wire = ask.held_on
+        return wire is not None and ask.wire is None and self._has_to_greet(wire)
+
+    def _has_to_greet(self, wire: Wire) -> bool:
+        """Return whether requests on *wire* wait, when the client is idle."""
+        if wire.is_over or wire.flags is not None or wire.wait_ends is None:
+            return False
+        return self.loop.time() < wire.wait_ends
 
     def _is_mid_pending(self, mid: int) -> bool:
         wire = self.wire
@@ -237,20 +285,28 @@ class Judge(logging.Handler):
             assert abs(self.loop.time() - ask.deadline) < 1e-6, "a timeout at the wrong time"
             self._check_timeout(ask, reply)
         elif isinstance(error, katcp.KatcpClientStopped):
+            # stop() ends them before it closes the connection.
             assert self.stop_was_called or self.peek.state is State.STOPPED
-            # stop() fails what is pending before it notifies the end of the connection.
+            assert self.stop_was_called or ask.wire is None or ask.wire.is_over
         elif isinstance(error, katcp.KatcpClientDisconnected):
-            assert ask.wire.is_over if ask.wire else ask.verdict == "offline"
-            was_renewed = ask.wire is not None and ask.wire.is_renewed
-            assert says_behind(reply) == was_renewed, reply
+            wire = ask.wire or ask.held_on
+            assert wire.is_over if wire else ask.verdict == "offline"
+            assert says_behind(reply) == (wire is not None and wire.is_renewed), reply
         else:
             assert isinstance(error, katcp.KatcpVersionError), repr(error)
-            assert ask.verdict == "no ids"
+            assert ask.verdict == "no ids" or self._was_held_in_vain(ask)
         ask.has_ended = True
+
+    def _was_held_in_vain(self, ask: Ask) -> bool:
+        """Return whether *ask* waited for an id, and the greeting told of none."""
+        wire = ask.held_on
+        if wire is None or not ask.wants_mid or self._has_to_greet(wire):
+            return False
+        return wire.flags is None or not wire.flags.message_ids
 
     def _check_timeout(self, ask: Ask, reply: Message) -> None:
         """Check that the reason tells of replies that are behind if, and only if, they are."""
-        if ask.wire is None:
+        if ask.wire is None and ask.held_on is None:
             # Of another thread, and the device has not read it yet.
             self.on_sent(ask, reply.mid)
         self._expire()
@@ -275,7 +331,8 @@ class Judge(logging.Handler):
     def on_connected(self, connected: bool) -> None:
         if connected:
             assert self.wire is None or self.wire.is_over, "connected twice"
-            self.wire = Wire()
+            wait = self.client.GREETING_TIMEOUT
+            self.wire = Wire(self.loop.time() + wait if self.had_ids else None)
         else:
             assert self.wire is not None
             assert not self.wire.is_over, "disconnected twice"
@@ -301,11 +358,23 @@ class Judge(logging.Handler):
         ask = self.asks[arguments]
         assert not ask.was_read, f"{ask.nonce!r} was sent twice"
         ask.was_read = True
-        assert ask.verdict == "sent", f"{ask.nonce!r} was sent, though {ask.verdict}"
-        if ask.wire is None:
+        assert ask.verdict in ("sent", "held"), f"{ask.nonce!r} was sent, though {ask.verdict}"
+        self._check_order(ask)
+        if ask.held_on is not None:
+            assert not self._has_to_greet(ask.held_on), f"{ask.nonce!r} did not wait"
+            assert not ask.was_cancelled, f"{ask.nonce!r} was sent, though it was cancelled"
+            assert not ask.has_ended or ask.way == "unclaimed"
+            self.on_sent(ask, mid)
+        elif ask.wire is None:
             # Of another thread: nothing arrived since, but it may be over if its timeout was 0.
             self.on_sent(ask, mid)
         assert ask.mid == mid, f"sent with id {mid!r}, not {ask.mid!r}"
+
+    def _check_order(self, ask: Ask) -> None:
+        """Invariant 9: requests are written in the order in which they were made."""
+        assert self.wire is not None
+        last, self.wire.last_read = self.wire.last_read, ask
+        assert last is None or last.number < ask.number, f"{last.nonce!r} was overtaken"
 
     # What arrives.
 
@@ -434,10 +503,12 @@ class Judge(logging.Handler):
         """Take in what a greeting tells."""
         if msg.name in ("version", "build-state"):
             wire.is_v4 = True
+            self.had_ids &= wire.announced is not None
         elif msg.name == "version-connect" and msg.arguments[0] == b"katcp-protocol":
             flags = katcp.ProtocolFlags.parse_version(msg.arguments[1])
             if flags.major:
                 wire.announced = flags
+                self.had_ids = flags.message_ids
 
     # What is logged.
 
@@ -452,6 +523,7 @@ class Judge(logging.Handler):
         self._look_at_ended()
         self._check_requests()
         self._check_entries()
+        self._check_held()
         self._check_events()
         self._check_connection()
         self._check_all_was_handled()
@@ -472,7 +544,8 @@ class Judge(logging.Handler):
 
     def _look_at_unheard(self, ask: Ask) -> None:
         """Note the end of a request whose made-up reply nobody hears."""
-        if ask.verdict != "sent" or (ask.wire is not None and ask.wire.is_over):
+        wire = ask.wire or ask.held_on
+        if wire is None or wire.is_over or self._was_held_in_vain(ask):
             ask.has_ended = True
         elif ask.deadline is not None and ask.deadline <= self.loop.time():
             self._expire()
@@ -491,10 +564,10 @@ class Judge(logging.Handler):
         deadline_over = ask.deadline is not None and ask.deadline <= self.loop.time()
         if (
             ask.due is not None
-            or ask.verdict != "sent"
+            or ask.verdict not in ("sent", "held")
             or ask.way != "blocking"
-            or ask.wire is None
-            or ask.wire.is_over
+            or (ask.wire is None and not self._is_held(ask))
+            or (ask.wire is not None and ask.wire.is_over)
             or deadline_over
         ):
             thread.wait()
@@ -517,6 +590,7 @@ class Judge(logging.Handler):
         ask.has_ended = True
         expected = {
             "sent": type(None),
+            "held": type(None),
             "misuse": katcp.KatcpUsageError,
             "no ids": katcp.KatcpVersionError,
             "offline": katcp.KatcpClientDisconnected,
@@ -529,6 +603,9 @@ class Judge(logging.Handler):
             if ask.has_ended:
                 assert ask.informs == ask.due_informs or ask.was_cancelled, ask
                 continue
+            if self._is_held(ask):
+                assert ask.deadline is None or ask.deadline > self.loop.time(), "an old deadline"
+                continue
             assert ask.is_pending, f"{ask.nonce!r} was neither sent nor ended"
             assert ask.wire is self.wire, f"{ask.nonce!r} cannot be answered any more"
             assert not ask.wire.is_over, f"{ask.nonce!r} cannot be answered any more"
@@ -537,8 +614,16 @@ class Judge(logging.Handler):
 
     def _check_entries(self) -> None:
         """Invariant 2: what the client holds as pending is what is pending."""
-        pending = [(a.name, a.mid, a.deadline) for a in self.asks.values() if not a.has_ended]
+        asks = [ask for ask in self.asks.values() if not ask.has_ended]
+        held = [ask.name for ask in asks if self._is_held(ask)]
+        pending = [(a.name, a.mid, a.deadline) for a in asks if not self._is_held(a)]
         assert sorted(self.peek.sent(), key=repr) == sorted(pending, key=repr)
+        assert self.peek.held() == held
+
+    def _check_held(self) -> None:
+        """Invariant 13: requests wait only for the greeting of a device that had ids."""
+        waits = self.wire is not None and self._has_to_greet(self.wire)
+        assert self.peek.waits_for_greeting() == waits
 
     def _check_events(self) -> None:
         """Invariant 3: the events are those of the state."""

@@ -190,6 +190,9 @@ class World:
         if ask.verdict == "sent":
             assert error is None, repr(error)
             judge.on_sent(ask, ask.message.mid)
+        elif ask.verdict == "held":
+            assert error is None, repr(error)
+            judge.on_held(ask)
         if ask.way == "unclaimed":
             judge.check_unclaimed(ask, error)
         elif ask.verdict == "misuse":
@@ -202,6 +205,8 @@ class World:
         """Make a request in a thread of its own."""
         ask.began = self.loop.time()
         ask.verdict = self.judge.verdict_on(ask)
+        if ask.verdict == "held":
+            self.judge.on_held(ask)
         ask.thread = self.in_thread(self._call, ask)
         self.settle()
 

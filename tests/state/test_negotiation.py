@@ -409,3 +409,27 @@ def test_rule_8_holds_within_one_connection_only():
     known.reset()
     assert known.on_v4_inform(V4_INFORMS[0]) is None
     assert known.flags == ProtocolFlags(4, 0)
+
+
+# What it was on another connection.
+
+
+@pytest.mark.parametrize(
+    ("version", "had_ids"), [("5.0-MI", True), ("5.1-I", True), ("5.0-M", False), ("4.0", False)]
+)
+def test_whether_the_device_had_ids_is_remembered(version, had_ids):
+    known = server(version)
+    known.reset()
+    assert (known.flags, known.had_ids) == (None, had_ids)
+    known.on_version_connect(announce("gibberish"))
+    assert known.had_ids is had_ids
+
+
+@pytest.mark.parametrize("inform", V4_INFORMS)
+def test_a_device_that_comes_back_as_version_4_has_no_ids_any_more(inform):
+    known = server("5.0-I")
+    known.on_v4_inform(inform)
+    assert known.had_ids
+    known.reset()
+    known.on_v4_inform(inform)
+    assert not known.had_ids

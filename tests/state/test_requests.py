@@ -596,6 +596,64 @@ def test_nothing_is_kept_of_requests_behind_one_that_is_never_answered(requests)
     assert tables(requests) == NOTHING
 
 
+# A request that is held back.
+
+
+def hold(requests, name, mid=None, deadline=None):
+    """Return a request of *name* that is held back."""
+    request = PendingRequest()
+    requests.hold(request, Message.request(name, mid=mid), 0.0, deadline)
+    return request
+
+
+def test_nothing_answers_a_request_that_is_held_back(requests):
+    held = hold(requests, "foo", mid=5)
+    assert requests.match_inform(inform("foo")) is None
+    assert requests.match_reply(reply("foo")) is None
+    assert requests.match_reply(reply("foo", 5)) is None
+    assert is_pending(requests, held)
+
+
+def test_a_request_that_is_held_back_takes_no_place(requests):
+    first, second = hold(requests, "foo"), sent(requests, "foo")
+    assert requests.release(first, now=0.0)
+    requests.add(first, Message.request("foo"), 0.0, None)
+    assert requests.match_reply(reply("foo")) is second
+    assert requests.match_reply(reply("foo")) is first
+    assert tables(requests) == NOTHING
+
+
+def test_an_echo_leaves_what_is_held_back_as_it_is(requests):
+    with_id, held, doubtful = sent(requests, "foo", 1), hold(requests, "foo"), sent(requests, "foo")
+    assert requests.match_reply(reply("foo", 1)) is with_id
+    assert requests.match_reply(reply("foo")) is doubtful
+    assert requests.release(held, now=0.0)
+    assert tables(requests) == NOTHING
+
+
+def test_a_request_that_was_abandoned_while_it_was_held_back_leaves_nothing(requests):
+    held = hold(requests, "foo", mid=5)
+    requests.abandon(held)
+    assert not requests.release(held, now=0.0)
+    assert tables(requests) == NOTHING
+
+
+def test_a_request_whose_time_is_over_is_not_released_any_more(requests):
+    held = hold(requests, "foo", deadline=1.0)
+    assert not requests.release(held, now=1.0)
+    assert requests.next_deadline() == 1.0
+    assert requests.take_expired(1.0) == [held]
+    assert not requests.is_behind(held)
+    assert tables(requests) == NOTHING
+
+
+def test_what_is_held_back_ends_with_the_others_in_the_order_of_the_requests(requests):
+    one, two, three = sent(requests, "a"), hold(requests, "b"), sent(requests, "c", 1)
+    assert requests.take_all() == [one, two, three]
+    assert not requests.release(two, now=0.0)
+    assert tables(requests) == NOTHING
+
+
 # The end of a request.
 
 

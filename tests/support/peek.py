@@ -15,7 +15,7 @@ import katcp.client._requester
 import katcp.client._session
 from katcp._runtime.portal import LoopPortal
 from katcp._state.lifecycle import State
-from katcp._state.requests import PendingRequests
+from katcp._state.requests import PendingRequest, PendingRequests
 from katcp.client._run import Run
 
 # Longer than any example takes, in seconds.
@@ -109,8 +109,25 @@ class Peek:
 
     def sent(self) -> list[tuple[str, Optional[bytes], Optional[float]]]:
         """Return name, id and deadline of each pending request, in the order of sending."""
-        requests = self.pending._pending.values()
+        requests = self._with_held(False)
         return [(request.name, request.mid, request.deadline) for request in requests]
+
+    def waits_for_greeting(self) -> bool:
+        """Return whether requests are held back until the device has greeted."""
+        return self._session.requester.held is not None
+
+    def held(self) -> list[str]:
+        """Return the names of the requests that wait for the device's greeting."""
+        return [request.name for request in self._with_held(True)]
+
+    def _with_held(self, is_held: bool) -> list[PendingRequest]:
+        """Return the pending requests that wait for the greeting, or the others."""
+        requests = self.pending._pending.values()
+        return [
+            request
+            for request in requests
+            if (request.key is request and request.queue is None) is is_held
+        ]
 
     def leftovers(self) -> dict[str, Any]:
         """Return what a stopped client still holds, and should not."""
@@ -119,6 +136,7 @@ class Peek:
             "pending": pending._pending,
             "names": self.names_awaited,
             "ids of abandoned requests": pending._abandoned_mids,
+            "held requests": self._session.requester.held,
             "timer": self.timer,
             "connection": self.connection,
             "threads in stop()": self._run.stop_waiters,

@@ -1,0 +1,150 @@
+"""Requests that are held back until the device has greeted again.
+
+Until its greeting has arrived, nobody knows whether a device has message ids.
+Without them replies are matched by name, in the order of the requests, and a device
+with ids need not answer in that order. So after a reconnect to a device that had
+ids, requests wait for the greeting, or until it does not seem to come. Meanwhile
+they are pending: their deadlines run, and they end with the connection. Nothing
+overtakes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Optional, Protocol
+
+from .._runtime.tasks import FATAL
+from .._state.requests import PendingRequests
+from .._wire.message import AssignedMid, Message
+from .._wire.text import shorten
+from ..errors import KatcpClientError
+from ._hooks import Client
+from ._log import RateLimitedLog
+from ._sinks import Sink
+
+# The sink of a request, or None if nobody asked for its reply; its message; whether to use an id.
+_Held = tuple[Optional[Sink], Message, Optional[bool]]
+
+
+class Sender(Protocol):
+    """What begins requests."""
+
+    pending: PendingRequests[Sink]
+    held: Optional[HeldRequests]
+
+    def begin(
+        self, msg: Message, sink: Sink, timeout: Optional[float], use_mid: Optional[bool]
+    ) -> None:
+        """Begin a request."""
+
+
+class HeldRequests:
+    """The requests that wait for the greeting of one connection.
+
+    It is there from the connection to the release. All of it is used in the loop's thread.
+    """
+
+    __slots__ = ("_client", "_log", "_loop", "_requests", "_sender", "_sending", "_timer")
+
+    def __init__(self, sender: Sender, client: Client, log: RateLimitedLog) -> None:
+        self._sender = sender
+        self._client = client
+        self._log = log
+        # In their order, those that are over included.
+        self._requests: list[_Held] = []
+        # The request that is being released.
+        self._sending: Optional[Sink] = None
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.Handle = self._loop.call_later(client.GREETING_TIMEOUT, self._release)
+
+    def take(
+        self,
+        msg: Message,
+        sink: Sink,
+        now: float,
+        deadline: Optional[float],
+        use_mid: Optional[bool],
+    ) -> bool:
+        """Hold a request back if it has to wait: to know about ids, or behind one that does."""
+        has_chosen_mid = msg.mid is not None and type(msg.mid) is not AssignedMid
+        if sink is self._sending or not (use_mid is not False or has_chosen_mid or self._requests):
+            return False
+        self._keep(sink, msg, use_mid)
+        self._sender.pending.hold(sink, msg, now, deadline)
+        return True
+
+    def take_unclaimed(self, msg: Message) -> bool:
+        """Hold a request that nobody asked the reply of back behind others that wait."""
+        if not self._requests:
+            return False
+        self._keep(None, msg, False)
+        return True
+
+    def _keep(self, sink: Optional[Sink], msg: Message, use_mid: Optional[bool]) -> None:
+        """Keep *msg* as it is now."""
+        bytes(msg)  # raises here what could not be sent
+        if type(msg.mid) is AssignedMid:
+            msg.mid = None  # it is from an earlier time
+        held = msg.copy()
+        held.mid = msg.mid
+        self._requests.append((sink, held, use_mid))
+
+    def on_protocol(self, has_ids: bool) -> None:
+        """Send them, for the device has told its protocol."""
+        if has_ids:
+            self._release()
+            return
+        # When what has arrived is handled: some devices greet as version 4 first.
+        self._timer.cancel()
+        self._timer = self._loop.call_soon(self._release)
+
+    def drop(self) -> None:
+        """Send none of them any more: the connection has ended."""
+        self._timer.cancel()
+        self._requests.clear()
+
+    def _release(self) -> None:
+        """Send them in their order, and hold none back any more."""
+        self._timer.cancel()
+        fatal: Optional[BaseException] = None
+        # To send one may be the reason for another one, which is the last then.
+        for held in self._requests:
+            try:
+                self._send(*held)
+            except FATAL as error:
+                fatal = error
+        self._sender.held = None
+        if fatal is not None:
+            raise fatal
+
+    def _send(self, sink: Optional[Sink], msg: Message, use_mid: Optional[bool]) -> None:
+        """Send one that is not over; if that fails, it ends with the reason."""
+        reason: KatcpClientError
+        try:
+            if sink is None:
+                self._client.send_message(msg)
+            else:
+                self._begin(sink, msg, use_mid)
+            return
+        except KatcpClientError as error:
+            reason = error
+        except BaseException as error:
+            reason = KatcpClientError(str(error))
+            if isinstance(error, FATAL):
+                self._fail(sink, msg, reason)
+                raise
+            self._log.exception("Could not send request %s", shorten(msg.name))
+        self._fail(sink, msg, reason)
+
+    def _fail(self, sink: Optional[Sink], msg: Message, reason: KatcpClientError) -> None:
+        # Not at once: a callback that tries again would never return.
+        if sink is not None:
+            self._loop.call_soon(sink.fail, msg, reason)
+
+    def _begin(self, sink: Sink, msg: Message, use_mid: Optional[bool]) -> None:
+        now = self._loop.time()
+        if self._sender.pending.release(sink, now):
+            started, deadline = sink.started, sink.deadline
+            self._sending = sink
+            self._sender.begin(msg, sink, None if deadline is None else deadline - now, use_mid)
+            sink.started, sink.deadline = started, deadline
