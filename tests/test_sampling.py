@@ -10,7 +10,6 @@ import math
 import threading
 
 import pytest
-from tornado.ioloop import IOLoop
 
 from katcp import Sensor
 from katcp.core import Reading
@@ -36,7 +35,7 @@ class World:
 
     def __init__(self):
         self.loop = VirtualLoop()
-        self.ioloop = IOLoop(asyncio_loop=self.loop, make_current=False)
+        self.ioloop = self.loop.make_ioloop()
         self.start = self.loop.now
         self.sensor = Sensor.float("n")
         self.reports = []

@@ -7,8 +7,6 @@ import itertools
 import logging
 from typing import Any, Callable, Optional
 
-from tornado.ioloop import IOLoop
-
 import katcp
 from katcp import Message
 from katcp._state.lifecycle import State
@@ -57,7 +55,7 @@ class World:
         self._open = contextlib.ExitStack()
         self._open.enter_context(virtual_world(PeerResolver))
         self.loop = VirtualLoop()
-        self.ioloop = IOLoop(asyncio_loop=self.loop, make_current=False)
+        self.ioloop = self.loop.make_ioloop()
         self._open.callback(self.ioloop.close)
         self.judge = Judge(self.loop, renews=auto_reconnect)
         self.peer = Peer(self.judge.on_line_read, lambda: self.judge.expect_record("BAD COMMAND"))

@@ -6,7 +6,6 @@ import math
 from unittest import mock
 
 import pytest
-from tornado.ioloop import IOLoop
 
 from katcp._wire.flags import ProtocolFlags
 from katcp.simdevice.sensors import (
@@ -248,7 +247,7 @@ class Sampled:
     def __init__(self, *strategy, protocol=V5, sensor_type="integer"):
         self.sensor = Sensor("s", sensor_type)
         self.loop = VirtualLoop()
-        self.ioloop = IOLoop(asyncio_loop=self.loop, make_current=False)
+        self.ioloop = self.loop.make_ioloop()
         self.values = []
 
         async def start():

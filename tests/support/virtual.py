@@ -7,6 +7,9 @@ import selectors
 import threading
 from typing import Any, Callable, Optional
 
+from tornado.ioloop import IOLoop
+from tornado.platform.asyncio import BaseAsyncIOLoop
+
 from tests.support.helpers import PATIENCE
 
 # A loop that goes round so often without coming to rest never will.
@@ -55,6 +58,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.next_timer: Optional[float] = None
         self.posts = 0
         self.changed = threading.Condition()
+
+    def make_ioloop(self) -> IOLoop:
+        """Return tornado's loop around this one; who closes it closes this one too."""
+        # Not IOLoop(): before tornado 6.2 that takes no loop.
+        ioloop: IOLoop = BaseAsyncIOLoop(asyncio_loop=self, make_current=False)
+        return ioloop
 
     def time(self) -> float:
         return self.now
