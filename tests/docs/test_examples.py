@@ -40,7 +40,8 @@ def run_python(*arguments):
         cwd=ROOT,
         capture_output=True,
         encoding="utf-8",
-        timeout=PATIENCE,
+        # A whole run of pytest is one of them, on a machine that may be busy.
+        timeout=6 * PATIENCE,
     )
 
 
