@@ -56,6 +56,14 @@ async def run_logged(awaitable: Any, log: Callable[[], None]) -> Any:
         return None
 
 
+async def until_first(
+    awaitable: Awaitable[Any], cut: asyncio.Future[Any], timeout: Optional[float] = None
+) -> None:
+    """Wait for *awaitable*, but no longer than for *cut*, or *timeout* seconds."""
+    futures = [asyncio.ensure_future(awaitable), cut]
+    await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
 def run_in_daemon_thread(function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
     """Return a future of what *function* returns in a thread of its own; in the loop's thread.
 

@@ -16,7 +16,8 @@ from tornado.ioloop import IOLoop
 from tornado.util import ObjectDict
 from tornado.util import TimeoutError as TornadoTimeoutError
 
-from .._net.connection import Connection, ConnectionEnded, ConnectionFailed
+from .._net.connection import Connection, ConnectionEnded
+from .._net.dial import ConnectionFailed
 from .._net.tls import TlsFailure
 from .._runtime.events import AsyncEvent
 from .._runtime.portal import LoopPortal

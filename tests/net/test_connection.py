@@ -19,14 +19,9 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError
 from tornado.netutil import Resolver
 
-import katcp._net.connection
-from katcp._net.connection import (
-    KEEPALIVE,
-    Connection,
-    ConnectionEnded,
-    ConnectionFailed,
-    _known_options,
-)
+import katcp._net.dial
+from katcp._net.connection import Connection, ConnectionEnded
+from katcp._net.dial import KEEPALIVE, ConnectionFailed, _known_options
 from katcp._net.outgoing import MAX_COALESCED_SIZE
 from katcp._net.stream import MAX_PIECES, _LateQueue
 from katcp.errors import KatcpClientDisconnected, KatcpClientOverflow
@@ -453,7 +448,7 @@ def test_cancelled_while_connecting_it_is_closed(run, silent_address):
 @pytest.fixture
 def far_away(monkeypatch):
     """Let it take a turn of the loop to be connected, as to another machine."""
-    monkeypatch.setattr(katcp._net.connection, "_is_connected", lambda sock: False)
+    monkeypatch.setattr(katcp._net.dial, "_is_connected", lambda sock: False)
 
 
 def test_a_peer_on_another_machine_is_connected_to(run, peer, far_away):

@@ -21,7 +21,8 @@ from katcp import (
     Message,
 )
 from katcp._net import tls
-from katcp._net.connection import Connection, ConnectionEnded, ConnectionFailed, _is_connected
+from katcp._net.connection import Connection, ConnectionEnded
+from katcp._net.dial import ConnectionFailed, Dialler, _is_connected
 from katcp._net.tls import TlsFailure
 from tests.support.faultproxy import LINGER
 from tests.support.helpers import (
@@ -474,7 +475,7 @@ def at_once(monkeypatch):
 
     def at_once(moment):
         owner, name = {
-            "after the connect": (Connection, "_connect_socket"),
+            "after the connect": (Dialler, "_connect_socket"),
             "after the handshake": (tls, "shake_hands"),
         }[moment]
         step = getattr(owner, name)

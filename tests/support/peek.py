@@ -9,7 +9,7 @@ from unittest import mock
 from tornado.netutil import Resolver
 
 import katcp
-import katcp._net.connection
+import katcp._net.dial
 import katcp._runtime.waiter
 import katcp.client._requester
 import katcp.client._session
@@ -155,7 +155,7 @@ def virtual_world(resolver: type[Resolver]) -> Iterator[None]:
     Resolver.configure(resolver)
     try:
         with (
-            mock.patch.object(katcp._net.connection, "_SOCKET_OPTIONS", ()),
+            mock.patch.object(katcp._net.dial, "_SOCKET_OPTIONS", ()),
             mock.patch.object(katcp._runtime.waiter, "LOOP_CHECK_INTERVAL", FOR_EVER),
             mock.patch.object(katcp.client._session, "BUSY_LOOP_MARGIN", FOR_EVER),
             # Every deadline is looked at when it is over.

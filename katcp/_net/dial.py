@@ -1,0 +1,247 @@
+"""Dialling: from a host and a port to a connected socket, perhaps with TLS.
+
+All is done in the caller's coroutine, and it waits only for what takes time: for the
+look-up of a name, for a device that is not on this machine, for the handshake of TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import os
+import socket
+import ssl
+from typing import Any, Optional, Union
+
+import tornado.netutil
+from tornado.ioloop import IOLoop
+
+from .._runtime.tasks import run_in_daemon_thread, until_first
+from . import tls
+
+# Seconds of silence before the kernel asks whether the peer is still there,
+# seconds between two such questions, and how many may go unanswered.
+KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
+
+# What the kernel says when it goes on connecting.
+_IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK)
+
+
+def _known_options(options: tuple[tuple[str, int], ...]) -> list[tuple[int, int, int]]:
+    """Return those options of TCP that this system has, as `setsockopt` takes them."""
+    return [
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in options
+        if hasattr(socket, name)
+    ]
+
+
+_SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *_known_options(KEEPALIVE),
+]
+
+
+class ConnectionFailed(Exception):
+    """No connection could be made; the text is the reason."""
+
+
+class Dialler:
+    """Connects to each address of a host in turn; in the loop's thread.
+
+    Parameters
+    ----------
+    host, port
+        Where to connect to.
+    ssl_context : ssl.SSLContext or None
+        How to encrypt. None: not at all.
+    cut : asyncio.Future
+        When it is done, nothing is waited for any more.
+
+    Attributes
+    ----------
+    local_address : tuple
+        The address of this end, as `socket.getsockname` gives it; once connected.
+    """
+
+    __slots__ = ("_cut", "_host", "_loop", "_port", "_ssl_context", "local_address")
+
+    def __init__(
+        self,
+        host: Optional[str],
+        port: Union[int, str],
+        ssl_context: Optional[ssl.SSLContext],
+        cut: asyncio.Future[None],
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._ssl_context = ssl_context
+        self._cut = cut
+        self.local_address: tuple[Any, ...] = ()
+        self._loop = asyncio.get_running_loop()
+
+    async def dial(self, timeout: float) -> socket.socket:
+        """Return a connected socket, which does not block.
+
+        *timeout* is in seconds: for the look-up of a name, and for each address with the
+        TLS handshake. Raises `ConnectionFailed`, also when it is cut.
+        """
+        failures = []
+        for family, address in await self._resolve(timeout):
+            self._refuse_cut()
+            try:
+                return await self._connect(family, address, timeout)
+            except (OSError, OverflowError) as error:
+                # OverflowError: a port number above 65535.
+                failures.append((address, str(error)))
+        self._refuse_cut()
+        raise ConnectionFailed(self._why_not(failures))
+
+    def _refuse_cut(self) -> None:
+        """Raise if the connection was closed."""
+        if self._cut.done():
+            raise ConnectionFailed("closed while connecting")
+
+    def _why_not(self, failures: list[tuple[Any, str]]) -> str:
+        """Return the reason, given those of all addresses."""
+        if not failures:
+            return "the name has no address"
+        if len(failures) == 1 and failures[0][0][0] == self._host:
+            return failures[0][1]
+        # Sorted, for name servers change the order, and the same reasons are no news.
+        return "; ".join(sorted(f"{_address_text(address)}: {why}" for address, why in failures))
+
+    async def _resolve(self, timeout: float) -> list[tuple[int, Any]]:
+        """Return the addresses of the host, without blocking the loop."""
+        host = self._host or "0.0.0.0"  # the old client's meaning of no host
+        try:
+            port = int(self._port)
+            family = _family_of(host)
+            if family is not None:
+                return [(family, (host, port))]
+            return await self._ask_for_addresses(host, port, timeout)
+        except (OSError, ValueError, RuntimeError) as error:
+            # ValueError: not a name or a port at all, like "a..b".
+            # RuntimeError: no thread could be started.
+            raise ConnectionFailed(str(error)) from None
+
+    async def _ask_for_addresses(
+        self, host: str, port: int, timeout: float
+    ) -> list[tuple[int, Any]]:
+        """Return the addresses of a name, or raise `OSError` or `ConnectionFailed`."""
+        looking_up = self._begin_look_up(host, port)
+        try:
+            await until_first(looking_up, self._cut, timeout)
+            self._refuse_cut()
+            if not looking_up.done():
+                raise TimeoutError(f"no address of the name within {timeout} seconds")
+            return list(looking_up.result())
+        finally:
+            looking_up.cancel()
+
+    def _begin_look_up(self, host: str, port: int) -> asyncio.Future[Any]:
+        """Return a future of the addresses of a name."""
+        resolver = tornado.netutil.Resolver
+        if resolver.configured_class() is not resolver.configurable_default():
+            found: asyncio.Future[Any] = asyncio.ensure_future(resolver().resolve(host, port))
+            return found
+        # tornado's own would take a thread of a pool, which keeps the
+        # interpreter from exiting as long as a name server is silent.
+        return run_in_daemon_thread(_look_up, host, port)
+
+    async def _connect(self, family: int, address: Any, timeout: float) -> socket.socket:
+        """Return a socket that is connected to *address*, or raise `OSError`."""
+        deadline = self._loop.time() + timeout
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            for option in _SOCKET_OPTIONS:
+                sock.setsockopt(*option)
+            await self._connect_socket(sock, address, deadline, timeout)
+            if self._ssl_context is not None:
+                sock = tls.wrap(sock, self._ssl_context, self._host or "")
+                too_late = f"no end of the TLS handshake within {timeout} seconds"
+                until_ready = functools.partial(self._until_ready, deadline, too_late)
+                await tls.shake_hands(sock, until_ready)
+            self.local_address = sock.getsockname()
+            return sock
+        except BaseException:
+            sock.close()
+            raise
+
+    async def _connect_socket(
+        self, sock: socket.socket, address: Any, deadline: float, timeout: float
+    ) -> None:
+        """Connect, or raise `OSError`."""
+        error = sock.connect_ex(address)
+        if error in _IN_PROGRESS:
+            # On the same machine, it is connected already.
+            if _is_connected(sock):
+                return
+            too_late = f"no answer within {timeout} seconds"
+            await self._until_ready(deadline, too_late, sock, IOLoop.WRITE)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    async def _until_ready(
+        self, deadline: float, too_late: str, sock: socket.socket, event: int
+    ) -> None:
+        """Wait until *sock* can be read or written.
+
+        Raises `TimeoutError` after *deadline*, and `ConnectionFailed` when it is cut.
+        """
+        ready = self._loop.create_future()
+
+        def on_ready(*_: object) -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        def on_late() -> None:
+            if not ready.done():
+                ready.set_exception(TimeoutError(too_late))
+
+        timer = self._loop.call_at(deadline, on_late)
+        ioloop = IOLoop.current()
+        ioloop.add_handler(sock, on_ready, event)
+        self._cut.add_done_callback(on_ready)
+        try:
+            await ready
+        finally:
+            timer.cancel()
+            ioloop.remove_handler(sock)
+            self._cut.remove_done_callback(on_ready)
+        self._refuse_cut()
+
+
+def _family_of(host: str) -> Optional[int]:
+    """Return the family of an address, or None: it is a name, or has a scope."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            socket.inet_pton(family, host)
+            return family
+    return None
+
+
+def _look_up(host: str, port: int) -> list[tuple[int, Any]]:
+    """Return the addresses of a host; blocks if a name server has to be asked."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _address_text(address: tuple[Any, ...]) -> str:
+    """Return an address of a socket as people write it."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    """Return whether a socket has another end."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
