@@ -25,35 +25,6 @@ MAX_PIECES = 1024
 _PEER_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ESHUTDOWN)
 
 
-class _LateQueue:
-    """One of tornado's queues for what has to wait to be written.
-
-    An empty one takes 760 bytes, and most streams never need it: it is taken
-    away, and made again when somebody asks for it.
-    """
-
-    def __init__(self) -> None:
-        self._name = ""
-        self._type: Optional[type[Any]] = None
-
-    def __set_name__(self, owner: type[Any], name: str) -> None:
-        self._name = name
-
-    def __get__(self, stream: IOStream, owner: type[Any]) -> Any:
-        if self._type is None:
-            raise AttributeError(self._name)
-        queue = self._type()
-        setattr(stream, self._name, queue)
-        return queue
-
-    def take_away(self, stream: IOStream) -> None:
-        """Take the empty queue away from a new stream, if this tornado has one of this name."""
-        queue = getattr(stream, self._name, None)
-        if queue is not None:
-            self._type = type(queue)
-            delattr(stream, self._name)
-
-
 class PatientStream(IOStream):
     """A stream that lets the reader find out that the peer has gone.
 
@@ -91,9 +62,6 @@ class PatientStream(IOStream):
         "write_error",
     )
 
-    _write_buffer = _LateQueue()
-    _write_futures = _LateQueue()
-
     is_encrypted = False
     takes_pieces = hasattr(socket.socket, "sendmsg")
 
@@ -101,14 +69,12 @@ class PatientStream(IOStream):
         self.write_error: Optional[OSError] = None
         self.on_data: Optional[Callable[[bytes], bool]] = None
         self.has_stopped_reading = False
-        # Before that, to look whether something waits would make the queue for it.
+        # Most streams never write anything themselves: to look at this costs nothing.
         self.has_written = False
         self.chunk_size = CHUNK_SIZE
         self._wants_no_more = False
         self._read_error: Optional[OSError] = None
         super().__init__(sock, **options)
-        for queue in _LATE_QUEUES:
-            queue.take_away(self)
 
     def _handle_events(self, fd: Any, events: int) -> None:
         is_to_read = events == IOLoop.READ
@@ -200,9 +166,6 @@ class PatientStream(IOStream):
             # Without its traceback, which would hold on to the buffer.
             self.write_error = error.with_traceback(None)
         return True
-
-
-_LATE_QUEUES = [queue for queue in vars(PatientStream).values() if isinstance(queue, _LateQueue)]
 
 
 class PatientTlsStream(PatientStream, TlsStream):

@@ -117,6 +117,9 @@ _UNESCAPES = {b"\\" + letter: plain for letter, plain in ESCAPE_LOOKUP.items() i
 # Nothing is mixed up: the wire has no raw space, NUL, ESC or line feed.
 _OURS = b"_b0fevna \b\0\f\x1b\v\n\a@"
 _PYTHONS = b"b_f0vean\b \f\0\v\x1b\a@\n"
+# Not documented, but 6 to 20 times as fast as a regular expression, which serves a Python
+# without it.
+_escape_decode = getattr(codecs, "escape_decode", None)
 _TO_PYTHON = bytes.maketrans(_OURS, _PYTHONS)
 _FROM_PYTHON = bytes.maketrans(_PYTHONS, _OURS)
 # What the codec refuses if, and only if, an escape is unknown or unfinished: behind a
@@ -188,10 +191,13 @@ def _unescape_block(block: bytes) -> bytes:
         if _BACKSLASH not in text:
             return text
     try:
-        codecs.escape_decode(block.translate(_TO_CHECK))
-    except ValueError:
+        if _escape_decode is None:
+            return UNESCAPE_RE.sub(lambda match: ESCAPE_LOOKUP[match[1]], block)
+        _escape_decode(block.translate(_TO_CHECK))
+    except (KeyError, ValueError):
         raise _escape_error(block) from None
-    return codecs.escape_decode(block.translate(_TO_PYTHON))[0].translate(_FROM_PYTHON)
+    decoded: bytes = _escape_decode(block.translate(_TO_PYTHON))[0].translate(_FROM_PYTHON)
+    return decoded
 
 
 def _escape_error(argument: bytes) -> KatcpSyntaxError:

@@ -23,7 +23,7 @@ import katcp._net.dial
 from katcp._net.connection import Connection, ConnectionEnded
 from katcp._net.dial import KEEPALIVE, ConnectionFailed, _known_options
 from katcp._net.outgoing import MAX_COALESCED_SIZE
-from katcp._net.stream import MAX_PIECES, _LateQueue
+from katcp._net.stream import MAX_PIECES
 from katcp.errors import KatcpClientDisconnected, KatcpClientOverflow
 
 # A limit that is exceeded only by a test that fails.
@@ -819,29 +819,6 @@ class Sends:
     def write_at_once(self, data):
         self.sizes.append(len(data))
         return self.real(data)
-
-
-@pytest.mark.parametrize("queue", ["_write_buffer", "_write_futures"])
-def test_a_stream_has_a_queue_when_somebody_asks_for_it(run, peer, queue):
-    async def main():
-        connection = await opened(peer)
-        stream = connection.stream
-        assert queue not in vars(stream)
-        assert not getattr(stream, queue)
-        assert vars(stream)[queue] is getattr(stream, queue)
-        connection.close()
-
-    run(main)
-
-
-def test_a_tornado_without_a_queue_of_that_name_is_left_alone():
-    class Stream:
-        _unknown = _LateQueue()
-
-    stream = Stream()
-    vars(Stream)["_unknown"].take_away(stream)
-    with pytest.raises(AttributeError, match="_unknown"):
-        stream._unknown  # noqa: B018
 
 
 async def filled(connection):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from katcp._wire import parser
+from katcp._wire import escaping, parser
 from katcp._wire.escaping import BLOCK_SIZE, unescape_argument
 from katcp._wire.lines import LineSplitter
 from katcp._wire.message import Message
@@ -499,7 +499,9 @@ def test_a_long_argument_is_read_as_the_reference_reads_it():
         assert outcome(unescape_argument, wire) == outcome(unescape_byte_by_byte, wire), name
 
 
-def test_escapes_of_all_kinds_are_read_as_the_reference_reads_them():
+@pytest.mark.parametrize("decoder", [escaping._escape_decode, None], ids=["codec", "pattern"])
+def test_escapes_of_all_kinds_are_read_as_the_reference_reads_them(monkeypatch, decoder):
+    monkeypatch.setattr(escaping, "_escape_decode", decoder)
     rng = random.Random(6)
     kinds = [
         b"\\\\",
