@@ -46,7 +46,7 @@ def test_tornado_tells_a_stream_of_its_events():
     )
 
 
-def test_a_stream_of_tornado_has_the_events_that_it_waits_for_in_its_state(monkeypatch):
+def test_a_stream_of_tornado_has_the_events_that_it_waits_for_in_its_state():
     source = inspect.getsource(IOStream)
     base = inspect.getsource(IOStream.__mro__[1])
     assert "update_handler(self.fileno(), self._state)" in source + base, (
