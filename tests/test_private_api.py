@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import inspect
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ USED = {
     "IOStream._handle_events": ("katcp/_net/stream.py", r"\b_handle_events\b"),
     "IOStream._state": ("katcp/_net/stream.py", r"\bself\._state\b"),
     "BaseAsyncIOLoop": ("katcp/ioloop_manager.py", r"\bBaseAsyncIOLoop\b"),
+    "threading._register_atexit": ("katcp/_runtime/ending.py", r"\b_register_atexit\b"),
     "codecs.escape_decode": ("katcp/_wire/escaping.py", r"\bescape_decode\b"),
 }
 
@@ -58,6 +60,12 @@ def test_a_stream_of_tornado_has_the_events_that_it_waits_for_in_its_state():
 def test_a_loop_of_tornado_can_be_made_for_one_of_asyncio():
     assert "asyncio_loop" in inspect.signature(BaseAsyncIOLoop.initialize).parameters, (
         "tornado makes its loops otherwise: adapt IOLoopManager in katcp/ioloop_manager.py"
+    )
+
+
+def test_python_tells_when_the_main_thread_has_ended():
+    assert hasattr(threading, "_register_atexit"), (
+        "nothing tells when the main thread has ended: adapt katcp/_runtime/ending.py"
     )
 
 

@@ -19,6 +19,7 @@ from tornado.util import TimeoutError as TornadoTimeoutError
 from .._net.connection import Connection, ConnectionEnded
 from .._net.dial import ConnectionFailed
 from .._net.tls import TlsFailure
+from .._runtime.ending import note_running, note_stopped
 from .._runtime.events import AsyncEvent
 from .._runtime.portal import LoopPortal
 from .._runtime.tasks import spawn
@@ -221,6 +222,8 @@ class Run:
         self.failure_reason = None
         self.forget_protocol()
         self.portal = portal
+        if manager.managed and not manager.daemon:
+            note_running(self)
         self._enter(State.STARTING)
         portal.call_soon(self._begin, portal)
 
@@ -271,6 +274,16 @@ class Run:
         except LoopGone:
             self._log.warning("The ioloop does not run: the client stops when it does")
             self._end_without_loop(portal)
+
+    def describe(self) -> str:
+        """Return which client it is."""
+        return f"the client of {address_to_string(self._client._bindaddr)}"
+
+    def stop_soon(self) -> None:
+        """Stop, but wait for nothing; for the end of the main thread."""
+        if self.portal is not None and not self.is_forked():
+            with contextlib.suppress(KatcpUsageError):
+                self.portal.call_soon(self._begin_stop, Waiter())
 
     def _begin_stop(self, waiter: Waiter) -> None:
         """Cut whatever the main coroutine waits for."""
@@ -467,6 +480,7 @@ class Run:
     def _be_stopped(self) -> None:
         """Wake all that wait for a client that has ended."""
         self.connection = None
+        note_stopped(self)
         self._log.info("Client connect loop for %r finished.", self._client._bindaddr)
         self.forget_protocol()
         self._enter(State.STOPPED)
