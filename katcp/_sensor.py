@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, ClassVar, Optional, Protocol, Sequence
+from typing import Any, Callable, ClassVar, Optional, Protocol, Sequence
 
 from ._state.readings import Reading
 from ._wire import arguments
@@ -15,6 +15,50 @@ from .kattypes._types import Bool, Discrete, Float, Int, KatcpType, Lru, Str, Ti
 
 # In the class `Sensor`, "float" is a way to make one.
 Seconds = float
+
+
+def _maker(name: str, type_name: str, what: str) -> classmethod[Sensor, ..., Sensor]:
+    """Return a method that makes sensors of a type."""
+
+    def make(
+        cls: type[Sensor],
+        name: Any,
+        description: Any = None,
+        unit: Any = "",
+        params: Optional[Sequence[Any]] = None,
+        default: Any = None,
+        initial_status: Optional[int] = None,
+    ) -> Sensor:
+        sensor_type = getattr(cls, type_name)
+        return cls(sensor_type, name, description, unit, params, default, initial_status)
+
+    return _as_classmethod(make, name, what)
+
+
+def _maker_without_params(name: str, type_name: str, what: str) -> classmethod[Sensor, ..., Sensor]:
+    """Return a method that makes sensors of a type that has no params."""
+
+    def make(
+        cls: type[Sensor],
+        name: Any,
+        description: Any = None,
+        unit: Any = "",
+        default: Any = None,
+        initial_status: Optional[int] = None,
+    ) -> Sensor:
+        sensor_type = getattr(cls, type_name)
+        return cls(sensor_type, name, description, unit, None, default, initial_status)
+
+    return _as_classmethod(make, name, what)
+
+
+def _as_classmethod(
+    make: Callable[..., Sensor], name: str, what: str
+) -> classmethod[Sensor, ..., Sensor]:
+    make.__name__ = name
+    make.__qualname__ = f"Sensor.{name}"
+    make.__doc__ = f"Return {what}, a `katcp.Sensor`; parameters as for the class."
+    return classmethod(make)
 
 
 class SensorObserver(Protocol):
@@ -480,141 +524,11 @@ class Sensor:
 
     # ---- making one of a type ----
 
-    @classmethod
-    def integer(
-        cls,
-        name: Any,
-        description: Any = None,
-        unit: Any = "",
-        params: Optional[Sequence[Any]] = None,
-        default: Any = None,
-        initial_status: Optional[int] = None,
-    ) -> Sensor:
-        """Return an integer sensor; parameters as for the class.
-
-        Returns
-        -------
-        katcp.Sensor
-        """
-        return cls(cls.INTEGER, name, description, unit, params, default, initial_status)
-
-    @classmethod
-    def float(
-        cls,
-        name: Any,
-        description: Any = None,
-        unit: Any = "",
-        params: Optional[Sequence[Any]] = None,
-        default: Any = None,
-        initial_status: Optional[int] = None,
-    ) -> Sensor:
-        """Return a float sensor; parameters as for the class.
-
-        Returns
-        -------
-        katcp.Sensor
-        """
-        return cls(cls.FLOAT, name, description, unit, params, default, initial_status)
-
-    @classmethod
-    def boolean(
-        cls,
-        name: Any,
-        description: Any = None,
-        unit: Any = "",
-        default: Any = None,
-        initial_status: Optional[int] = None,
-    ) -> Sensor:
-        """Return a boolean sensor; parameters as for the class.
-
-        Returns
-        -------
-        katcp.Sensor
-        """
-        return cls(cls.BOOLEAN, name, description, unit, None, default, initial_status)
-
-    @classmethod
-    def lru(
-        cls,
-        name: Any,
-        description: Any = None,
-        unit: Any = "",
-        default: Any = None,
-        initial_status: Optional[int] = None,
-    ) -> Sensor:
-        """Return a sensor of a line-replaceable unit; parameters as for the class.
-
-        Returns
-        -------
-        katcp.Sensor
-        """
-        return cls(cls.LRU, name, description, unit, None, default, initial_status)
-
-    @classmethod
-    def discrete(
-        cls,
-        name: Any,
-        description: Any = None,
-        unit: Any = "",
-        params: Optional[Sequence[Any]] = None,
-        default: Any = None,
-        initial_status: Optional[int] = None,
-    ) -> Sensor:
-        """Return a discrete sensor; parameters as for the class.
-
-        Returns
-        -------
-        katcp.Sensor
-        """
-        return cls(cls.DISCRETE, name, description, unit, params, default, initial_status)
-
-    @classmethod
-    def string(
-        cls,
-        name: Any,
-        description: Any = None,
-        unit: Any = "",
-        default: Any = None,
-        initial_status: Optional[int] = None,
-    ) -> Sensor:
-        """Return a string sensor; parameters as for the class.
-
-        Returns
-        -------
-        katcp.Sensor
-        """
-        return cls(cls.STRING, name, description, unit, None, default, initial_status)
-
-    @classmethod
-    def timestamp(
-        cls,
-        name: Any,
-        description: Any = None,
-        unit: Any = "",
-        default: Any = None,
-        initial_status: Optional[int] = None,
-    ) -> Sensor:
-        """Return a timestamp sensor; parameters as for the class.
-
-        Returns
-        -------
-        katcp.Sensor
-        """
-        return cls(cls.TIMESTAMP, name, description, unit, None, default, initial_status)
-
-    @classmethod
-    def address(
-        cls,
-        name: Any,
-        description: Any = None,
-        unit: Any = "",
-        default: Any = None,
-        initial_status: Optional[int] = None,
-    ) -> Sensor:
-        """Return an address sensor; parameters as for the class.
-
-        Returns
-        -------
-        katcp.Sensor
-        """
-        return cls(cls.ADDRESS, name, description, unit, None, default, initial_status)
+    integer = _maker("integer", "INTEGER", "an integer sensor")
+    float = _maker("float", "FLOAT", "a float sensor")
+    boolean = _maker_without_params("boolean", "BOOLEAN", "a boolean sensor")
+    lru = _maker_without_params("lru", "LRU", "a sensor of a line-replaceable unit")
+    discrete = _maker("discrete", "DISCRETE", "a discrete sensor")
+    string = _maker_without_params("string", "STRING", "a string sensor")
+    timestamp = _maker_without_params("timestamp", "TIMESTAMP", "a timestamp sensor")
+    address = _maker_without_params("address", "ADDRESS", "an address sensor")

@@ -139,7 +139,7 @@ class AsyncClient(DeviceClient):
             Optional user data to send to the reply and inform callbacks, as it is when
             they are called. What is no sequence fails then, and is logged.
         timeout : float in seconds
-            How long to wait for a reply. The default is the the timeout set
+            How long to wait for a reply. The default is the timeout set
             when creating the AsyncClient.
         use_mid : boolean, optional
             Whether to use message IDs. Default is to use message IDs if the
@@ -183,7 +183,7 @@ class AsyncClient(DeviceClient):
         msg : Message object
             The request Message to send.
         timeout : float in seconds
-            How long to wait for a reply. The default is the the timeout set
+            How long to wait for a reply. The default is the timeout set
             when creating the AsyncClient.
         use_mid : boolean, optional
             Whether to use message IDs. Default is to use message IDs if the
@@ -234,7 +234,7 @@ class AsyncClient(DeviceClient):
         msg : Message object
             The request Message to send.
         timeout : float in seconds
-            How long to wait for a reply. The default is the the timeout set
+            How long to wait for a reply. The default is the timeout set
             when creating the AsyncClient.
         use_mid : boolean, optional
             Whether to use message IDs. Default is to use message IDs if the
@@ -284,7 +284,7 @@ class AsyncClient(DeviceClient):
         msg : Message object
             The request Message to send.
         timeout : float in seconds
-            How long to wait for a reply. The default is the the timeout set
+            How long to wait for a reply. The default is the timeout set
             when creating the AsyncClient.
         use_mid : boolean, optional
             Whether to use message IDs. Default is to use message IDs if the
@@ -328,30 +328,7 @@ class AsyncClient(DeviceClient):
     ) -> tuple[Message, list[Message]]:
         """Send a request message and await its reply, in whatever asyncio loop.
 
-        Parameters
-        ----------
-        msg : Message object
-            The request Message to send.
-        timeout : float in seconds
-            How long to wait for a reply. The default is the the timeout set
-            when creating the AsyncClient.
-        use_mid : boolean, optional
-            Whether to use message IDs. Default is to use message IDs if the
-            server supports them.
-
-        Returns
-        -------
-        reply : Message object
-            The reply message received.
-        informs : list of Message objects
-            A list of the inform messages received.
-
-        Raises
-        ------
-        KatcpTypeError
-            If *msg* is not a request.
-        KatcpUsageError
-            Before `start` or after `stop`.
+        Parameters, result and errors as for `blocking_request`.
 
         Notes
         -----
@@ -374,7 +351,7 @@ class AsyncClient(DeviceClient):
         *args
             Its arguments, as for `Message.request`.
         timeout : float in seconds
-            How long to wait for a reply. The default is the the timeout set
+            How long to wait for a reply. The default is the timeout set
             when creating the AsyncClient.
 
         Returns
@@ -410,31 +387,12 @@ class AsyncClient(DeviceClient):
     async def async_ask(self, name: str, *args: Any, timeout: Optional[float] = None) -> Answer:
         """Make a request that must succeed, and await the answer.
 
-        Parameters
-        ----------
-        name : str
-            The name of the request.
-        *args
-            Its arguments, as for `Message.request`.
-        timeout : float in seconds
-            How long to wait for a reply. The default is the the timeout set
-            when creating the AsyncClient.
-
-        Returns
-        -------
-        Answer
-            The reply's arguments after ``ok``, and the informs.
-
-        Raises
-        ------
-        KatcpReplyError, KatcpClientError
-            As for `ask`.
-        KatcpUsageError
-            Before `start` or after `stop`.
+        Parameters, result and errors as for `ask`.
 
         Notes
         -----
-        May be awaited in any asyncio loop, as `async_request`.
+        May be awaited in any asyncio loop: the client's own, or another one in
+        another thread.
         """
         msg = Message.request(name, *args)
         return answer_of(*await AsyncClient.async_request(self, msg, timeout))

@@ -463,56 +463,24 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def wait_connected(self, timeout: Optional[float] = None) -> bool:
         """Wait until the client is connected.
 
-        Do not call this from the ioloop, use `until_connected`.
-
-        Parameters
-        ----------
-        timeout : float in seconds
-            Seconds to wait for the client to connect. Default: no limit.
-
-        Returns
-        -------
-        connected : bool
-            Whether the client is connected.
-
-        Raises
-        ------
-        RuntimeError
-            Before `start`, after `stop`, or in the ioloop.
+        Do not call this from the ioloop, use `until_connected`. Parameters, result and
+        errors as for `wait_running`.
         """
         return wait_for(self._session, "connected", timeout)
 
     def wait_disconnected(self, timeout: Optional[float] = None) -> bool:
         """Wait until the client is disconnected.
 
-        Do not call this from the ioloop, use `until_disconnected`.
-
-        Parameters
-        ----------
-        timeout : float in seconds
-            Seconds to wait for the client to disconnect. Default: no limit.
-
-        Returns
-        -------
-        disconnected : bool
-            Whether the client is disconnected.
-
-        Raises
-        ------
-        RuntimeError
-            Before `start`, or in the ioloop.
+        Do not call this from the ioloop, use `until_disconnected`. Parameters, result and
+        errors as for `wait_running`, but it returns True after `stop`.
         """
         return wait_for(self._session, "disconnected", timeout)
 
     def wait_protocol(self, timeout: Optional[float] = None) -> bool:
         """Wait until katcp protocol information has been received from server.
 
-        Do not call this from the ioloop, use `until_protocol`.
-
-        Parameters
-        ----------
-        timeout : float in seconds
-            Seconds to wait for the client to connect. Default: no limit.
+        Do not call this from the ioloop, use `until_protocol`. Parameters and errors as for
+        `wait_running`.
 
         Returns
         -------
@@ -520,11 +488,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             Whether protocol information was received. If this method returns
             True, the server's protocol information is available in the
             ProtocolFlags instance self.protocol_flags.
-
-        Raises
-        ------
-        RuntimeError
-            Before `start`, after `stop`, or in the ioloop.
         """
         return wait_for(self._session, "protocol", timeout)
 
@@ -549,56 +512,27 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def until_connected(self, timeout: Optional[float] = None) -> Awaitable[Any]:
         """Return future that resolves when the client is connected.
 
-        Must be called from the same ioloop as the client.
-
-        Parameters
-        ----------
-        timeout : float in seconds
-            After this time the future fails with `tornado.gen.TimeoutError`.
-            Default: no limit.
-
-        Returns
-        -------
-        tornado.concurrent.Future
-            It fails with `KatcpClientStopped` if the client is stopped first.
+        Must be called from the same ioloop as the client. Parameters and errors as for
+        `until_running`.
         """
         return until(self._session, "connected", timeout, value=None)
 
     def until_disconnected(self, timeout: Optional[float] = None) -> Awaitable[Any]:
         """Return future that resolves when the client is disconnected.
 
-        Must be called from the same ioloop as the client.
-
-        Parameters
-        ----------
-        timeout : float in seconds
-            After this time the future fails with `tornado.gen.TimeoutError`.
-            Default: no limit.
-
-        Returns
-        -------
-        tornado.concurrent.Future
+        Must be called from the same ioloop as the client. The timeout as for
+        `until_running`.
         """
         return until(self._session, "disconnected", timeout, value=None)
 
     def until_protocol(self, timeout: Optional[float] = None) -> Awaitable[Any]:
         """Return future that resolves after receipt of katcp protocol info.
 
-        Must be called from the same ioloop as the client.
+        Must be called from the same ioloop as the client. Parameters and errors as for
+        `until_running`.
 
         If the returned future resolves, the server's protocol information is
         available in the ProtocolFlags instance self.protocol_flags.
-
-        Parameters
-        ----------
-        timeout : float in seconds
-            After this time the future fails with `tornado.gen.TimeoutError`.
-            Default: no limit.
-
-        Returns
-        -------
-        tornado.concurrent.Future
-            It fails with `KatcpClientStopped` if the client is stopped first.
         """
         return until(self._session, "protocol", timeout, value=None)
 
