@@ -17,15 +17,17 @@ MODULE = "\n\n".join(snippet for _, snippet in rest_snippets(PAGE))
 
 
 @pytest.fixture
-def run(pytester):
-    """Run a module of tests with the plugin."""
+def run(pytester, monkeypatch):
+    """Run a module of tests in this process, with this plugin alone."""
+    # pytest would warn that it cannot rewrite the plugin and the package: both are imported here.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(source, *options):
         pytester.makepyfile(source)
         # With ``python -O`` pytest warns of the asserts, which it keeps alive itself.
         warnings = ["-W", "error", "-W", "ignore::pytest.PytestConfigWarning"]
         return pytester.runpytest_inprocess(
-            "-p", "pytest_katcp", "--strict-markers", *warnings, *options
+            "--strict-markers", *warnings, *options, plugins=[pytest_katcp]
         )
 
     return run
