@@ -39,6 +39,7 @@ from tests.support.helpers import (
     Recorder,
     TestDevice,
     closed_port,
+    current_loop,
     in_loop,
     start_client,
     until_answered,
@@ -331,15 +332,9 @@ def test_a_hundred_cycles_leave_no_thread_and_no_descriptor(device):
 
 
 def test_a_managed_ioloop_is_never_current_in_the_makers_thread(device):
-    def current():
-        try:
-            return asyncio.get_event_loop_policy().get_event_loop()
-        except RuntimeError:
-            return None
-
     asyncio.set_event_loop(None)
     client = start_client(device)
-    assert current() is None
+    assert current_loop() is None
     assert in_loop(client, IOLoop.current) is client.ioloop
 
 
