@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import katcp
 import pytest_katcp
 from tests.support.snippets import DOCS, ROOT, rest_snippets
 
@@ -196,6 +197,11 @@ def test_package_needs_no_pytest(environment):
     assert "katcp.simdevice.device" in modules
     code = f"import sys; sys.modules['pytest'] = None; import {', '.join(modules)}"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_asserts_of_the_package_are_off_under_python_without_asserts():
+    """pytest would keep them alive, as those of everything that a plugin is installed with."""
+    assert __debug__ or "pytest" not in type(katcp.__loader__).__module__
 
 
 def test_plugin_is_installed():
