@@ -769,9 +769,10 @@ def test_disconnect_in_another_thread(any_class, device):
 def test_disconnect_before_start_and_after_stop_does_nothing(any_class, device):
     client = any_class(*device.address)
     assert client.disconnect() is None
-    for _ in range(2):
+    for count in (1, 2):
         client.start()
         assert client.wait_connected(PATIENCE)
+        device.wait_for_connection(count)
         client.stop()
         assert client.disconnect() is None
     assert device.connection_count == 2
