@@ -56,6 +56,8 @@ setup(
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Programming Language :: Python :: 3.15",
         "Topic :: Scientific/Engineering :: Astronomy",
         "Topic :: Software Development :: Libraries :: Python Modules",
         "Typing :: Typed",

@@ -297,7 +297,10 @@ class IOLoopManager:
         asyncio_loop: asyncio.AbstractEventLoop = ioloop.asyncio_loop  # type: ignore[attr-defined]
         # A program may have closed it behind our back.
         if not asyncio_loop.is_closed():
-            asyncio_loop.run_until_complete(_cancel_the_others())
+            # Looked up while the loop does not run: from Python 3.14 on, a running loop has only
+            # the tasks that its present thread made.
+            tasks = asyncio.all_tasks(asyncio_loop)
+            asyncio_loop.run_until_complete(_cancel(tasks))
             asyncio_loop.run_until_complete(asyncio_loop.shutdown_asyncgens())
             ioloop.close()
         self._ioloop = None
@@ -305,9 +308,8 @@ class IOLoopManager:
         self._logger.info(f"Managed tornado IOloop {ioloop!r} stopped")
 
 
-async def _cancel_the_others() -> None:
-    """Let the coroutines that have not ended clean up, for a moment; in the loop's thread."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel *tasks* and give them a moment to clean up; in the loop's thread."""
     for task in tasks:
         task.cancel()
     if tasks:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import katcp
 import pytest_katcp
 from tests.support.snippets import DOCS, ROOT, rest_snippets
 
@@ -17,15 +18,17 @@ MODULE = "\n\n".join(snippet for _, snippet in rest_snippets(PAGE))
 
 
 @pytest.fixture
-def run(pytester):
-    """Run a module of tests with the plugin."""
+def run(pytester, monkeypatch):
+    """Run a module of tests in this process, with this plugin alone."""
+    # pytest would warn that it cannot rewrite the plugin and the package: both are imported here.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(source, *options):
         pytester.makepyfile(source)
         # With ``python -O`` pytest warns of the asserts, which it keeps alive itself.
         warnings = ["-W", "error", "-W", "ignore::pytest.PytestConfigWarning"]
         return pytester.runpytest_inprocess(
-            "-p", "pytest_katcp", "--strict-markers", *warnings, *options
+            "--strict-markers", *warnings, *options, plugins=[pytest_katcp]
         )
 
     return run
@@ -194,6 +197,11 @@ def test_package_needs_no_pytest(environment):
     assert "katcp.simdevice.device" in modules
     code = f"import sys; sys.modules['pytest'] = None; import {', '.join(modules)}"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_asserts_of_the_package_are_off_under_python_without_asserts():
+    """pytest would keep them alive, as those of everything that a plugin is installed with."""
+    assert __debug__ or "pytest" not in type(katcp.__loader__).__module__
 
 
 def test_plugin_is_installed():

@@ -204,7 +204,7 @@ def _run_for_waiter(call: Callable[[], Any], waiter: Waiter) -> None:
     try:
         result = call()
         if inspect.isawaitable(result):
-            asyncio.ensure_future(result).add_done_callback(functools.partial(_pass_on, waiter))
+            spawn(result).add_done_callback(functools.partial(_pass_on, waiter))
         else:
             waiter.set_result(result)
     except BaseException as error:

@@ -54,9 +54,11 @@ class Index:
         return 7
 
 
-def without_real(error):
-    """Return the text of an error as Python 3.9 has it."""
-    return str(error).replace("a real number", "a number")
+def error_of_python():
+    """Return the error for a text that is formatted as a number; each Python words it anew."""
+    with pytest.raises(TypeError) as raised:
+        _ = b"%d" % ("5",)
+    return raised.value
 
 
 # ---- types: values and bytes ----
@@ -167,7 +169,7 @@ def test_unpack(kattype, data, value):
 @pytest.mark.parametrize(
     ("kattype", "value", "error"),
     [
-        (Int(), "5", TypeError("%d format: a number is required, not str")),
+        (Int(), "5", error_of_python()),
         (Int(min=0, max=10), -1, ValueError("Integer -1 is lower than minimum 0.")),
         (Int(min=0, max=10), 50, ValueError("Integer 50 is higher than maximum 10.")),
         (Float(), "5", ValueError("Could not encode value ''5'' as float.")),
@@ -220,7 +222,7 @@ def test_unpack(kattype, data, value):
 def test_pack_refuses(kattype, value, error):
     with pytest.raises(type(error)) as raised:
         kattype.pack(value)
-    assert without_real(raised.value) == str(error)
+    assert str(raised.value) == str(error)
 
 
 @pytest.mark.parametrize(
@@ -489,7 +491,7 @@ NEITHER = ValueError("First returned value must be 'ok' or 'fail'.")
     [
         (("ok", 5), ValueError("No value or default given")),
         (("ok", 4, 1), ValueError("Integer 4 is lower than minimum 5.")),
-        (("ok", 5, "x"), TypeError("%d format: a number is required, not str")),
+        (("ok", 5, "x"), error_of_python()),
         (("fail",), ValueError("No value or default given")),
         (("fail", "why", "more"), ValueError("Too many arguments to pack.")),
         (("invalid", "why"), NEITHER),
@@ -504,7 +506,7 @@ NEITHER = ValueError("First returned value must be 'ok' or 'fail'.")
 def test_results_that_are_refused(result, error):
     with pytest.raises(type(error)) as raised:
         Device().request_raw(None, result)
-    assert without_real(raised.value) == str(error)
+    assert str(raised.value) == str(error)
 
 
 def test_a_future_of_a_result_becomes_a_future_of_the_reply(ioloop):

@@ -62,7 +62,16 @@ def test_contributing_names_all_environments():
     named = set(re.findall(r"`([a-z0-9-]+)`", CONTRIBUTING.split("| `tox -e` |")[1].split("##")[0]))
     settings = (ROOT / "tox.ini").read_text("utf-8")
     environments = set(re.findall(r"^\[testenv:([a-z-]+)\]", settings, re.MULTILINE))
-    assert named - {"py39", "py313"} == environments - {"demo"}
+    assert named - {"py39", "py315"} == environments - {"demo"}
+
+
+def test_all_name_the_same_pythons():
+    versions = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.py").read_text("utf-8"))
+    named = f"Python {versions[0]} to {versions[-1]}"
+    for page in ("README.md", "CHANGELOG.md", "docs/index.rst"):
+        assert named in (ROOT / page).read_text("utf-8")
+    factors = ",".join(version.replace(".", "") for version in versions)
+    assert f"py{{{factors}}}" in (ROOT / "tox.ini").read_text("utf-8")
 
 
 def test_changelog_begins_with_this_version():

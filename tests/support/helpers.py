@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import queue
 import re
@@ -16,6 +17,14 @@ from tests.support.peek import Peek
 
 # How long an event that must come may take on a slow machine, in seconds.
 PATIENCE = 10.0
+
+
+def current_loop() -> Optional[asyncio.AbstractEventLoop]:
+    """Return the loop that is current in this thread, None if there is none."""
+    try:
+        return asyncio.get_event_loop()
+    except RuntimeError:
+        return None
 
 
 class TestDevice(SimulatedDevice):
