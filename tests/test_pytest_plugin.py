@@ -43,8 +43,8 @@ def environment(monkeypatch):
 
 def test_how_to(run, logs):
     """The code of the page is one module, whose tests pass."""
-    assert MODULE.count("\ndef test_") == 10
-    run(MODULE).assert_outcomes(passed=12)
+    assert MODULE.count("\ndef test_") == 11
+    run(MODULE).assert_outcomes(passed=13)
     logs.expect("Connection reset by peer")
 
 

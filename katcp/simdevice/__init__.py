@@ -3,6 +3,7 @@
 As a process: ``python -m katcp.simdevice --port 7147 --protocol 5.1-MIB``.
 """
 
+from .command import main
 from .connection import (
     CLOSE_TIMEOUT,
     LOG_LEVELS,
@@ -10,10 +11,12 @@ from .connection import (
     MAX_WRITE_BUFFER_SIZE,
     ClientConnection,
 )
-from .device import MAX_RECEIVED, RESTART_DELAY, SimulatedDevice, main
+from .device import SimulatedDevice
 from .faults import Fault, list_faults
-from .requests import DEFAULT_MEMORY, DeviceRequest, Handler
+from .memory import DEFAULT_MEMORY
+from .requests import DeviceRequest, Handler
 from .sensors import STATUSES, TYPES, Reading, Sensor, default_sensors
+from .server import MAX_RECEIVED, RESTART_DELAY
 
 __all__ = [
     "CLOSE_TIMEOUT",

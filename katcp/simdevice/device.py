@@ -1,80 +1,30 @@
-"""A simulated device: a real KATCP server on real sockets, for tests and examples.
+"""`SimulatedDevice`: what users handle of a simulated device.
 
-Strategy
---------
-`SimulatedDevice` is what users handle: it owns the sensors, the memory, the
-table of requests and the log level, listens, and may be called from any
-thread. Every connected client has one `ClientConnection` (`katcp.simdevice.connection`),
-which reads lines, samples sensors and writes. Every request that comes in is
-one `DeviceRequest` (`katcp.simdevice.requests`), which is what request handlers get.
-
-The way in: a connection hands its messages to the device, which notes them and
-finds the handler. The way out: a handler's answer becomes a message, the faults
-(`katcp.simdevice.faults`) turn it into steps, and the connection plays them.
-
-Rules
------
-- All state belongs to the thread of the loop. Public methods go there by
-  `_in_loop`. Only the list of received messages is shared, under a lock, so
-  that other threads can wait for it.
-- Whatever may end somebody's waiting calls `_notify`.
-- The rooms below know the device only by its public side and by the few private
-  methods that their heads name.
-
-As a process: ``python -m katcp.simdevice --port 7147 --protocol 5.1-MIB``.
+It holds the settings, and passes everything else on to its `DeviceServer`
+(`katcp.simdevice.server`), in whose loop the work is done.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import collections
 import contextlib
 import functools
-import inspect
-import logging
 import re
-import signal
-import socket
-import sys
-import threading
 import time
-from typing import Any, Awaitable, Callable, Iterable, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Iterable, Mapping, Optional, Union
 
 from tornado.ioloop import IOLoop
-from tornado.netutil import add_accept_handler
 
-from .._runtime.portal import call_in_loop
-from .._wire.flags import INTERFACE_CHANGED_KATCP_MAJOR, ProtocolFlags
+from .._wire.flags import ProtocolFlags
 from .._wire.message import Message
 from .._wire.text import shorten
-from ..errors import KatcpThreadError, KatcpUsageError
-from ..ioloop_manager import IOLoopManager
-from .connection import (
-    LOG_LEVELS,
-    MAX_WRITE_BUFFER_SIZE,
-    ClientConnection,
-    is_multi_client,
-)
-from .faults import Fault, find_hooks, list_faults
-from .requests import (
-    DEFAULT_MEMORY,
-    STANDARD_REQUESTS,
-    DeviceRequest,
-    Entry,
-    Handler,
-    Memory,
-    make_entry,
-)
+from .connection import LOG_LEVELS, MAX_WRITE_BUFFER_SIZE, ClientConnection
+from .faults import Fault
+from .memory import DEFAULT_MEMORY, Memory
+from .requests import Handler, make_entry
 from .sensors import Sensor, default_sensors
+from .server import DeviceServer
 
-logger = logging.getLogger("katcp.simdevice")
-
-# So many received messages are remembered for tests; older ones are forgotten.
-MAX_RECEIVED = 100_000
-# So long a device is away when it was asked to restart.
-RESTART_DELAY = 0.05
-# So many of the last requests are shown when another was expected.
+# How many of the last requests are shown when another was expected.
 _SHOWN_REQUESTS = 20
 
 _PROTOCOL_RE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:-(.*))?", re.DOTALL)
@@ -86,39 +36,38 @@ class SimulatedDevice:
     Parameters
     ----------
     host : str, optional
-        Where to listen.
+        The address on which to listen.
     port : int, optional
-        The port. Default: any free one; see `address`. A device that is
-        stopped and started again keeps its port.
+        The port. Default: any free one; see `address`. A device that is stopped and started
+        again keeps its port.
     protocol : str or ProtocolFlags, optional
-        Version and flags: ``"4"``, ``"5.0"``, ``"5.0-IM"``, ``"5.1-MIBT"``, ...
-        Without ``M`` a newcomer evicts the client before it; version 4 serves
-        several clients.
+        Version and flags: ``"4"``, ``"5.0"``, ``"5.0-IM"``, ``"5.1-MIBT"``, ... Without
+        ``M`` a new client evicts the one before it; version 4 serves several clients.
     name : str, optional
         The name of the device in its greeting.
     sensors : iterable of Sensor, optional
-        Default: one example of each type, see
-        `default_sensors`. ``()`` for none.
+        Default: one example of each type, see `default_sensors`. ``()`` for none.
     memory : mapping, optional
-        Register names, each with its size or its first content, for ``?read``
-        and ``?write``. Default: `DEFAULT_MEMORY`.
+        Register names, each with its size or its first content, for ``?read`` and
+        ``?write``. Default: `DEFAULT_MEMORY`.
     faults : iterable of Fault or str, optional
         What the device does wrong, see `list_faults`.
     echo_ids : bool, optional
-        Whether the id of a request is echoed although the protocol has no
-        ids. katcp's own servers do that; those in C do not.
+        Whether the id of a request is echoed although the protocol has no ids. katcp's own
+        servers do that; those in C do not.
     log_level : str, optional
         The level of ``#log`` informs: one of `LOG_LEVELS`.
     max_write_buffer_size : int, optional
         A client that leaves more bytes than this unread is dropped.
     receive_buffer_size : int, optional
-        The size of the kernel's receive buffers; with a small one a client's
+        The size of the kernel's receive buffers in bytes; with a small one a client's
         writes pile up soon after `pause_reading`.
 
     Notes
     -----
-    All methods and attributes may be used from any thread. ``wait_x`` blocks
-    and must not be called in the loop's thread; ``until_x`` is awaited there.
+    All methods and attributes may be used from any thread. ``wait_x`` blocks, raises
+    `TimeoutError` after *timeout* seconds, and must not be called in the loop's thread, which
+    is `KatcpThreadError`; ``until_x`` is awaited there.
 
     Examples
     --------
@@ -161,30 +110,13 @@ class SimulatedDevice:
         self.protocol = protocol
         self.faults = faults
         self.log_level = log_level
-        self._host = host
-        self._port = port
-        self._receive_buffer_size = receive_buffer_size
-        self._memory = Memory(DEFAULT_MEMORY if memory is None else memory)
-        self._sensors: dict[str, Sensor] = {}
-        for sensor in default_sensors(time.time()) if sensors is None else sensors:
-            self._sensors[sensor.name] = sensor
-        self._requests: dict[str, Entry] = dict(STANDARD_REQUESTS)
-        self._init_run_state()
-
-    def _init_run_state(self) -> None:
-        self._manager: Optional[IOLoopManager] = None
-        self._ioloop: Optional[IOLoop] = None
-        # What ends the listening; empty when the device does not listen.
-        self._listeners: list[Callable[[], None]] = []
-        self._clients: list[ClientConnection] = []
-        self._tasks: set[asyncio.Future[Any]] = set()
-        self._stopping: Optional[asyncio.Future[None]] = None
-        self._paused = False
-        self._connection_count = 0
-        self._received: collections.deque[Message] = collections.deque(maxlen=MAX_RECEIVED)
-        # Threads wait for the first, coroutines for the second.
-        self._changed = threading.Condition()
-        self._wakers: list[asyncio.Future[None]] = []
+        self._server = DeviceServer(
+            self,
+            (host, port),
+            default_sensors(time.time()) if sensors is None else sensors,
+            Memory(DEFAULT_MEMORY if memory is None else memory),
+            receive_buffer_size,
+        )
 
     # ---- running ----
 
@@ -198,63 +130,37 @@ class SimulatedDevice:
         OSError
             If it cannot listen on its port.
         """
-        self._refuse_if_running()
-        manager = IOLoopManager(logger=logger)
-        manager.setDaemon(True)
-        manager.start()
-        try:
-            self.start_in(manager.get_ioloop())
-        except BaseException:
-            manager.stop()
-            manager.join()
-            raise
-        self._manager = manager
+        self._server.start()
 
     def start_in(self, ioloop: IOLoop) -> None:
-        """Start the device in a given loop; it listens on return.
+        """Start the device in a given loop; otherwise like `start`.
 
         Parameters
         ----------
         ioloop : tornado.ioloop.IOLoop
             A loop that runs in this or in another thread, or not yet.
-
-        Raises
-        ------
-        KatcpUsageError
-            If it runs already.
-        OSError
-            If it cannot listen on its port.
         """
-        self._refuse_if_running()
-        _run_in(ioloop, self._open, ioloop)
+        self._server.start_in(ioloop)
 
     def stop(self, timeout: float = 5.0, *, orderly: bool = True) -> None:
         """Stop the device; it may be started again.
 
-        In another thread it returns when all has ended, in the loop's own
-        thread at once: `until_stopped` waits there. Does nothing if the device
-        does not run.
+        In another thread it returns when all has ended, in the loop's own thread at once:
+        `until_stopped` waits there. Does nothing if the device does not run.
 
         Parameters
         ----------
         timeout : float in seconds, optional
             How long to wait.
         orderly : bool, optional
-            Whether clients are told by ``#disconnect``; otherwise their
-            connections are closed without a word.
+            Whether ``#disconnect`` is sent to the clients before their connections are
+            closed.
         """
-        reason = "The device is stopping." if orderly else None
-        ioloop, manager = self._ioloop, self._manager
-        if ioloop is not None:
-            _run_in(ioloop, self._begin_stop, reason, timeout=timeout)
-        if manager is not None and not (ioloop is not None and _is_inside(ioloop)):
-            manager.stop()
-            manager.join(timeout)
-            self._manager = None
+        self._server.stop("The device is stopping." if orderly else None, timeout)
 
     async def until_stopped(self) -> None:
         """Wait in the loop until the device has stopped, by `stop` or ``?halt``."""
-        await self.until(lambda: self._ioloop is None)
+        await self.until(lambda: not self.running)
 
     def __enter__(self) -> SimulatedDevice:
         self.start()
@@ -272,23 +178,24 @@ class SimulatedDevice:
         await self.until_stopped()
 
     def __repr__(self) -> str:
+        host, port = self.address
         state = f"{self.client_count} connected" if self.running else "stopped"
-        return f"<SimulatedDevice {self._host}:{self._port} {self.protocol} {state}>"
+        return f"<SimulatedDevice {host}:{port} {self.protocol} {state}>"
 
     @property
     def running(self) -> bool:
         """Whether the device was started and has not stopped."""
-        return self._ioloop is not None
+        return self._server.is_running
 
     @property
     def listening(self) -> bool:
         """Whether clients can connect now; not so during a ``?restart``."""
-        return bool(self._listeners)
+        return self._server.is_listening
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port; the port is known after the first start."""
-        return self._host, self._port
+        return self._server.address
 
     # ---- what it is ----
 
@@ -328,30 +235,24 @@ class SimulatedDevice:
 
     @property
     def sensors(self) -> dict[str, Sensor]:
-        """The sensors by name, as a copy."""
-        return dict(self._sensors)
+        """The sensors by name, as a copy; a sensor may be set from any thread."""
+        return dict(self._server.sensors)
 
     def add_sensor(self, sensor: Sensor) -> None:
         """Add a sensor, or replace the one of its name.
 
-        Connected clients of protocol 5 get an ``#interface-changed``.
+        Connected clients of protocol 5 get an ``#interface-changed``, here and below.
 
         Parameters
         ----------
         sensor : Sensor
             The sensor.
         """
-        self._in_loop(self._add_sensor, sensor)
+        self._server.in_loop(self._server.add_sensor, sensor)
 
     def remove_sensor(self, name: str) -> None:
-        """Remove a sensor and all its samplings, with an ``#interface-changed``.
-
-        Parameters
-        ----------
-        name : str
-            Its name.
-        """
-        self._in_loop(self._remove_sensor, name)
+        """Remove the sensor of a name, and all its samplings."""
+        self._server.in_loop(self._server.remove_sensor, name)
 
     def set_sensor(
         self,
@@ -360,20 +261,8 @@ class SimulatedDevice:
         status: Optional[str] = None,
         timestamp: Optional[float] = None,
     ) -> None:
-        """Set the reading of a sensor; clients that sample it hear of it.
-
-        Parameters
-        ----------
-        name : str
-            The name of the sensor.
-        value : object
-            The value; bytes are sent as they are, whatever the type.
-        status : str, optional
-            Default: what the ranges of the sensor say, else ``nominal``.
-        timestamp : float, optional
-            Seconds since 1970. Default: now.
-        """
-        self._in_loop(self._set_sensor, name, value, status, timestamp)
+        """Set the reading of the sensor of a name, by `Sensor.set_value`."""
+        self._server.sensors[name].set_value(value, status, timestamp)
 
     def request(
         self,
@@ -382,21 +271,9 @@ class SimulatedDevice:
         name: Optional[str] = None,
         timeout_hint: float = 0.0,
     ) -> Any:
-        """Decorate a function that answers a request; as a method, see `add_request`.
+        """Decorate a function that answers a request; see `add_request`.
 
-        Parameters
-        ----------
-        function : callable or str, optional
-            The function, or the name of the request.
-        name : str, optional
-            The name of the request. Default: that of the function, with
-            dashes.
-        timeout_hint : float, optional
-            Seconds, for ``?request-timeout-hint``.
-
-        Returns
-        -------
-        callable
+        It is used as ``@request``, or as ``@request(name)`` with the arguments of that.
         """
         if callable(function):
             self.add_request(function, name, timeout_hint=timeout_hint)
@@ -406,157 +283,103 @@ class SimulatedDevice:
     def add_request(
         self, function: Handler, name: Optional[str] = None, *, timeout_hint: float = 0.0
     ) -> None:
-        """Let *function* answer a request, also in place of a standard one.
+        """Answer a request with a function, also in place of a standard one.
 
-        It is called in the loop's thread with a `DeviceRequest` and the
-        arguments as bytes. Its docstring is the help text. What it returns is
-        the reply: one argument or a tuple of them, a whole `Message`, None for
-        no reply at all, or an awaitable of these; other requests are served
-        meanwhile. An exception becomes a ``fail`` reply; all but `FailReply`
-        are logged.
+        It is called in the loop's thread with a `DeviceRequest` and the arguments as bytes.
+        Its docstring is the help text. What it returns is the reply: one argument or a tuple
+        of them, a whole `Message`, None for no reply at all, or an awaitable of these; other
+        requests are served meanwhile. An exception becomes a ``fail`` reply; all but
+        `FailReply` are logged.
 
         Parameters
         ----------
         function : callable
             The function.
         name : str, optional
-            The name of the request. Default: that of the function, with
-            dashes.
+            The name of the request. Default: that of the function, with dashes.
         timeout_hint : float, optional
             Seconds, for ``?request-timeout-hint``.
         """
         entry = make_entry(function, name, timeout_hint=timeout_hint)
-        self._in_loop(self._add_request, entry)
+        self._server.in_loop(self._server.add_request, entry)
 
     def remove_request(self, name: str) -> None:
-        """Remove a request; it is answered ``invalid`` then.
-
-        Parameters
-        ----------
-        name : str
-            Its name.
-        """
-        self._in_loop(self._remove_request, name)
+        """Remove the request of a name; it is answered ``invalid`` then."""
+        self._server.in_loop(self._server.remove_request, name)
 
     def memory(self, register: str) -> bytes:
-        """Return the content of a register.
-
-        Parameters
-        ----------
-        register : str
-            Its name.
-
-        Returns
-        -------
-        bytes
-        """
-        content: bytes = self._in_loop(self._memory.content, register)
+        """Return the content of the register of a name."""
+        content: bytes = self._server.in_loop(self._server.memory.content, register)
         return content
 
-    # ---- speaking to clients ----
+    # ---- sending to clients ----
 
     def inform(self, message: Message) -> None:
-        """Send a message to all clients.
-
-        Parameters
-        ----------
-        message : Message
-            An inform, or whatever a test wants to see sent.
-        """
-        self._in_loop(self._send_to_all, message)
+        """Send a `Message` to all clients: an inform, or whatever a test wants to see sent."""
+        self._server.call_clients(ClientConnection.play, [message])
 
     def log(self, level: str, text: str, logger_name: Optional[str] = None) -> None:
         """Send a ``#log`` inform to all clients, if the log level permits.
 
-        Parameters
-        ----------
-        level : str
-            One of `LOG_LEVELS`.
-        text : str
-            The message.
-        logger_name : str, optional
-            The source. Default: the name of the device.
+        The level is one of `LOG_LEVELS`; the source is *logger_name*, or the device's name.
         """
-        self._in_loop(self._log_to_all, level, text, logger_name)
+        self._server.call_clients(ClientConnection.log, level, text, logger_name)
 
     def send_raw(self, data: bytes, client: Optional[ClientConnection] = None) -> None:
-        """Send bytes as they are.
-
-        Parameters
-        ----------
-        data : bytes
-            The bytes, line ends included.
-        client : ClientConnection, optional
-            Default: all clients.
-        """
-        self._in_loop(self._send_raw, data, client)
+        """Send bytes as they are, line ends included, to one of `clients` or to all."""
+        if client is None:
+            self._server.call_clients(ClientConnection.send_raw, data)
+        else:
+            self._server.in_loop(client.send_raw, data)
 
     def disconnect_clients(self, reason: str = "The device closes the connection.") -> None:
-        """Close all connections in order: ``#disconnect``, then the end.
-
-        Parameters
-        ----------
-        reason : str, optional
-            What the clients are told.
-        """
-        self._in_loop(self._end_all, reason)
+        """Close all connections in order: ``#disconnect`` with a reason, then the end."""
+        self._server.call_clients(ClientConnection.end, reason)
 
     def close_clients(self) -> None:
-        """Close all connections without a word, when what was written is out."""
-        self._in_loop(self._end_all, None)
+        """Close all connections without ``#disconnect``, when all output is written."""
+        self._server.call_clients(ClientConnection.end, None)
 
     def reset_clients(self) -> None:
         """Break all connections with a TCP reset."""
-        self._in_loop(self._reset_all)
+        self._server.call_clients(ClientConnection.reset)
 
     def pause_reading(self) -> None:
         """Read no more, so that what clients write piles up."""
-        self._in_loop(self._set_paused, True)
+        self._server.set_paused(True)
 
     def resume_reading(self) -> None:
         """Read again."""
-        self._in_loop(self._set_paused, False)
+        self._server.set_paused(False)
 
     # ---- what tests look at ----
 
     @property
     def clients(self) -> list[ClientConnection]:
         """The connected clients, the oldest first."""
-        return list(self._clients)
+        return list(self._server.clients)
 
     @property
     def client_count(self) -> int:
-        """How many clients are connected."""
-        return len(self._clients)
+        """The number of connected clients."""
+        return len(self._server.clients)
 
     @property
     def connection_count(self) -> int:
-        """How many clients ever connected."""
-        return self._connection_count
+        """The number of connections since the device was made."""
+        return self._server.connection_count
 
     @property
     def received(self) -> list[Message]:
         """All messages that came, in order; the last `MAX_RECEIVED` of them."""
-        with self._changed:
-            return list(self._received)
+        return list(self._server.received.copy())
 
     def clear_received(self) -> None:
         """Forget all received messages."""
-        with self._changed:
-            self._received.clear()
+        self._server.received.clear()
 
     def received_requests(self, name: str) -> list[Message]:
-        """Return the received requests of a name, in order.
-
-        Parameters
-        ----------
-        name : str
-            The name.
-
-        Returns
-        -------
-        list of Message
-        """
+        """Return the received requests of a name, in order: a list of `Message`."""
         return [
             message
             for message in self.received
@@ -567,24 +390,6 @@ class SimulatedDevice:
         """Wait until *count* requests of a name have come, and return the last of these.
 
         Requests that came before the call count too; see `clear_received`.
-
-        Parameters
-        ----------
-        name : str
-            The name.
-        timeout : float in seconds, optional
-            How long to wait.
-        count : int, optional
-            How many.
-
-        Returns
-        -------
-        Message
-
-        Raises
-        ------
-        TimeoutError
-            If they do not come in time.
         """
         self.wait_until(
             lambda: len(self.received_requests(name)) >= count, timeout, f"{count} x ?{name}"
@@ -603,11 +408,10 @@ class SimulatedDevice:
         *args
             Its arguments, all of them. Default: any.
         count : int, optional
-            How many times exactly; 0 if it must not have come. Default: once
-            or more.
+            How many times exactly; 0 if it must not have come. Default: once or more.
         timeout : float in seconds, optional
-            How long to wait for it. Default: it must be there already, as it
-            is when the program under test has had its reply.
+            How long to wait for it. Default: it must be there already, as it is when the
+            program under test has had its reply.
 
         Returns
         -------
@@ -640,37 +444,11 @@ class SimulatedDevice:
         )
 
     def wait_for_client(self, count: int = 1, timeout: float = 5.0) -> None:
-        """Wait until exactly *count* clients are connected.
-
-        Parameters
-        ----------
-        count : int, optional
-            How many; 0 waits for the last one to go.
-        timeout : float in seconds, optional
-            How long to wait.
-
-        Raises
-        ------
-        TimeoutError
-            If it does not happen in time.
-        """
+        """Wait until exactly *count* clients are connected; 0: until the last has gone."""
         self.wait_until(lambda: self.client_count == count, timeout, f"{count} clients")
 
     def wait_for_connection(self, count: int, timeout: float = 5.0) -> None:
-        """Wait until *count* connections were made since the device was made.
-
-        Parameters
-        ----------
-        count : int
-            How many; `connection_count` tells how many there were so far.
-        timeout : float in seconds, optional
-            How long to wait.
-
-        Raises
-        ------
-        TimeoutError
-            If it does not happen in time.
-        """
+        """Wait until *count* connections were made; there were `connection_count` so far."""
         self.wait_until(
             lambda: self.connection_count >= count, timeout, f"connection number {count}"
         )
@@ -688,214 +466,16 @@ class SimulatedDevice:
             How long to wait.
         what : str, optional
             What is waited for, for the text of the error.
-
-        Raises
-        ------
-        TimeoutError
-            If it does not happen in time.
         """
-        if self._ioloop is not None and _is_inside(self._ioloop):
-            raise KatcpThreadError("Do not block the loop's thread: await until(...) there.")
-        with self._changed:
-            if self._changed.wait_for(predicate, timeout):
-                return
-        raise TimeoutError(
-            f"{what} did not come within {timeout} s; clients: {self.client_count}, last "
-            f"messages: {[shorten(str(message), 100) for message in self.received[-5:]]}"
-        )
+        if not self._server.wait_until(predicate, timeout):
+            raise TimeoutError(
+                f"{what} did not come within {timeout} s; clients: {self.client_count}, last "
+                f"messages: {[shorten(str(message), 100) for message in self.received[-5:]]}"
+            )
 
     async def until(self, predicate: Callable[[], bool]) -> None:
-        """Wait in the loop until a condition holds, like `wait_until`.
-
-        Parameters
-        ----------
-        predicate : callable
-            The condition.
-        """
-        while not predicate():
-            waker = asyncio.get_running_loop().create_future()
-            self._wakers.append(waker)
-            await waker
-
-    # ---- in the loop: start and stop ----
-
-    def _in_loop(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function in the loop, or right here as long as there is none."""
-        ioloop = self._ioloop
-        if ioloop is None or _is_inside(ioloop):
-            return function(*args)
-        return _run_in(ioloop, function, *args)
-
-    def _notify(self) -> None:
-        """Let those who wait look again."""
-        with self._changed:
-            self._changed.notify_all()
-        wakers, self._wakers = self._wakers, []
-        for waker in wakers:
-            if not waker.done():
-                waker.set_result(None)
-
-    def _refuse_if_running(self) -> None:
-        if self._ioloop is not None or self._manager is not None:
-            raise KatcpUsageError("The simulated device runs already: stop it first.")
-
-    def _open(self, ioloop: IOLoop) -> None:
-        self._listen()
-        self._ioloop = ioloop
-        self._stopping = None
-
-    def _listen(self) -> None:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        sock = socket.create_server((self._host, self._port), family=family, backlog=1024)
-        sock.setblocking(False)
-        if self._receive_buffer_size is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_size)
-        self._port = sock.getsockname()[1]
-        self._listeners = [add_accept_handler(sock, self._on_accept), sock.close]
-        self._notify()
-
-    def _stop_listening(self) -> None:
-        for undo in self._listeners:
-            undo()
-        self._listeners = []
-
-    def _begin_stop(self, reason: Optional[str]) -> asyncio.Future[None]:
-        """Begin to stop, once; the result is done when all has ended."""
-        if self._stopping is None:
-            self._stop_listening()
-            self._end_all(reason)
-            self._stopping = asyncio.ensure_future(self._until_ended())
-        return self._stopping
-
-    async def _until_ended(self) -> None:
-        await self.until(lambda: not self._clients)
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        # A restart may have been under way.
-        self._stop_listening()
-        self._ioloop = None
-        self._notify()
-
-    def _begin_restart(self) -> None:
-        self._stop_listening()
-        self._end_all("The device is restarting.")
-        self._spawn(self._come_back())
-
-    async def _come_back(self) -> None:
-        await self.until(lambda: not self._clients)
-        await asyncio.sleep(RESTART_DELAY)
-        self._listen()
-
-    def _spawn(self, awaitable: Awaitable[Any]) -> None:
-        """Run an awaitable until it is done, or the device stops."""
-        task = asyncio.ensure_future(awaitable)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_task_done)
-
-    def _on_task_done(self, task: asyncio.Future[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("A task of the simulated device failed.", exc_info=task.exception())
-
-    # ---- in the loop: clients ----
-
-    def _on_accept(self, sock: socket.socket, peer: Any) -> None:
-        client = ClientConnection(self, sock, _format_peer(peer))
-        if is_multi_client(client.protocol):
-            self._send_to_all(Message.inform("client-connected", client.address))
-        else:
-            self._end_all(f"New client connected from {client.address}")
-        self._clients.append(client)
-        self._connection_count += 1
-        client.start(paused=self._paused)
-        self._notify()
-
-    def _on_client_ended(self, client: ClientConnection) -> None:
-        self._clients.remove(client)
-        self._notify()
-
-    def _on_message(self, client: ClientConnection, message: Message) -> None:
-        with self._changed:
-            self._received.append(message)
-        if message.mtype == Message.REQUEST:
-            self._on_request(DeviceRequest(self, client, message))
-        self._notify()
-
-    def _on_request(self, request: DeviceRequest) -> None:
-        for hook in find_hooks(self._faults, "request", request.message.name):
-            steps = hook(request)
-            if steps is not None:
-                request.connection.play(steps)
-                return
-        entry = self._requests.get(request.message.name)
-        if entry is None or not entry.is_available(request.connection.protocol):
-            request.reply("invalid", f"Unknown request '{request.message.name}'.")
-        else:
-            request.run(entry)
-
-    def _send_to_all(self, message: Message) -> None:
-        for client in self.clients:
-            client.play([message])
-
-    def _send_raw(self, data: bytes, client: Optional[ClientConnection]) -> None:
-        for receiver in self.clients if client is None else [client]:
-            receiver.send_raw(data)
-
-    def _log_to_all(self, level: str, text: str, logger_name: Optional[str]) -> None:
-        for client in self.clients:
-            client.log(level, text, logger_name)
-
-    def _end_all(self, reason: Optional[str]) -> None:
-        for client in self.clients:
-            client.end(reason)
-
-    def _reset_all(self) -> None:
-        for client in self.clients:
-            client.reset()
-
-    def _set_paused(self, paused: bool) -> None:
-        self._paused = paused
-        for client in self.clients:
-            client.set_paused(paused)
-
-    def _interface_changed(self, kind: str, name: str, change: str) -> None:
-        for client in self.clients:
-            if client.protocol.major >= INTERFACE_CHANGED_KATCP_MAJOR:
-                client.play([Message.inform("interface-changed", kind, name, change)])
-
-    # ---- in the loop: sensors and requests ----
-
-    def _add_sensor(self, sensor: Sensor) -> None:
-        change = "modified" if sensor.name in self._sensors else "added"
-        self._unsample(sensor.name)
-        self._sensors[sensor.name] = sensor
-        self._interface_changed("sensor", sensor.name, change)
-
-    def _remove_sensor(self, name: str) -> None:
-        del self._sensors[name]
-        self._unsample(name)
-        self._interface_changed("sensor", name, "removed")
-
-    def _unsample(self, name: str) -> None:
-        for client in self.clients:
-            client.unsample(name)
-
-    def _set_sensor(
-        self, name: str, value: Any, status: Optional[str], timestamp: Optional[float]
-    ) -> None:
-        now = time.time() if timestamp is None else timestamp
-        self._sensors[name].set(value, status, timestamp=now)
-
-    def _add_request(self, entry: Entry) -> None:
-        change = "modified" if entry.name in self._requests else "added"
-        self._requests[entry.name] = entry
-        self._interface_changed("request", entry.name, change)
-
-    def _remove_request(self, name: str) -> None:
-        del self._requests[name]
-        self._interface_changed("request", name, "removed")
+        """Wait in the loop until a condition holds, like `wait_until`."""
+        await self._server.until(predicate)
 
 
 def _parse_protocol(text: str) -> ProtocolFlags:
@@ -906,7 +486,7 @@ def _parse_protocol(text: str) -> ProtocolFlags:
 
 
 def _describe_requests(messages: Iterable[Message]) -> str:
-    """Return what was asked, for a person: one line for each request, without its id."""
+    """Return what was asked, for people: one line for each request, without its id."""
     lines = [
         f"\n    {shorten(str(message.copy()), 100)}"
         for message in messages
@@ -917,134 +497,3 @@ def _describe_requests(messages: Iterable[Message]) -> str:
     last = lines[-_SHOWN_REQUESTS:]
     which = "asked were" if len(last) == len(lines) else f"the last of {len(lines)} requests were"
     return f"{which}:{''.join(last)}"
-
-
-def _format_peer(peer: Sequence[Any]) -> str:
-    host, port = peer[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _asyncio_loop(ioloop: IOLoop) -> asyncio.AbstractEventLoop:
-    loop: asyncio.AbstractEventLoop = ioloop.asyncio_loop  # type: ignore[attr-defined]
-    return loop
-
-
-def _run_in(ioloop: IOLoop, function: Callable[..., Any], *args: Any, timeout: float = 5.0) -> Any:
-    """Call a function in a loop, also in one that is run only now and then."""
-    if _asyncio_loop(ioloop).is_running():
-        return call_in_loop(ioloop, function, *args, timeout=timeout)
-
-    async def call() -> Any:
-        result = function(*args)
-        return await result if inspect.isawaitable(result) else result
-
-    return ioloop.run_sync(call, timeout)
-
-
-def _is_inside(ioloop: IOLoop) -> bool:
-    """Return whether the calling thread is the one that runs the loop."""
-    try:
-        return asyncio.get_running_loop() is _asyncio_loop(ioloop)
-    except RuntimeError:
-        return False
-
-
-# ---- as a process ----
-
-
-def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Run a simulated device until SIGINT, SIGTERM or ``?halt``.
-
-    One line with its address is printed when it listens.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        The command line. Default: that of the process.
-
-    Returns
-    -------
-    int
-        The exit status.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m katcp.simdevice", description="Run a simulated KATCP device."
-    )
-    add_arguments(parser)
-    return run(parser.parse_args(arguments))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line of a simulated device has.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser whose result `run` will be given.
-    """
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="the port (any free one)")
-    parser.add_argument(
-        "--protocol", default="5.1-MIB", help="version and flags, like 4 or 5.1-MIBT (%(default)s)"
-    )
-    parser.add_argument("--name", default="simulated-device", help="its name (%(default)s)")
-    parser.add_argument(
-        "--log-level", default="warn", choices=LOG_LEVELS, help="of #log informs (%(default)s)"
-    )
-    parser.add_argument(
-        "--fault",
-        action="append",
-        default=[],
-        metavar="NAME[:REQUEST][=VALUE]",
-        help="something to do wrong; may be given several times",
-    )
-    parser.add_argument(
-        "--list-faults", action="store_true", help="tell what can be done wrong, and exit"
-    )
-
-
-def run(options: argparse.Namespace) -> int:
-    """Do what a command line of `add_arguments` asks for.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        The parsed command line.
-
-    Returns
-    -------
-    int
-        The exit status.
-    """
-    if options.list_faults:
-        for name, description in list_faults().items():
-            print(f"{name:<28} {description}")
-        return 0
-    try:
-        device = SimulatedDevice(
-            options.host,
-            options.port,
-            protocol=options.protocol,
-            name=options.name,
-            faults=options.fault,
-            log_level=options.log_level,
-        )
-    except ValueError as error:
-        print(f"katcp.simdevice.device: {error}", file=sys.stderr)
-        return 2
-    try:
-        asyncio.run(_serve(device))
-    except OSError as error:
-        print(f"katcp.simdevice.device: cannot listen: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-async def _serve(device: SimulatedDevice) -> None:
-    device.start_in(IOLoop.current())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, device.stop)
-    host, port = device.address
-    print(f"{device.name} listens on {host}:{port}", flush=True)
-    await device.until_stopped()

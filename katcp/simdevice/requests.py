@@ -1,64 +1,35 @@
 """The requests that the simulated device answers.
 
-Strategy
---------
-A `DeviceRequest` is one request that has come: it is what a handler gets, and
-it turns what the handler returns into messages, ids included. `Entry` is one
-kind of request that a device knows. The standard requests (protocol.md, section
-11) and those of the memory (``?read``, ``?write``, ...) stand in one table,
-`STANDARD_REQUESTS`; every device begins with a copy of it. They are written
-exactly as a user writes his own.
+A `DeviceRequest` is one that a client has sent: its handler is given it, and it turns what
+the handler returns into messages, ids included. An `Entry` is a request that the device knows.
+The standard requests (protocol.md, section 11) and those of the memory are in one table,
+`STANDARD_REQUESTS`, of which every device has a copy; they are written as a user writes his.
 
-Rules
------
-- A handler raises `FailReply` with a text for the client; any other exception
-  is logged, too.
-- Arguments come as bytes; too few or too many are found by the handler's
-  signature, before it is called.
-- Every message passes the faults on its way to the connection.
-
-Of the device this module uses what anybody may, and `_in_loop`, `_spawn`,
-`_requests`, `_memory`, `_begin_stop` and `_begin_restart`.
+Every message passes the faults on its way to the connection.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import re
 import struct
 import time
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Awaitable,
-    Callable,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Union,
-)
+from typing import Any, Awaitable, Callable, NamedTuple, Optional, Protocol, Sequence
 
 from .._wire.flags import ProtocolFlags
 from .._wire.message import Message
+from .._wire.text import as_text, convert_method_name
 from ..errors import FailReply
-from .connection import LOG_LEVELS, ClientConnection, Sampling, is_multi_client, is_v5
-from .faults import distort
-from .sensors import Sensor, to_text
-
-if TYPE_CHECKING:
-    from .device import SimulatedDevice
+from . import connection
+from .connection import LOG_LEVELS, ClientConnection, is_multi_client, is_v5
+from .faults import distort, find_hooks
+from .memory import Memory, parse_integer
+from .sensors import Sensor
+from .strategies import Sampling
 
 logger = logging.getLogger("katcp.simdevice")
-
-DEFAULT_MEMORY: Mapping[str, Union[int, bytes]] = {
-    "sys_board_id": b"\0\0\xb0\x01",
-    "sys_scratchpad": 4,
-    "bram": 64 * 1024,
-}
-
-_INTEGER_RE = re.compile(rb"[0-9]+|0[xX][0-9a-fA-F]+")
 
 Handler = Callable[..., Any]
 
@@ -68,17 +39,31 @@ class Entry(NamedTuple):
 
     name: str
     handler: Handler
-    signature: inspect.Signature
+    # What is wrong with a number of arguments; "" if nothing is.
+    check: Callable[[int], str]
     help: str
     timeout_hint: float
     is_available: Callable[[ProtocolFlags], bool]
 
 
-class DeviceRequest:
-    """A request that a client has sent: what a request handler gets.
+class Server(connection.Server, Protocol):
+    """What a request needs of the server of its device."""
 
-    Its methods may be called from any thread, also after the handler has
-    returned: to reply later, or several times.
+    sensors: dict[str, Sensor]
+    requests: dict[str, Entry]
+    memory: Memory
+    clients: list[ClientConnection]
+
+    def in_loop(self, function: Callable[..., Any], *args: Any) -> Any: ...
+    def begin_stop(self, reason: Optional[str]) -> Any: ...
+    def begin_restart(self) -> None: ...
+
+
+class DeviceRequest:
+    """A request that a client has sent: what a request handler is given.
+
+    Its methods may be called from any thread, also after the handler has returned: to reply
+    later, or several times.
 
     Attributes
     ----------
@@ -90,86 +75,69 @@ class DeviceRequest:
         The request.
     """
 
-    def __init__(
-        self, device: SimulatedDevice, connection: ClientConnection, message: Message
-    ) -> None:
-        self.device = device
-        self.connection = connection
-        self.client = connection
+    def __init__(self, server: Server, connection: ClientConnection, message: Message) -> None:
+        self.device = server.device
+        self.connection = self.client = connection
         self.message = message
+        self.server = server
+        self.sensors = server.sensors
         # For the fault that sends informs after the reply.
         self.held: list[Message] = []
         self._informs = 0
 
     def inform(self, *args: Any) -> None:
-        """Send an inform that belongs to the request, with its name and id.
-
-        Parameters
-        ----------
-        *args
-            The arguments.
-        """
+        """Send an inform that belongs to the request: with its name and id, and these arguments."""
         self._informs += 1
         self._send(self._make(Message.INFORM, args))
 
     def reply(self, *args: Any) -> None:
-        """Send a reply, with the name and the id of the request.
-
-        Parameters
-        ----------
-        *args
-            The arguments, return code first.
-        """
+        """Send a reply, with the name and the id of the request; return code first."""
         self._send(self._make(Message.REPLY, args))
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are to the client.
+        """Send bytes as they are to the client, line ends included."""
+        self.server.in_loop(self.connection.send_raw, data)
 
-        Parameters
-        ----------
-        data : bytes
-            The bytes, line ends included.
-        """
-        self.device.send_raw(data, self.connection)
+    def counted(self) -> tuple[str, int]:
+        """Return the ``ok`` reply of a list, a tuple: with the number of informs sent."""
+        return "ok", self._informs
 
     def available(self) -> list[Entry]:
         """Return the requests that this client can make, sorted by name."""
-        entries = self.device._requests.items()
         protocol = self.connection.protocol
-        return [entry for _, entry in sorted(entries) if entry.is_available(protocol)]
+        entries = sorted(self.server.requests.items())
+        return [entry for _, entry in entries if entry.is_available(protocol)]
 
-    def counted(self) -> tuple[str, int]:
-        """Return the ``ok`` reply of a list: with the number of informs sent.
-
-        Returns
-        -------
-        tuple
-        """
-        return "ok", self._informs
-
-    def run(self, entry: Entry) -> None:
-        """Let the handler answer; in the loop's thread."""
-        arguments = self.message.arguments
-        try:
-            entry.signature.bind(self, *arguments)
-        except TypeError as error:
-            self.reply("invalid", f"Wrong arguments for ?{self.message.name}: {error}.")
-            return
-        try:
-            self._answer(entry.handler(self, *arguments))
-        except Exception as error:
-            self._fail(error)
+    def handle(self) -> None:
+        """Answer the request, or do what a fault does instead; in the loop's thread."""
+        for hook in find_hooks(self.device.faults, "request", self.message.name):
+            steps = hook(self)
+            if steps is not None:
+                self.connection.play(steps)
+                return
+        # A fault may have changed the message.
+        name, arguments = self.message.name, self.message.arguments
+        entry = self.server.requests.get(name)
+        if entry is None or not entry.is_available(self.connection.protocol):
+            self.reply("invalid", f"Unknown request '{name}'.")
+        elif mistake := entry.check(len(arguments)):
+            self.reply("invalid", f"Wrong arguments for ?{name}: {mistake}.")
+        else:
+            try:
+                self._answer(entry.handler(self, *arguments))
+            except Exception as error:
+                self._fail(error)
 
     def _answer(self, result: Any) -> None:
         """Send what a handler returned."""
-        if result is None:
-            return
-        if inspect.isawaitable(result):
-            self.device._spawn(self._answer_later(result))
+        if isinstance(result, (tuple, list)):
+            self.reply(*result)
         elif isinstance(result, Message):
             self._send(result)
-        else:
-            self.reply(*(result if isinstance(result, (tuple, list)) else [result]))
+        elif inspect.isawaitable(result):
+            self.server.spawn(self._answer_later(result))
+        elif result is not None:
+            self.reply(result)
 
     async def _answer_later(self, awaitable: Awaitable[Any]) -> None:
         try:
@@ -183,11 +151,13 @@ class DeviceRequest:
         self.reply("fail", str(error) or type(error).__name__)
 
     def _make(self, mtype: int, args: Sequence[Any]) -> Message:
-        echo = self.connection.protocol.message_ids or self.device.echo_ids
-        return Message(mtype, self.message.name, args, mid=self.message.mid if echo else None)
+        message = Message(mtype, self.message.name, args)
+        if self.connection.protocol.message_ids or self.device.echo_ids:
+            message.mid = self.message.mid
+        return message
 
     def _send(self, message: Message) -> None:
-        self.device._in_loop(self._send_in_loop, message)
+        self.server.in_loop(self._send_in_loop, message)
 
     def _send_in_loop(self, message: Message) -> None:
         self.connection.play(distort(self.device.faults, message, self))
@@ -206,17 +176,20 @@ def make_entry(
     is_available: Callable[[ProtocolFlags], bool] = lambda protocol: True,
 ) -> Entry:
     """Return the entry of a request handler, named after the function if no name is given."""
-    name = name or function.__name__.replace("_", "-")
-    # Whoever misnames a request hears of it now.
+    name = name or convert_method_name("", function.__name__)
+    # A name that no request can have is refused now.
     Message.request(name)
-    return Entry(
-        name,
-        function,
-        inspect.signature(function),
-        inspect.getdoc(function) or "",
-        timeout_hint,
-        is_available,
-    )
+    check = functools.lru_cache(functools.partial(_check_count, inspect.signature(function)))
+    return Entry(name, function, check, inspect.getdoc(function) or "", timeout_hint, is_available)
+
+
+def _check_count(signature: inspect.Signature, count: int) -> str:
+    """Return what is wrong with so many arguments behind the request; "" if nothing is."""
+    try:
+        signature.bind(*[None] * (1 + count))
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def _standard(
@@ -243,14 +216,14 @@ def _help(request: DeviceRequest, name: Optional[bytes] = None) -> Any:
 def _halt(request: DeviceRequest) -> None:
     """Stop the device (?halt)."""
     request.reply("ok")
-    request.device._begin_stop("The device is halting.")
+    request.server.begin_stop("The device is halting.")
 
 
 @_standard("restart")
 def _restart(request: DeviceRequest) -> None:
     """Restart the device: all connections are closed (?restart)."""
     request.reply("ok")
-    request.device._begin_restart()
+    request.server.begin_restart()
 
 
 @_standard("watchdog")
@@ -271,9 +244,9 @@ def _version_list(request: DeviceRequest) -> Any:
 def _log_level(request: DeviceRequest, level: Optional[bytes] = None) -> Any:
     """Query or set the level of #log informs (?log-level [level])."""
     if level is not None:
-        if to_text(level) not in LOG_LEVELS:
-            raise FailReply(f"Unknown log level '{to_text(level)}'.")
-        request.device.log_level = to_text(level)
+        if as_text(level) not in LOG_LEVELS:
+            raise FailReply(f"Unknown log level '{as_text(level)}'.")
+        request.device.log_level = as_text(level)
     return "ok", request.device.log_level
 
 
@@ -307,7 +280,9 @@ def _sensor_sampling(request: DeviceRequest, name: bytes, *strategy: bytes) -> A
         return ("ok", name, *(present.arguments if present else [b"none"]))
     try:
         # All or nothing: whatever is wrong is found before anything is set.
-        samplings = [Sampling(client, sensor, strategy) for sensor in sensors]
+        samplings = [
+            Sampling(sensor, strategy, client.protocol, client.send_status) for sensor in sensors
+        ]
     except ValueError as error:
         raise FailReply(str(error)) from error
     for sampling in samplings:
@@ -318,7 +293,7 @@ def _sensor_sampling(request: DeviceRequest, name: bytes, *strategy: bytes) -> A
 @_standard("client-list", is_multi_client)
 def _client_list(request: DeviceRequest) -> Any:
     """List the addresses of the connected clients (?client-list)."""
-    for client in request.device.clients:
+    for client in request.server.clients:
         request.inform(client.address)
     return request.counted()
 
@@ -338,16 +313,16 @@ def _request_timeout_hint(request: DeviceRequest, name: Optional[bytes] = None) 
 def _find_entry(request: DeviceRequest, name: bytes) -> Entry:
     """Return the entry of a request that this client can make, or raise FailReply."""
     for entry in request.available():
-        if entry.name == to_text(name):
+        if entry.name == as_text(name):
             return entry
-    raise FailReply(f"Unknown request '{to_text(name)}'.")
+    raise FailReply(f"Unknown request '{as_text(name)}'.")
 
 
 def _find_sensor(request: DeviceRequest, name: bytes) -> Sensor:
     """Return a sensor, or raise FailReply."""
-    sensor = request.device.sensors.get(to_text(name))
+    sensor = request.sensors.get(as_text(name))
     if sensor is None:
-        raise FailReply(f"Unknown sensor '{to_text(name)}'.")
+        raise FailReply(f"Unknown sensor '{as_text(name)}'.")
     return sensor
 
 
@@ -356,64 +331,19 @@ def _find_sensors(request: DeviceRequest, name: bytes) -> list[Sensor]:
     if len(name) < 2 or name[:1] + name[-1:] != b"//":
         return [_find_sensor(request, name)]
     try:
-        regex = re.compile(to_text(name[1:-1]))
+        regex = re.compile(as_text(name[1:-1]))
     except re.error as error:
-        raise FailReply(f"Bad regular expression '{to_text(name)}': {error}.") from error
-    return [sensor for key, sensor in sorted(request.device.sensors.items()) if regex.search(key)]
+        raise FailReply(f"Bad regular expression '{as_text(name)}': {error}.") from error
+    return [sensor for key, sensor in sorted(request.sensors.items()) if regex.search(key)]
 
 
-# ---- the memory ----
-
-
-class Memory:
-    """Registers one behind the other in one piece of memory, as on an FPGA board."""
-
-    def __init__(self, registers: Mapping[str, Union[int, bytes]]) -> None:
-        self._bytes = bytearray()
-        self.registers: dict[str, range] = {}
-        for name, content in registers.items():
-            start = len(self._bytes)
-            self._bytes += bytes(content)
-            self.registers[name] = range(start, len(self._bytes))
-
-    def content(self, register: str) -> bytes:
-        """Return all of a register."""
-        place = self.registers[register]
-        return bytes(self._bytes[place.start : place.stop])
-
-    def read(self, register: bytes, offset: int, count: int) -> bytes:
-        """Return a part of a register, or raise FailReply."""
-        place = self._locate(register, offset, count)
-        return bytes(self._bytes[place])
-
-    def write(self, register: bytes, offset: int, data: bytes) -> None:
-        """Change a part of a register, or raise FailReply."""
-        self._bytes[self._locate(register, offset, len(data))] = data
-
-    def _locate(self, register: bytes, offset: int, count: int) -> slice:
-        place = self._place(register)
-        if offset + count > len(place):
-            raise FailReply(
-                f"{count} bytes at {offset} are outside of register "
-                f"'{to_text(register)}', which has {len(place)} bytes."
-            )
-        start = place.start + offset
-        return slice(start, start + count)
-
-    def _place(self, register: bytes) -> range:
-        """Return where a register is; a number is an address in the whole memory."""
-        place = self.registers.get(to_text(register))
-        if place is not None:
-            return place
-        if not _INTEGER_RE.fullmatch(register):
-            raise FailReply(f"Unknown register '{to_text(register)}'.")
-        return range(_parse_integer(register), len(self._bytes))
+# ---- those of the memory ----
 
 
 @_standard("listdev")
 def _listdev(request: DeviceRequest, size: Optional[bytes] = None) -> Any:
     """List the registers of the memory (?listdev [size])."""
-    for name, place in request.device._memory.registers.items():
+    for name, place in request.server.memory.registers.items():
         request.inform(name, *([] if size is None else [len(place)]))
     return request.counted()
 
@@ -423,14 +353,14 @@ def _read(
     request: DeviceRequest, register: bytes, offset: bytes = b"0", count: bytes = b"4"
 ) -> Any:
     """Read bytes from a register (?read register-or-address [offset [count]])."""
-    memory = request.device._memory
-    return "ok", memory.read(register, _parse_integer(offset), _parse_integer(count))
+    memory = request.server.memory
+    return "ok", memory.read(register, parse_integer(offset), parse_integer(count))
 
 
 @_standard("write")
 def _write(request: DeviceRequest, register: bytes, offset: bytes, data: bytes) -> Any:
     """Write bytes to a register (?write register-or-address offset bytes)."""
-    request.device._memory.write(register, _parse_integer(offset), data)
+    request.server.memory.write(register, parse_integer(offset), data)
     return "ok"
 
 
@@ -439,21 +369,14 @@ def _wordread(
     request: DeviceRequest, register: bytes, offset: bytes = b"0", count: bytes = b"1"
 ) -> Any:
     """Read words of 32 bits from a register (?wordread register [word-offset [count]])."""
-    start, size = 4 * _parse_integer(offset), 4 * _parse_integer(count)
-    data = request.device._memory.read(register, start, size)
+    start, size = 4 * parse_integer(offset), 4 * parse_integer(count)
+    data = request.server.memory.read(register, start, size)
     return ("ok", *(f"0x{word:08x}" for (word,) in struct.iter_unpack(">I", data)))
 
 
 @_standard("wordwrite")
 def _wordwrite(request: DeviceRequest, register: bytes, offset: bytes, *words: bytes) -> Any:
     """Write words of 32 bits to a register (?wordwrite register word-offset word ...)."""
-    data = b"".join(struct.pack(">I", _parse_integer(word) & 0xFFFFFFFF) for word in words)
-    request.device._memory.write(register, 4 * _parse_integer(offset), data)
+    data = b"".join(struct.pack(">I", parse_integer(word) & 0xFFFFFFFF) for word in words)
+    request.server.memory.write(register, 4 * parse_integer(offset), data)
     return "ok"
-
-
-def _parse_integer(text: bytes) -> int:
-    """Return a decimal or hexadecimal number, or raise FailReply."""
-    if not _INTEGER_RE.fullmatch(text):
-        raise FailReply(f"'{to_text(text)}' is not a number.")
-    return int(text, 16 if text[:2].lower() == b"0x" else 10)

@@ -1,33 +1,28 @@
-"""The sensors of the simulated device, and when a client hears of them.
+"""The sensors of the simulated device.
 
-Strategy
---------
-A `Sensor` is a `katcp.Sensor` as a device has it: it has a name that the protocol
-allows, ranges that give a status to a value, and perhaps a *source*, a function
-of the time that makes its readings. It may hold bytes in place of a value, which
-are sent as they are: so a device can say what no client understands. The
-`katcp.Sensor` in it keeps the reading and tells the strategies of clients
-(`katcp.sampling`).
+A `Sensor` is a `katcp.Sensor` as a device has it: its name is one that the protocol allows,
+its ranges give a status to a value, and it may have a *source*, a function of the time that
+makes its readings. It may hold bytes in place of a value, which are sent as they are: so a
+device can send what no client understands. The `katcp.Sensor` in it keeps the reading and
+notifies the strategies of clients (`katcp.simdevice.strategies`).
 
-Here is what versions 4 and 5 of the protocol have in common with sensors, beside
-the form of single values: version 4 has no addresses, fewer statuses, a range for
-every number, and periods in milliseconds.
+Version 4 of the protocol has no addresses, fewer statuses, and a range for every number.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Any, Callable, NamedTuple, Optional, Sequence
+import time
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Union
 
-from .. import _sensor as katcp_sensor
-from .._state import readings as katcp_readings
+from .._sensor import Sensor as KatcpSensor
+from .._state.readings import Reading as KatcpReading
 from .._wire import arguments
-from .._wire.flags import SEC_TS_KATCP_MAJOR, ProtocolFlags
-from ..sampling import SampleStrategy
+from .._wire.flags import SEC_TS_KATCP_MAJOR
 
-STATUSES = tuple(katcp_sensor.Sensor.STATUS_NAMES)
-TYPES = tuple(katcp_sensor.Sensor.SENSOR_TYPE_LOOKUP)
+STATUSES = tuple(KatcpSensor.STATUS_NAMES)
+TYPES = tuple(KatcpSensor.SENSOR_TYPE_LOOKUP)
 
 # Version 4 has no such statuses, and demands a range of every number.
 _V4_STATUSES = {"unreachable": "unknown", "inactive": "unknown"}
@@ -56,6 +51,9 @@ class Reading(NamedTuple):
 class Sensor:
     """A sensor of the simulated device.
 
+    Its parameters are also its attributes, but for the first value, its timestamp, and
+    *sensor_type*, which is *type*.
+
     Parameters
     ----------
     name : str
@@ -73,23 +71,15 @@ class Sensor:
         When the first value was read, in seconds since 1970.
     source : callable, optional
         A function of the time (seconds since 1970) that returns the value: a
-        sensor that changes by itself, until it is set by hand.
+        sensor that changes by itself, until it is set by hand; then it is None.
     interval : float, optional
-        How often, in seconds, a sensor with a *source* is looked at while a
-        client samples it.
+        How often, in seconds, a sensor with a *source* is read while a client
+        samples it.
 
     Attributes
     ----------
-    name, type, description, units : str
-        As given.
-    params : tuple
-        As given.
-    source : callable or None
-        As given; None after the sensor was set by hand.
-    interval : float
-        As given.
     observed : katcp.Sensor
-        What holds the reading: attach to it to hear of others.
+        What holds the reading: attach to it to be notified of others.
     """
 
     def __init__(
@@ -113,112 +103,110 @@ class Sensor:
         self.source = source
         self.interval = interval
         self._check()
-        self.observed = self._make_observed()
-        self._set(timestamp, "unknown", self.observed.value())
+        self._make_observed()
+        self.observed.set(timestamp, KatcpSensor.UNKNOWN, self.observed.value())
         if value is not None:
-            self._set(timestamp, self._judge(value), self._checked(value))
+            self._check_value(value)
+            self.observed.set(timestamp, self._judge(value), value)
 
     def __repr__(self) -> str:
         units = f" {self.units}" if self.units else ""
         return f"<Sensor {self.name} {self.type}{units}>"
 
     def __copy__(self) -> Sensor:
-        """Return a sensor with the same reading, which nobody observes."""
+        """Return a sensor with the same reading, which no device has and nobody observes."""
         copied = type(self).__new__(type(self))
         copied.__dict__.update(self.__dict__)
-        copied.observed = self._make_observed()
+        copied._make_observed()
         copied.observed.set(*self.observed.read())
         return copied
 
-    def _make_observed(self) -> katcp_sensor.Sensor:
-        number = katcp_sensor.Sensor.parse_type(self.type)
+    def _make_observed(self) -> None:
+        number = KatcpSensor.parse_type(self.type)
         options = [str(option) for option in self.params] if self.type == "discrete" else []
-        return katcp_sensor.Sensor(number, self.name, self.description, self.units, options)
+        self.observed = KatcpSensor(number, self.name, self.description, self.units, options)
+        # A device has it called in the thread of its loop.
+        self.in_loop: Callable[..., Any] = _call
 
-    def set(self, value: Any, status: Optional[str] = None, *, timestamp: float) -> None:
+    # ---- the reading ----
+
+    def set_value(
+        self,
+        value: Any,
+        status: Union[str, int, None] = None,
+        timestamp: Optional[float] = None,
+    ) -> None:
         """Set the reading; the sensor no longer changes by itself.
+
+        May be called from any thread. The clients of a running device that sample the sensor
+        are sent an update if their strategy selects it.
 
         Parameters
         ----------
         value : object
             The value, in the sensor's type. Bytes are sent as they are,
             whatever the type: so a value can be one that no client can read.
-        status : str, optional
-            The status. Default: what the ranges say of a number, else
-            ``nominal``.
-        timestamp : float
-            When it was read, in seconds since 1970.
+        status : str or int, optional
+            The status: one of `STATUSES`, or a constant of `katcp.Sensor`. Default: what the
+            ranges say of a number, else ``nominal``.
+        timestamp : float, optional
+            When it was read, in seconds since 1970. Default: now.
 
         Raises
         ------
         ValueError
             If the type cannot have this value, or there is no such status.
         """
-        if status is not None and status not in STATUSES:
-            raise ValueError(f"There is no sensor status {status!r}: use one of {STATUSES}.")
-        checked = self._checked(value)
+        number = None if status is None else _status_number(status)
+        self._check_value(value)
+        self.in_loop(
+            self._set_by_hand,
+            time.time() if timestamp is None else timestamp,
+            self._judge(value) if number is None else number,
+            value,
+        )
+
+    def set(self, value: Any, status: Optional[str] = None, *, timestamp: float) -> None:
+        """Set the reading: `set_value` with a timestamp that must be given."""
+        self.set_value(value, status, timestamp)
+
+    def _set_by_hand(self, timestamp: float, status: int, value: Any) -> None:
         self.source = None
-        self._set(timestamp, status or self._judge(value), checked)
+        self.observed.set(timestamp, status, value)
 
     def read(self, now: float) -> Reading:
-        """Return the reading at the time *now*.
-
-        Parameters
-        ----------
-        now : float
-            Seconds since 1970.
-
-        Returns
-        -------
-        Reading
-        """
+        """Return the reading at the time *now*, in seconds since 1970."""
         if self.source is not None:
             value = self.source(now)
-            self._set(now, self._judge(value), value)
+            self.observed.set(now, self._judge(value), value)
         return as_reading(self.observed.read())
 
     def look(self, now: float) -> None:
-        """Read a sensor with a *source*, unless that was done a moment ago.
-
-        Parameters
-        ----------
-        now : float
-            Seconds since 1970.
-        """
+        """Read a sensor with a *source*, unless that was done a moment ago."""
         if now - self.observed.read().timestamp > self.interval / 2:
             self.read(now)
 
+    def _judge(self, value: Any) -> int:
+        """Return the status that the ranges give to a value."""
+        if self.type not in _V4_RANGES or not self.params or isinstance(value, bytes):
+            return KatcpSensor.NOMINAL
+        ranges = zip((KatcpSensor.NOMINAL, KatcpSensor.WARN), (self.params[:2], self.params[2:]))
+        for status, limits in ranges:
+            if limits and limits[0] <= value <= limits[1]:
+                return status
+        return KatcpSensor.ERROR
+
+    # ---- as arguments of messages, in a major version of the protocol ----
+
     def list_arguments(self, major: int) -> list[bytes]:
-        """Return the arguments of this sensor's ``#sensor-list`` inform.
-
-        Parameters
-        ----------
-        major : int
-            The major version of the protocol.
-
-        Returns
-        -------
-        list of bytes
-        """
+        """Return the arguments of this sensor's ``#sensor-list`` inform."""
         # Version 4 has no addresses.
         shown = "string" if self.type == "address" and not _is_v5(major) else self.type
         texts = [self.name, self.description, self.units, shown]
         return [text.encode("utf-8") for text in texts] + self._format_params(major)
 
     def status_arguments(self, reading: Reading, major: int) -> list[bytes]:
-        """Return the arguments of ``#sensor-value`` and ``#sensor-status``.
-
-        Parameters
-        ----------
-        reading : Reading
-            What to tell.
-        major : int
-            The major version of the protocol.
-
-        Returns
-        -------
-        list of bytes
-        """
+        """Return the arguments of ``#sensor-value`` and ``#sensor-status``."""
         status = reading.status if _is_v5(major) else _V4_STATUSES.get(reading.status)
         return [
             arguments.write_timestamp(reading.timestamp, major),
@@ -229,24 +217,7 @@ class Sensor:
         ]
 
     def format_value(self, value: Any, major: int) -> bytes:
-        """Return a value as it stands in an argument.
-
-        Parameters
-        ----------
-        value : object
-            The value; bytes are returned unchanged.
-        major : int
-            The major version of the protocol.
-
-        Returns
-        -------
-        bytes
-
-        Raises
-        ------
-        ValueError
-            If the type of the sensor cannot have this value.
-        """
+        """Return a value as an argument, bytes unchanged; raise ValueError if it is none."""
         if isinstance(value, bytes):
             return value
         if self.type == "address" and isinstance(value, str):
@@ -259,9 +230,16 @@ class Sensor:
             value = _to_lru(value)
         return self.observed.format_reading((0.0, 0, value), major)[2]
 
-    def _set(self, timestamp: float, status: str, value: Any) -> None:
-        """Keep a reading, and tell who observes it."""
-        self.observed.set(timestamp, katcp_sensor.Sensor.STATUS_NAMES[status], value)
+    def _format_params(self, major: int) -> list[bytes]:
+        params = self.params
+        if self.type not in _V4_RANGES:
+            params = params if self.type == "discrete" else ()
+        elif not _is_v5(major):
+            # Version 4 knows one range, and it is binding: the widest.
+            params = params[-2:] or _V4_RANGES[self.type]
+        return [self.format_value(param, major) for param in params]
+
+    # ---- checks ----
 
     def _check(self) -> None:
         if not _NAME_RE.fullmatch(self.name):
@@ -273,100 +251,26 @@ class Sensor:
         if self.type in _V4_RANGES and len(self.params) not in (0, 2, 4):
             raise ValueError(f"The ranges of sensor {self.name!r} must be 2 or 4 numbers.")
 
-    def _checked(self, value: Any) -> Any:
-        """Return the value, or raise ValueError if the type cannot have it."""
+    def _check_value(self, value: Any) -> None:
+        """Raise ValueError if the type cannot have this value."""
         try:
             self.format_value(value, SEC_TS_KATCP_MAJOR)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"{value!r} is no value for the {self.type} sensor {self.name!r}: {error}"
             ) from error
-        return value
-
-    def _judge(self, value: Any) -> str:
-        """Return the status that the ranges give to a value."""
-        if self.type not in _V4_RANGES or not self.params or isinstance(value, bytes):
-            return "nominal"
-        ranges = zip(("nominal", "warn"), (self.params[:2], self.params[2:]))
-        for status, limits in ranges:
-            if limits and limits[0] <= value <= limits[1]:
-                return status
-        return "error"
-
-    def _format_params(self, major: int) -> list[bytes]:
-        params = self.params
-        if self.type not in _V4_RANGES:
-            params = params if self.type == "discrete" else ()
-        elif not _is_v5(major):
-            # Version 4 knows one range, and it is binding: the widest.
-            params = params[-2:] or _V4_RANGES[self.type]
-        return [self.format_value(param, major) for param in params]
 
 
-def as_reading(reading: katcp_readings.Reading) -> Reading:
+def as_reading(reading: KatcpReading) -> Reading:
     """Return a reading of a `katcp.Sensor` as the simulated device has it."""
     timestamp, status, value = reading
     return Reading(timestamp, STATUSES[status], value)
 
 
-def make_strategy(
-    sensor: Sensor,
-    strategy: Sequence[bytes],
-    protocol: ProtocolFlags,
-    report: Callable[[katcp_sensor.Sensor, katcp_readings.Reading], None],
-) -> SampleStrategy:
-    """Return the strategy that the arguments of ``?sensor-sampling`` describe.
-
-    Parameters
-    ----------
-    sensor : Sensor
-        The sensor to sample.
-    strategy : sequence of bytes
-        The name of the strategy and its parameters.
-    protocol : ProtocolFlags
-        What the connection speaks: times are seconds, or milliseconds.
-    report : callable
-        What is called with the `katcp.Sensor` and its reading.
-
-    Returns
-    -------
-    SampleStrategy
-        For the current loop; not started.
-
-    Raises
-    ------
-    ValueError
-        If they describe none; the text says why.
-    """
-    name, *params = strategy
-    if not protocol.strategy_allowed(name):
-        raise ValueError(f"Unknown sampling strategy {to_text(name)!r}.")
-    if not _is_v5(protocol.major):
-        # A difference comes first, and is a time for timestamps alone.
-        first = 1 if name.startswith(b"differential") and sensor.type != "timestamp" else 0
-        params[first:] = map(_to_seconds, params[first:])
-    return SampleStrategy.get_strategy(name, report, sensor.observed, *params)
-
-
-def _to_seconds(param: bytes) -> Any:
-    """Return what milliseconds are in seconds; what is no time is for others to refuse."""
-    try:
-        return arguments.read_timestamp(param, milliseconds=True)
-    except ValueError:
-        return param
-
-
 def default_sensors(now: float) -> list[Sensor]:
-    """Return one example sensor of each type; two of them change by themselves.
+    """Return one example `Sensor` of each type; two of them change by themselves.
 
-    Parameters
-    ----------
-    now : float
-        The present time, in seconds since 1970.
-
-    Returns
-    -------
-    list of Sensor
+    The present time is given in seconds since 1970.
     """
     return [
         Sensor(
@@ -404,10 +308,17 @@ def _to_lru(value: Any) -> Any:
     return arguments.LRU_CONSTANTS.get(str(value).encode("utf-8"), value)
 
 
+def _status_number(status: Union[str, int]) -> int:
+    """Return the status as `katcp.Sensor` has it, or raise ValueError."""
+    for number, name in KatcpSensor.STATUSES.items():
+        if status in (number, name):
+            return number
+    raise ValueError(f"There is no sensor status {status!r}: use one of {STATUSES}.")
+
+
 def _is_v5(major: int) -> bool:
     return major >= SEC_TS_KATCP_MAJOR
 
 
-def to_text(data: bytes) -> str:
-    """Return bytes as text for people; what is not UTF-8 is escaped."""
-    return data.decode("utf-8", "backslashreplace")
+def _call(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)

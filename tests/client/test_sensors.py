@@ -29,6 +29,7 @@ from katcp import (
     Status,
 )
 from katcp.simdevice import Sensor, default_sensors
+from katcp.simdevice.requests import STANDARD_REQUESTS
 from tests.support.helpers import (
     PATIENCE,
     Recorder,
@@ -158,7 +159,7 @@ def test_a_regular_expression_is_searched_for(quiet_device):
 
 
 def test_a_device_that_refuses_regular_expressions_is_asked_for_all(quiet_device):
-    real = quiet_device._requests["sensor-list"].handler
+    real = STANDARD_REQUESTS["sensor-list"].handler
 
     @quiet_device.request(name="sensor-list")
     def sensor_list(request, name=b"//"):
@@ -379,7 +380,7 @@ def test_what_a_program_drops_is_no_longer_sampled(quiet_device):
 
 
 def test_a_strategy_that_the_device_refuses_raises_and_is_not_remembered(quiet_device):
-    real = quiet_device._requests["sensor-sampling"].handler
+    real = STANDARD_REQUESTS["sensor-sampling"].handler
 
     @quiet_device.request(name="sensor-sampling")
     def sensor_sampling(request, name, *strategy):
@@ -587,7 +588,7 @@ def test_one_that_leaves_while_the_sensors_are_listed_again_stays_away(quiet_dev
     client = start_client(quiet_device)
     updates = client.sensors.watch("a*")
     updates.open()
-    list_sensors = quiet_device._requests["sensor-list"].handler
+    list_sensors = STANDARD_REQUESTS["sensor-list"].handler
     quiet_device.request(quiet_device.hold, name="sensor-list")
     quiet_device.add_sensor(quiet("a2"))
     # First the new sensor is listed, then what matches the pattern.

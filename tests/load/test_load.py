@@ -24,6 +24,7 @@ import pytest
 import katcp
 from katcp import AsyncClient, BlockingClient, KatcpClientOverflow, Message
 from katcp.ioloop_manager import IOLoopManager
+from katcp.simdevice import Sensor, SimulatedDevice
 from tests.support.helpers import PATIENCE, TestDevice, in_loop, start_client, until_answered
 from tests.support.peek import Peek
 
@@ -83,6 +84,34 @@ async def ask_all(clients: list[AsyncClient]) -> None:
     assert [reply.arguments for reply, _ in answers] == [
         [b"ok", b"%d" % number] for number in range(len(clients))
     ]
+
+
+# ---- many sensors ----
+
+
+async def cost_per_sensor(number: int) -> float:
+    """Return the processor time to list and subscribe a sensor of *number*, both ends of it."""
+    sensors = [Sensor(f"sensor.{i}", "float", "A sensor", "V", value=1.0) for i in range(number)]
+    with SimulatedDevice(sensors=sensors) as device:
+        async with AsyncClient(*device.address, timeout=LONG_PATIENCE) as client:
+            began = time.process_time()
+            _, informs = await client.future_request(Message.request("sensor-list"))
+            assert len(informs) == number
+            requests = (Message.request("sensor-sampling", s.name, "event") for s in sensors)
+            await asyncio.gather(*map(client.async_request, requests))
+            return (time.process_time() - began) / number
+
+
+@pytest.mark.timeout(5 * LONG_PATIENCE)
+def test_a_sensor_costs_the_same_however_many_there_are(capsys):
+    few, many = (
+        min(asyncio.run(cost_per_sensor(number)) for _ in range(3)) for number in (1_000, 10_000)
+    )
+    with capsys.disabled():
+        print(
+            f"\nto list and subscribe 10 000 sensors takes {10_000 * many:.1f} s of the processor"
+        )
+    assert many < 2 * few
 
 
 # ---- many clients ----

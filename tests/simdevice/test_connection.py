@@ -5,6 +5,7 @@ import socket
 import time
 
 import pytest
+from tornado.iostream import IOStream
 
 from katcp._wire.flags import ProtocolFlags
 from katcp._wire.message import Message
@@ -115,9 +116,25 @@ def test_a_sensor_that_is_removed_is_sampled_no_more(device, client):
 
 
 def test_sampling_ends_with_its_connection(device):
+    sensors = [device.sensors[name] for name in ("counter", "label")]
     with RawClient(device.address) as client:
-        client.ask(b"?sensor-sampling label period 0.01")
+        client.ask(b"?sensor-sampling label auto")
+        client.ask(b"?sensor-sampling counter auto")
         (connection,) = device.clients
+        assert all(sensor.observed._observers for sensor in sensors)
+        timer = connection.samplings["counter"]._timer
+    device.wait_for_client(0)
+    assert not any(sensor.observed._observers for sensor in sensors)
+    assert timer.cancelled()
+
+
+def test_nothing_is_paused_after_the_end_of_a_connection(device):
+    device.faults = ["late-reply=3600"]
+    with RawClient(device.address) as client:
+        client.send(b"?watchdog\n")
+        device.wait_for_request("watchdog")
+        (connection,) = device.clients
+        device.wait_until(lambda: connection._timers)
     device.wait_for_client(0)
     assert not connection._timers
 
@@ -203,6 +220,19 @@ def test_sending_to_all_or_to_one(device, client):
         assert other.line() == b"half a line"
         device.send_raw(b" the rest\n", client=device.clients[0])
         assert client.line() == b"half the rest"
+
+
+def test_what_is_sent_together_is_written_together(device, client, monkeypatch):
+    writes = []
+    real = IOStream.write
+    monkeypatch.setattr(
+        IOStream, "write", lambda stream, data: writes.append(len(data)) or real(stream, data)
+    )
+    client.send(b"?watchdog\n" * 1000)
+    for _ in range(1000):
+        assert client.line() == b"!watchdog ok"
+    # The kernel may have delivered the requests in several pieces.
+    assert len(writes) < 50
 
 
 def test_disconnecting_clients(device, client):

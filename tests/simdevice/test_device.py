@@ -5,6 +5,8 @@ import logging
 import re
 import signal
 import socket
+import threading
+from unittest import mock
 
 import pytest
 from tornado.ioloop import IOLoop
@@ -14,16 +16,15 @@ from katcp._wire.message import Message
 from katcp.errors import KatcpThreadError, KatcpUsageError
 from katcp.simdevice import SimulatedDevice, main
 from katcp.simdevice import connection as simconnection
-from katcp.simdevice import requests as simrequests
 from katcp.simdevice.sensors import Sensor
 from tests.support.helpers import PATIENCE, RawClient, is_v5, simulated
 from tests.support.process import PythonProcess
 
 
-def test_what_other_rooms_hold_is_found_here():
+def test_the_public_names_are_found_in_the_package():
     assert all(hasattr(simdevice, name) for name in simdevice.__all__)
-    assert simdevice.DeviceRequest is simrequests.DeviceRequest
     assert simdevice.ClientConnection is simconnection.ClientConnection
+    assert simdevice.ClientConnection.__module__ == "katcp.simdevice"
 
 
 # ---- protocols and clients ----
@@ -84,6 +85,31 @@ def test_setting_an_unknown_sensor_raises_here(device):
         device.set_sensor("nothing", 1)
     with pytest.raises(ValueError, match="no value for the"):
         device.set_sensor("counter", "x")
+
+
+@pytest.mark.parametrize("set_it", ["set_value", "set_sensor"])
+def test_a_sensor_is_set_from_the_thread_of_the_test(device, client, set_it):
+    threads = []
+    sensor = device.sensors["temperature"]
+    sensor.observed.attach(mock.Mock(update=lambda *_: threads.append(threading.current_thread())))
+    client.ask(b"?sensor-sampling temperature event")
+    if set_it == "set_value":
+        sensor.set_value(40)
+    else:
+        device.set_sensor("temperature", 40)
+    assert client.until(b"#sensor-status")[-1].endswith(b" temperature warn 40.0")
+    assert client.ask(b"?sensor-value temperature")[0].endswith(b" temperature warn 40.0")
+    assert threading.current_thread() not in threads
+    assert len(set(threads)) == 1
+
+
+def test_a_sensor_of_a_device_that_has_stopped_is_set_too(device):
+    sensor = device.sensors["mode"]
+    device.stop()
+    sensor.set_value("slew", timestamp=1.0)
+    device.start()
+    with RawClient(device.address) as client:
+        assert client.ask(b"?sensor-value mode")[0].endswith(b" 1.000000 1 mode nominal slew")
 
 
 def test_interface_changed(any_device):
@@ -195,6 +221,10 @@ def test_waiting_for_clients(device):
     device.wait_for_client(0)
     with pytest.raises(TimeoutError, match="connection number 2"):
         device.wait_for_connection(2, timeout=0.01)
+
+
+def test_a_condition_may_ask_the_device(device, client):
+    device.wait_until(lambda: client.ask(b"?watchdog") == [b"!watchdog ok"])
 
 
 def test_waiting_in_the_loop_is_refused(device, client, logs):

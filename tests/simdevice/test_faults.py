@@ -392,7 +392,7 @@ def test_byte_by_byte_keeps_the_order():
 
 def test_byte_by_byte_sends_single_bytes():
     fault = Fault("byte-by-byte")
-    assert fault.hook("output")(fault, None, b"!ok\n") == [b"!", b"o", b"k", b"\n"]
+    assert fault.hook("output")(b"!ok\n", None) == [b"!", b"o", b"k", b"\n"]
 
 
 def test_coalesce():

@@ -3,10 +3,12 @@
 import contextlib
 import copy
 import math
+import time
 from unittest import mock
 
 import pytest
 
+import katcp
 from katcp._wire.flags import ProtocolFlags
 from katcp.simdevice.sensors import (
     STATUSES,
@@ -14,8 +16,8 @@ from katcp.simdevice.sensors import (
     Reading,
     Sensor,
     default_sensors,
-    make_strategy,
 )
+from katcp.simdevice.strategies import make_strategy
 from tests.support.virtual import VirtualLoop
 
 V4 = ProtocolFlags(4, 0)
@@ -133,6 +135,22 @@ def test_a_given_status_wins():
         assert sensor.read(1.0).status == status
     with pytest.raises(ValueError, match="no sensor status 'fine'"):
         sensor.set(5, "fine", timestamp=1.0)
+
+
+def test_a_sensor_is_set_as_a_katcp_sensor_is():
+    sensor = Sensor("s", "integer", params=(0, 10))
+    before = time.time()
+    sensor.set_value(5)
+    timestamp, *rest = sensor.read(0.0)
+    assert before <= timestamp <= time.time()
+    assert rest == ["nominal", 5]
+    sensor.set_value(11, katcp.Sensor.FAILURE, 7.5)
+    assert sensor.read(0.0) == Reading(7.5, "failure", 11)
+    sensor.set_value(11)
+    assert sensor.read(0.0).status == "error"
+    for status in (7, -1, "fine"):
+        with pytest.raises(ValueError, match="no sensor status"):
+            sensor.set_value(5, status)
 
 
 def test_statuses_that_version_4_lacks():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...simdevice import device as simdevice
+from ...simdevice import command as simdevice
 
 
 def add_subcommand(subparsers: Any) -> None:

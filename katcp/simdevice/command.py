@@ -1,0 +1,86 @@
+"""The command line of the simulated device."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from typing import Optional, Sequence
+
+from tornado.ioloop import IOLoop
+
+from .connection import LOG_LEVELS
+from .device import SimulatedDevice
+from .faults import list_faults
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run a simulated device until SIGINT, SIGTERM or ``?halt``; return the exit status.
+
+    One line with its address is printed when it listens. The arguments are those of the
+    process unless they are given.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m katcp.simdevice", description="Run a simulated KATCP device."
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `run` needs."""
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="the port (any free one)")
+    parser.add_argument(
+        "--protocol", default="5.1-MIB", help="version and flags, like 4 or 5.1-MIBT (%(default)s)"
+    )
+    parser.add_argument("--name", default="simulated-device", help="its name (%(default)s)")
+    parser.add_argument(
+        "--log-level", default="warn", choices=LOG_LEVELS, help="of #log informs (%(default)s)"
+    )
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME[:REQUEST][=VALUE]",
+        help="a fault of the device; may be given several times",
+    )
+    parser.add_argument("--list-faults", action="store_true", help="list all faults, and exit")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the device that the command line describes; return the exit status."""
+    if options.list_faults:
+        for name, description in list_faults().items():
+            print(f"{name:<28} {description}")
+        return 0
+    try:
+        device = SimulatedDevice(
+            options.host,
+            options.port,
+            protocol=options.protocol,
+            name=options.name,
+            faults=options.fault,
+            log_level=options.log_level,
+        )
+    except ValueError as error:
+        print(f"katcp.simdevice: {error}", file=sys.stderr)
+        return 2
+    try:
+        asyncio.run(_serve(device))
+    except OSError as error:
+        print(f"katcp.simdevice: cannot listen: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(device: SimulatedDevice) -> None:
+    """Run a device until a signal or a request stops it."""
+    device.start_in(IOLoop.current())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, device.stop)
+    host, port = device.address
+    print(f"{device.name} listens on {host}:{port}", flush=True)
+    await device.until_stopped()
