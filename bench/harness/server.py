@@ -1,4 +1,4 @@
-"""Starts the device of the benchmark: bench/server.c, compiled when there is a compiler."""
+"""Starts the device of the benchmark: bench/server/server.c, compiled when there is a compiler."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import Iterator, Optional
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent / "server"
 SOURCE = HERE / "server.c"
-FALLBACK = HERE / "server_fallback.py"
+FALLBACK = HERE / "fallback.py"
 
 
 def make_command(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@
  *     ?swallow ...    !swallow ok, however large the argument
  *     ?silent         nothing, ever
  *
- * Anything else is answered with !name invalid. bench/server_fallback.py does the same in Python.
+ * Anything else is answered with !name invalid. bench/server/fallback.py does the same in Python.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

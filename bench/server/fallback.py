@@ -1,4 +1,4 @@
-"""The device of bench/server.c in Python, for machines without a compiler.
+"""The device of bench/server/server.c in Python, for machines without a compiler.
 
 As fast as Python goes: whole chunks are read, the common request is answered
 by one replacement, everything large is prepared.
@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "workers"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "workers"))
 
 from lines import PAYLOAD_KINDS, escape, make_payload
 
