@@ -1,4 +1,4 @@
-"""Measure this checkout against the rivals: ``tox -e bench``, or ``python -m bench``."""
+"""Measure this checkout beside its peers: ``tox -e bench``, or ``python -m bench``."""
 
 from .harness.command import main
 

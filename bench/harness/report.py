@@ -1,40 +1,54 @@
-"""What was measured: as plain data, as it comes, and at a glance."""
+"""The statistics of what was measured; the results as plain data and as tables."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Any, Optional
 
-from .competitor import AIOKATCP, FLOOR_ASYNCIO, FLOOR_BLOCKING, OLD, OURS
+from .competitor import AIOKATCP, OLD, OURS
 from .rounds import Series
 from .workloads import Target, Workload
 
 _UNITS = {
     "seconds": [(1e-9, "ns"), (1e-6, "us"), (1e-3, "ms"), (1.0, "s")],
     "bytes": [(1.0, "B"), (1024.0, "KiB"), (1024.0**2, "MiB")],
+    "ratio": [(1.0, "to 1")],
 }
 
+# First quartile, median and third quartile.
+Quartiles = tuple[float, float, float]
 
-def quartiles(values: list[float]) -> tuple[float, float, float]:
-    """Return the first quartile, the median and the third quartile."""
+
+def quartiles(values: list[float]) -> Quartiles:
+    """Return first quartile, median and third quartile."""
     if len(values) == 1:
         return values[0], values[0], values[0]
-    first, middle, third = statistics.quantiles(values, n=4, method="inclusive")
-    return first, middle, third
+    first, median, third = statistics.quantiles(values, n=4, method="inclusive")
+    return first, median, third
 
 
-def ratio(ours: list[float], theirs: list[float]) -> float:
-    """Return how many times better ours is: the median of what it was in each round."""
-    return statistics.median(their / our for our, their in zip(ours, theirs))
+def compare(ours: list[float], theirs: list[float]) -> dict[str, Any]:
+    """Return quartiles of how many times less ours took in each round, and if they are noise."""
+    times = [their / our for our, their in zip(ours, theirs)]
+    return {"quartiles": quartiles(times), "noise": may_be_noise(times)}
 
 
-def verdict(value: float, target: Target) -> str:
-    """Say in a word how *value* stands to its target; how far it is from a must that it misses."""
-    if value >= target.aim:
-        return "aim"
-    if value >= target.must:
-        return "must"
-    return f"MISS {value / target.must:.2f}"
+def may_be_noise(times: list[float]) -> bool:
+    """Return whether chance would put so many on one side of 1 in more than 1 % of all runs."""
+    count = len(times)
+    fewer = min(sum(one <= 1 for one in times), sum(one >= 1 for one in times))
+    return 2 * sum(math.comb(count, k) for k in range(fewer + 1)) > 0.01 * 2.0**count
+
+
+def verdict(values: Quartiles, target: Target) -> str:
+    """Return in a word whether a target is reached."""
+    must, aim = target
+    if values[2] < must:
+        return "MISS"
+    if values[0] < must:
+        return "unclear"
+    return "must" if values[0] < aim else "aim"
 
 
 # As plain data.
@@ -46,7 +60,7 @@ def summarise(workload: Workload, results: dict[str, Series]) -> dict[str, Any]:
     competitors = {name: _describe(series) for name, series in results.items()}
     if ours is not None:
         for name, series in results.items():
-            if name != OURS:
+            if name != OURS and workload.unit != "ratio":
                 competitors[name].update(_compare(workload, name, ours, series))
         if workload.limit is not None:
             competitors[OURS].update(_judge(competitors[OURS], workload.limit))
@@ -59,39 +73,36 @@ def summarise(workload: Workload, results: dict[str, Series]) -> dict[str, Any]:
 
 
 def _describe(series: Series) -> dict[str, Any]:
-    first, median, third = quartiles(series.amounts)
     return {
-        "median": median,
-        "quartiles": [first, third],
-        "cpu": statistics.median(series.cpu) if series.cpu else None,
+        "amount": quartiles(series.amounts),
+        "cpu": quartiles(series.cpu) if series.cpu else None,
         "amounts": series.amounts,
     }
 
 
 def _compare(workload: Workload, name: str, ours: Series, series: Series) -> dict[str, Any]:
-    """Return how ours stands to another."""
-    compared: dict[str, Any] = {"ratio": ratio(ours.amounts, series.amounts)}
+    """Return how ours compares with another."""
+    compared: dict[str, Any] = {"times": compare(ours.amounts, series.amounts)}
     if series.cpu:
-        compared["cpu_ratio"] = ratio(ours.cpu, series.cpu)
-    targets = {OLD: workload.old, AIOKATCP: workload.aio, FLOOR_BLOCKING: workload.floor}
-    target = targets.get(name)
+        compared["cpu_times"] = compare(ours.cpu, series.cpu)
+    target = {OLD: workload.old, AIOKATCP: workload.aio}.get(name)
     if target is not None:
-        compared["target"] = f"{target.must:g}/{target.aim:g}"
-        compared["verdict"] = verdict(compared["ratio"], target)
+        compared["target"] = "{:g}/{:g}".format(*target)
+        compared["verdict"] = verdict(compared["times"]["quartiles"], target)
     return compared
 
 
 def _judge(result: dict[str, Any], limit: float) -> dict[str, str]:
-    """Return how an amount stands to what it may be at most."""
-    kept = result["median"] <= limit
+    """Return whether an amount is within its limit."""
+    kept = result["amount"][1] <= limit
     return {"target": f"<= {_format(limit, 'seconds')}", "verdict": "must" if kept else "MISS"}
 
 
 # As it comes: each competitor in a line.
 
 HEADER = (
-    f"  {'competitor':<16} {'median':>10}  ({'quartiles':^22})  {'cpu':>10}  "
-    f"{'times':>7}  {'in cpu':>7}  must/aim"
+    f"  {'competitor':<16} {'median (quartiles)':<32}  {'cpu':>7}  "
+    f"{'times':<34}  {'in cpu':<34}  must/aim"
 )
 
 
@@ -105,14 +116,13 @@ def format_row(row: dict[str, Any]) -> str:
 
 
 def _format_competitor(name: str, result: dict[str, Any], unit: str) -> str:
-    first, third = (_format(value, unit) for value in result["quartiles"])
-    cpu = "" if result["cpu"] is None else _format(result["cpu"], "seconds")
-    times, cpu_times = (_format_ratio(result.get(key)) for key in ("ratio", "cpu_ratio"))
-    text = (
-        f"  {name:<16} {_format(result['median'], unit):>10}  ({first:>10} .. {third:>9})"
-        f"  {cpu:>10}  {times:>7}  {cpu_times:>7}  {_format_verdict(result)}"
-    )
-    return text.rstrip()
+    amount = _format_spread(result["amount"], unit)
+    cpu = _format(result["cpu"][1], "seconds") if result["cpu"] else ""
+    compared, cpu_compared = (format_times(result.get(key)) for key in ("times", "cpu_times"))
+    target = f"[{result['target']}] {result['verdict']}" if "verdict" in result else ""
+    return (
+        f"  {name:<16} {amount:<32}  {cpu:>7}  {compared:<34}  {cpu_compared:<34}  {target}"
+    ).rstrip()
 
 
 # At a glance: each workload in a line.
@@ -120,8 +130,11 @@ def _format_competitor(name: str, result: dict[str, Any], unit: str) -> str:
 
 def format_glance(rows: list[dict[str, Any]]) -> str:
     """Return a table of all workloads, in Markdown."""
-    columns = ["workload", OURS, "times " + OLD, "times " + AIOKATCP, "of the floor"]
-    cells = [columns, *map(_glance_cells, rows)]
+    others = list(
+        dict.fromkeys(name for row in rows for name in row["competitors"] if name != OURS)
+    )
+    cells = [["workload", OURS, *(f"times {name}" for name in others)]]
+    cells += [_glance_cells(row, others) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = [
         " | ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
@@ -131,44 +144,42 @@ def format_glance(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n\n" + _count_verdicts(rows)
 
 
-def _glance_cells(row: dict[str, Any]) -> list[str]:
-    competitors = row["competitors"]
-    ours = competitors.get(OURS)
-    floor = competitors.get(FLOOR_BLOCKING if row["workload"] == "blocking" else FLOOR_ASYNCIO)
-    mine = "" if ours is None else f"{_format(ours['median'], row['unit'])} {_format_verdict(ours)}"
-    return [
-        row["title"],
-        mine.strip(),
-        *map(_glance_cell, [*map(competitors.get, [OLD, AIOKATCP]), floor]),
-    ]
-
-
-def _glance_cell(result: Optional[dict[str, Any]]) -> str:
-    if result is None or "ratio" not in result:
-        return ""
-    cpu = f"(cpu {_format_ratio(result['cpu_ratio'])})" if "cpu_ratio" in result else ""
-    return f"{_format_ratio(result['ratio'])} {cpu} {_format_verdict(result)}".strip()
+def _glance_cells(row: dict[str, Any], others: list[str]) -> list[str]:
+    cells = [row["title"]]
+    for name in [OURS, *others]:
+        result = row["competitors"].get(name, {})
+        if "times" in result:
+            cell = format_times(result["times"])
+        else:
+            cell = _format_spread(result["amount"], row["unit"]) if result else ""
+        cells.append(f"{cell} {result.get('verdict', '')}".rstrip())
+    return cells
 
 
 def _count_verdicts(rows: list[dict[str, Any]]) -> str:
     verdicts = [
-        result["verdict"].split()[0]
+        result["verdict"]
         for row in rows
         for result in row["competitors"].values()
         if "verdict" in result
     ]
-    counts = {word: verdicts.count(word) for word in ("aim", "must", "MISS")}
-    return "aim reached: {aim}, must reached: {must}, missed: {MISS}".format(**counts)
+    return ", ".join(
+        f"{word}: {verdicts.count(word)}" for word in ("aim", "must", "unclear", "MISS")
+    )
 
 
-def _format_verdict(result: dict[str, Any]) -> str:
-    return f"[{result['target']}] {result['verdict']}" if "verdict" in result else ""
-
-
-def _format_ratio(value: Optional[float]) -> str:
-    if value is None:
+def format_times(compared: Optional[dict[str, Any]]) -> str:
+    """Return the median and the quartiles; but instead of a figure that may be noise, say so."""
+    if compared is None:
         return ""
-    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    first, median, third = (f"{value:.3g}" for value in compared["quartiles"])
+    said = "no difference seen" if compared["noise"] else median
+    return f"{said} ({first} .. {third})"
+
+
+def _format_spread(values: Quartiles, unit: str) -> str:
+    first, median, third = (_format(value, unit) for value in values)
+    return f"{median} ({first} .. {third})"
 
 
 def _format(value: float, unit: str) -> str:

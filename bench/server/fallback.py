@@ -1,124 +1,88 @@
-"""The device of bench/server/server.c in Python, for machines without a compiler.
-
-As fast as Python goes: whole chunks are read, the common request is answered
-by one replacement, everything large is prepared.
-"""
+"""The device of server.c in Python, for machines without a compiler."""
 
 from __future__ import annotations
 
-import select
-import socket
+import asyncio
+import itertools
 import sys
-from collections import deque
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "workers"))
 
 from lines import PAYLOAD_KINDS, escape, make_payload
 
-CHUNK = 262144
-BLOCK_LINES = 1024
-GREETINGS = {
-    "v5": b"#version-connect katcp-protocol 5.0-MI\n"
+GREETING = (
+    b"#version-connect katcp-protocol 5.1-MIB\n"
     b"#version-connect katcp-library bench-1\n"
-    b"#version-connect katcp-device bench-1\n",
-    "v4": b"#version bench-1\n#build-state bench-1\n",
+    b"#version-connect katcp-device bench-1\n"
+)
+REQUESTS = [b"flood", b"help", b"sensor-list", b"sensor-sampling"]
+PAYLOADS = {kind.encode(): escape(make_payload(kind)) for kind in PAYLOAD_KINDS}
+SENSORS = [b"bench.sensor.%05d" % i for i in range(int(sys.argv[1]))]
+STATUSES = {
+    name: b"#sensor-status 1500000000.000000 1 %s nominal 1234.567\n" % name for name in SENSORS
 }
-FLOOD_LINE = b"#sensor-status 1500000000.000000 1 bench.x nominal 1234.567\n"
-PAYLOADS = {kind.encode(): escape(make_payload(kind)) + b"\n" for kind in PAYLOAD_KINDS}
+FLOOD = list(STATUSES.values())[:1024]
 
 
-class Client:
-    """One connection: what came without its end, and what waits to go out."""
+class Connection(asyncio.Protocol):
+    """One client."""
 
-    def __init__(self, poller: select.epoll, sock: socket.socket) -> None:
-        self.poller = poller
-        self.socket = sock
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
         self.pieces: list[bytes] = []  # of the line that has not ended
-        self.output: deque[memoryview] = deque()
+        transport.write(GREETING)
 
-    def receive(self) -> bool:
-        """Answer what is there; return whether the connection lives."""
-        try:
-            data = self.socket.recv(CHUNK)
-        except OSError:
-            return False
+    def data_received(self, data: bytes) -> None:
         head, newline, rest = data.rpartition(b"\n")
         if newline:
             lines = b"".join([*self.pieces, head]).split(b"\n")
-            self.pieces = [rest]
-            self.send(b"".join([part for line in lines for part in answer(line)]))
-        else:
-            self.pieces.append(data)
-        return bool(data)
-
-    def send(self, data: bytes) -> None:
-        """Send as much as the kernel takes, and the rest when it can."""
-        self.output.append(memoryview(data))
-        if len(self.output) == 1:
-            self.flush()
-
-    def flush(self) -> None:
-        """Go on sending; an error is found by `receive`."""
-        try:
-            while self.output:
-                sent = self.socket.send(self.output[0])
-                self.output[0] = self.output[0][sent:]
-                if not self.output[0]:
-                    self.output.popleft()
-        except BlockingIOError:
-            self.poller.modify(self.socket, select.EPOLLIN | select.EPOLLOUT)
-        except OSError:
-            self.output.clear()
-        else:
-            self.poller.modify(self.socket, select.EPOLLIN)
+            self.pieces = []
+            self.transport.write(b"".join(map(answer, lines)))
+        self.pieces.append(rest)
 
 
-def answer(line: bytes) -> list[bytes]:
-    """Return the answer to one request, in parts."""
+def answer(line: bytes) -> bytes:
+    """Return the answer to a request."""
     head, _, argument = line[1:].partition(b" ")
     name, bracket, rest = head.partition(b"[")
     mid = bracket + rest
     if name in (b"echo", b"swallow"):
-        return [b"!%s ok\n" % head]
+        return b"!%s ok\n" % head
     if name == b"silent":
-        return []
+        return b""
     if name == b"flood":
-        return [b"!flood%s ok\n" % mid, FLOOD_LINE * int(argument)]
+        flood = itertools.islice(itertools.cycle(FLOOD), int(argument))
+        return b"!flood%s ok\n%s" % (mid, b"".join(flood))
     if name == b"informs":
         inform = b"#informs%s a.sensor.of.the.bench nominal 1234.567\n" % mid
-        return [inform * int(argument), b"!informs%s ok %s\n" % (mid, argument)]
+        return b"%s!informs%s ok %s\n" % (inform * int(argument), mid, argument)
     if name == b"fetch":
-        return [b"!fetch%s ok " % mid, PAYLOADS[argument]]
-    return [b"!%s invalid\n" % head]
+        return b"!fetch%s ok %s\n" % (mid, PAYLOADS[argument])
+    if name == b"help":
+        informs = b"".join([b"#help%s %s A\\_request.\n" % (mid, request) for request in REQUESTS])
+        return b"%s!help%s ok %d\n" % (informs, mid, len(REQUESTS))
+    if name == b"sensor-list":
+        inform = b"#sensor-list%s %%s A\\_sensor. m float\n" % mid
+        informs = b"".join([inform % sensor for sensor in SENSORS])
+        return b"%s!sensor-list%s ok %d\n" % (informs, mid, len(SENSORS))
+    if name == b"sensor-sampling":
+        names = argument.partition(b" ")[0].split(b",")
+        informs = b"".join([STATUSES[sensor] for sensor in names])
+        return b"%s!sensor-sampling%s ok %s\n" % (informs, mid, argument)
+    return b"!%s invalid\n" % head
 
 
-def main() -> None:
-    greeting = GREETINGS["v4" if "--v4" in sys.argv else "v5"]
-    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    print(listener.getsockname()[1], flush=True)
-    poller = select.epoll()
-    poller.register(listener, select.EPOLLIN)
-    poller.register(sys.stdin, select.EPOLLIN)
-    clients: dict[int, Client] = {}
-    while True:
-        for descriptor, event in poller.poll():
-            if descriptor == sys.stdin.fileno():
-                return
-            if descriptor == listener.fileno():
-                sock, _ = listener.accept()
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                poller.register(sock, select.EPOLLIN)
-                client = clients[sock.fileno()] = Client(poller, sock)
-                client.send(greeting)
-                continue
-            client = clients[descriptor]
-            if event & select.EPOLLOUT:
-                client.flush()
-            if event & ~select.EPOLLOUT and not client.receive():
-                del clients[descriptor]
-                client.socket.close()
+async def main() -> None:
+    """Serve until the standard input ends."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Connection, "127.0.0.1", 0, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    ended = asyncio.Event()
+    loop.add_reader(sys.stdin, ended.set)
+    await ended.wait()
 
 
-main()
+if __name__ == "__main__":
+    asyncio.run(main())
