@@ -70,8 +70,13 @@ def count_inform(address: tuple[str, int], tell: Callable[[Message], None]) -> l
             told.set()
 
     with Client(*address) as client:
-        news = Message.inform("news")
-        calls = _noted(client, lambda: (told.clear(), tell(news), told.wait(5)))
+
+        def hear_news() -> None:
+            told.clear()
+            tell(Message.inform("news"))
+            told.wait(5)
+
+        calls = _noted(client, hear_news)
         # Those of the device, which is in this thread, come first.
         return calls[calls.index("_net/stream.py:_handle_events") :]
 
@@ -93,7 +98,8 @@ def _noted(client: DeviceClient, call: Callable[[], Any]) -> list[str]:
 def _in_loop(client: DeviceClient, function: Callable[[], Any]) -> None:
     done = threading.Event()
     assert client.ioloop is not None
-    client.ioloop.add_callback(lambda: (function(), done.set()))
+    client.ioloop.add_callback(function)
+    client.ioloop.add_callback(done.set)
     done.wait(5)
 
 

@@ -7,17 +7,16 @@ import contextlib
 import functools
 import threading
 
+from loops import HOST, Counting, Package
 from tornado import gen
 from tornado.concurrent import Future
 from tornado.ioloop import IOLoop
-from worker import collect_lateness, measure_codec, measure_payloads, resident_bytes
+from worker import measure_codec
 
 import katcp
 from katcp import Message
 
-HOST = "127.0.0.1"
-
-# For the requests whose answer takes the old client longer than its usual 5 seconds.
+# The old client needs more than its usual 5 seconds for some answers.
 PATIENCE = 300
 
 # A line with a megabyte of escaped zeros is longer than the usual limit.
@@ -29,28 +28,114 @@ class Client(katcp.AsyncClient):
     MAX_WRITE_BUFFER_SIZE = 2 * MAX_LINE
 
 
-class Counter(Client):
-    """Counts the informs that nobody asked for."""
+class TornadoCounting(Counting):
+    new_future = Future
 
-    missing = 0
 
-    def until_received(self, count):
-        self.missing = count
-        self.all_received = Future()
-        return self.all_received
-
+class CountingClient(TornadoCounting, Client):
     def inform_sensor_status(self, msg):
         """Count it; the old package wants this docstring."""
-        self.missing -= 1
-        if self.missing == 0:
-            self.all_received.set_result(None)
+        self.count()
 
 
 def echo():
     return Message.request("echo", b"1")
 
 
-# Clients with a thread of their own.
+class Katcp(Package):
+    sleep = staticmethod(gen.sleep)
+    gather = staticmethod(gen.multi)
+
+    @contextlib.contextmanager
+    def loop(self):
+        ioloop = IOLoop(make_current=False)
+        yield lambda coroutine: ioloop.run_sync(lambda: coroutine)
+        ioloop.close()
+
+    async def connect(self, port, count, client_class=Client):
+        clients = [client_class(HOST, port, timeout=PATIENCE) for _ in range(count)]
+        for client in clients:
+            client.set_ioloop(IOLoop.current())
+            client.start()
+        for client in clients:
+            await client.until_protocol()
+        return clients
+
+    async def connect_counting(self, port, count):
+        return await self.connect(port, count, CountingClient)
+
+    async def disconnect(self, clients):
+        for client in clients:
+            client.stop()
+        for client in clients:
+            await client.until_stopped()
+
+    def request(self, client, name, *arguments):
+        return client.future_request(Message.request(name, *arguments))
+
+    def check(self, result, size=None, informs=0):
+        reply, received = result
+        assert reply.reply_ok()
+        assert len(received) == informs
+        assert size is None or len(reply.arguments[1]) == size
+
+    async def ask_together(self, clients, operations):
+        [client] = clients
+        for future in [client.future_request(echo()) for _ in range(operations)]:
+            await future
+
+    def ask_by_callback(self, clients, operations):
+        [client] = clients
+        done = Future()
+        left = operations
+
+        def ask_next(reply=None):
+            nonlocal left
+            if not left:
+                done.set_result(None)
+                return
+            left -= 1
+            client.callback_request(echo(), reply_cb=ask_next)
+
+        ask_next()
+        return done
+
+    def ask_together_by_callback(self, clients, operations):
+        [client] = clients
+        done = Future()
+        left = operations
+
+        def on_reply(reply):
+            nonlocal left
+            left -= 1
+            if not left:
+                done.set_result(None)
+
+        for _ in range(operations):
+            client.callback_request(echo(), reply_cb=on_reply)
+        return done
+
+    def all_workloads(self):
+        codec = katcp.MessageParser().parse, bytes, constructor, Message.copy
+        return {
+            **super().all_workloads(),
+            **measure_codec(*codec),
+            "callback": self.in_loop(self.ask_by_callback),
+            "callback-100": self.together(self.ask_together_by_callback, 100),
+            "callback-1000": self.together(self.ask_together_by_callback, 1000),
+            "blocking": threads(1, 1),
+            "threads-or-tasks-8": threads(1, 8),
+            "managed-100": threads(100, 100),
+            "connect-managed-100": connecting_managed,
+        }
+
+
+def constructor(kind, name, mid, arguments):
+    mid = None if mid is None else str(mid)
+    return functools.partial(getattr(Message, kind), name, *arguments, mid=mid)
+
+
+# Clients with a loop thread of their own.
 
 
 @contextlib.contextmanager
@@ -71,259 +156,33 @@ def ask(client, operations):
         client.blocking_request(echo())
 
 
-def run_in_threads(clients, operations):
-    """Let each of *clients* be asked by a thread of its own."""
-    threads = [
-        threading.Thread(target=ask, args=(client, operations // len(clients)))
-        for client in clients
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def blocking(port):
-    with managed_clients(port, 1) as [client]:
-
-        def run(operations, watch):
-            with watch:
-                ask(client, operations)
-
-        yield run
-
-
-def threads(port, client_count, thread_count):
-    with managed_clients(port, client_count) as clients:
-
-        def run(operations, watch):
-            with watch:
-                run_in_threads(clients * (thread_count // client_count), operations)
-
-        yield run
-
-
-# Clients in the loop of the main thread.
-
-
-async def connect(ioloop, port, count, client_class=Client):
-    clients = [client_class(HOST, port) for _ in range(count)]
-    for client in clients:
-        client.set_ioloop(ioloop)
-        client.start()
-    for client in clients:
-        await client.until_protocol()
-    return clients
-
-
-async def disconnect(clients):
-    for client in clients:
-        client.stop()
-    for client in clients:
-        await client.until_stopped()
-
-
-def in_loop(play, count=1, client_class=Client):
-    """Return the workload that awaits ``play(clients, operations)``."""
+def threads(client_count, thread_count):
+    """Return the workload of so many threads that share so many clients."""
 
     def workload(port):
-        ioloop = IOLoop(make_current=False)
-        clients = ioloop.run_sync(lambda: connect(ioloop, port, count, client_class))
+        with managed_clients(port, client_count) as clients:
 
-        def run(operations, watch):
-            async def timed():
+            def run(operations, watch):
+                share = operations // thread_count
+                asking = [
+                    threading.Thread(target=ask, args=(client, share))
+                    for client in clients * (thread_count // client_count)
+                ]
                 with watch:
-                    await play(clients, operations)
+                    for thread in asking:
+                        thread.start()
+                    for thread in asking:
+                        thread.join()
 
-            ioloop.run_sync(timed)
-
-        yield run
-        ioloop.run_sync(lambda: disconnect(clients))
-        ioloop.close()
+            yield run
 
     return workload
 
 
-async def ask_future(clients, operations):
-    [client] = clients
-    for _ in range(operations):
-        await client.future_request(echo())
-
-
-def ask_callback(clients, operations):
-    [client] = clients
-    done = Future()
-    left = operations
-
-    def ask_next(reply=None):
-        nonlocal left
-        if not left:
-            done.set_result(None)
-            return
-        left -= 1
-        client.callback_request(echo(), reply_cb=ask_next)
-
-    ask_next()
-    return done
-
-
-async def ask_beside_pending(clients, operations):
-    """Ask one by one, while 1000 other requests wait for replies that never come."""
-    [client] = clients
-    if not hasattr(client, "silenced"):
-        client.silenced = True
-        for _ in range(1000):
-            client.callback_request(Message.request("silent"), timeout=PATIENCE)
-    await ask_future(clients, operations)
-
-
-async def ask_future_together(window, clients, operations):
-    [client] = clients
-    for _ in range(operations // window):
-        for future in [client.future_request(echo()) for _ in range(window)]:
-            await future
-
-
-async def ask_callback_together(window, clients, operations):
-    for _ in range(operations // window):
-        await send_burst(clients[0], window)
-
-
-def send_burst(client, window):
-    done = Future()
-    left = window
-
-    def on_reply(reply):
-        nonlocal left
-        left -= 1
-        if not left:
-            done.set_result(None)
-
-    for _ in range(window):
-        client.callback_request(echo(), reply_cb=on_reply)
-    return done
-
-
-async def ask_all(clients, operations):
-    await gen.multi([ask_future([client], operations // len(clients)) for client in clients])
-
-
-async def receive_flood(clients, operations):
-    [client] = clients
-    received = client.until_received(operations)
-    await client.future_request(Message.request("flood", operations), timeout=PATIENCE)
-    await received
-
-
-async def receive_informs(clients, operations):
-    [client] = clients
-    request = Message.request("informs", operations)
-    reply, informs = await client.future_request(request, timeout=PATIENCE)
-    assert reply.reply_ok()
-    assert len(informs) == operations
-
-
-def send_payload(payload):
-    async def play(clients, operations):
-        [client] = clients
-        for _ in range(operations):
-            reply, _ = await client.future_request(Message.request("swallow", payload))
-            assert reply.reply_ok()
-
-    return in_loop(play)
-
-
-def fetch_payload(kind, size):
-    async def play(clients, operations):
-        [client] = clients
-        for _ in range(operations):
-            reply, _ = await client.future_request(Message.request("fetch", kind))
-            assert len(reply.arguments[1]) == size
-
-    return in_loop(play)
-
-
-def connecting(port):
-    ioloop = IOLoop(make_current=False)
-
+def connecting_managed(port):
     def run(operations, watch):
-        async def timed():
-            with watch:
-                clients = await connect(ioloop, port, operations)
-            await disconnect(clients)
-
-        ioloop.run_sync(timed)
+        # The watch stops before the clients do.
+        with contextlib.ExitStack() as stack, watch:
+            stack.enter_context(managed_clients(port, operations))
 
     yield run
-    ioloop.close()
-
-
-def memory(port):
-    ioloop = IOLoop(make_current=False)
-
-    def run(operations, watch):
-        async def measured():
-            # What the first client brings in belongs to the process.
-            first = await connect(ioloop, port, 1)
-            before = resident_bytes()
-            clients = await connect(ioloop, port, operations)
-            watch.amount = resident_bytes() - before
-            await disconnect(first + clients)
-
-        ioloop.run_sync(measured)
-
-    yield run
-    ioloop.close()
-
-
-def timer(port, part):
-    """How late a 1 ms timer is while informs are read; *part* of the times it was not as late."""
-    ioloop = IOLoop(make_current=False)
-    clients = ioloop.run_sync(lambda: connect(ioloop, port, 1, Counter))
-
-    def run(operations, watch):
-        async def measured():
-            flood = gen.convert_yielded(receive_flood(clients, operations))
-            lateness = await collect_lateness(gen.sleep, flood)
-            watch.amount = lateness[int(part * (len(lateness) - 1))]
-
-        ioloop.run_sync(measured)
-
-    yield run
-    ioloop.run_sync(lambda: disconnect(clients))
-    ioloop.close()
-
-
-def make_message(kind, name, mid, arguments):
-    mid = None if mid is None else str(mid)
-    return getattr(Message, kind)(name, *arguments, mid=mid)
-
-
-def make_workloads():
-    parser = katcp.MessageParser()
-    workloads = measure_codec(parser.parse, bytes, make_message, Message.copy)
-    workloads.update(
-        {
-            **measure_payloads(send_payload, fetch_payload),
-            "blocking": blocking,
-            "threads-8": functools.partial(threads, client_count=1, thread_count=8),
-            "managed-100": functools.partial(threads, client_count=100, thread_count=100),
-            "future": in_loop(ask_future),
-            "callback": in_loop(ask_callback),
-            "clients-100": in_loop(ask_all, 100),
-            "clients-1000": in_loop(ask_all, 1000),
-            "flood": in_loop(receive_flood, client_class=Counter),
-            "informs": in_loop(receive_informs),
-            "pending-1000": in_loop(ask_beside_pending),
-            "timer-99": functools.partial(timer, part=0.99),
-            "timer-worst": functools.partial(timer, part=1),
-            "connect-1000": connecting,
-            "memory": memory,
-        }
-    )
-    for window in 100, 1000:
-        together = functools.partial(ask_future_together, window)
-        workloads[f"future-{window}"] = in_loop(together)
-        together = functools.partial(ask_callback_together, window)
-        workloads[f"callback-{window}"] = in_loop(together)
-    return workloads

@@ -62,10 +62,12 @@ def _status(i):
     return "inform", "sensor-status", None, [timestamp, b"1", sensor, b"nominal", b"%d.25" % i]
 
 
-def _short(i):
-    if i % 2:
-        return "reply", "sensor-value", i, [b"ok", b"%d" % i]
+def _request(i):
     return "request", "sensor-value", i + 1, [b"m%03d.mode" % (i % 64)]
+
+
+def _reply(i):
+    return "reply", "sensor-value", i + 1, [b"ok", b"%d" % i]
 
 
 def _escaped(i):
@@ -80,7 +82,8 @@ def _sample(make_parts, count=1000):
 # Name of the sample: its lines, and the same as (kind, name, id, arguments).
 SAMPLES = {
     "status": _sample(_status),
-    "short": _sample(_short),
+    "request": _sample(_request),
+    "reply": _sample(_reply),
     "escapes": _sample(_escaped),
     "plain-mib": _sample(lambda i: ("reply", "fetch", 1, [b"ok", make_payload("plain")]), 1),
     "escaped-mib": _sample(lambda i: ("reply", "fetch", 1, [b"ok", make_payload("escaped-16")]), 1),

@@ -20,6 +20,8 @@ import sys
 import time
 import traceback
 
+from lines import GAINS, SAMPLES
+
 IMPORT_PROGRAM = """
 import sys, time
 sys.path[:0] = sys.argv[2:]
@@ -56,15 +58,11 @@ class Stopwatch:
 
 
 def parse_options():
-    """Return the options of a worker program, and go to the wanted processor."""
+    """Return the options of a worker program."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--cpu", type=int)
     parser.add_argument("--source", help="checkout whose katcp is measured")
-    options = parser.parse_args()
-    if options.cpu is not None:
-        os.sched_setaffinity(0, {options.cpu})
-    return options
+    return parser.parse_args()
 
 
 def serve(workloads, port, versions):
@@ -104,17 +102,6 @@ def do_round(run, operations):
     return {"amount": watch.amount, "cpu": watch.cpu}
 
 
-async def collect_lateness(sleep, busy):
-    """Return by how many seconds a 1 ms timer was late, until the future *busy* is done; sorted."""
-    lateness = []
-    while not busy.done():
-        start = time.perf_counter()
-        await sleep(0.001)
-        lateness.append(time.perf_counter() - start - 0.001)
-    await busy
-    return sorted(lateness)
-
-
 def resident_bytes():
     """Return how much memory this process has, after what can be freed is freed."""
     gc.collect()
@@ -138,79 +125,43 @@ def measure_imports(module, *paths):
     return workload
 
 
-def measure_payloads(send, fetch):
-    """Return the workloads with 1 MiB.
-
-    Parameters
-    ----------
-    send, fetch : callable
-        Make a workload of a payload, and of the kind and the size of one.
-    """
-    from lines import PAYLOAD_KINDS, make_payload
-
-    workloads = {}
-    for kind in PAYLOAD_KINDS:
-        payload = make_payload(kind)
-        workloads["send-" + kind] = send(payload)
-        workloads["fetch-" + kind] = fetch(kind, len(payload))
-    return workloads
-
-
-def measure_codec(parse, serialise, make, copy, line_end=b""):
+def measure_codec(parse, serialise, constructor, copy, line_end=b""):
     """Return the workloads that need no connection.
 
     Parameters
     ----------
     parse, serialise, copy : callable
         From a line to a message, from a message to a line, from a message to another.
-    make : callable
-        Makes a message of its kind ("request", "reply", "inform"), name, id and arguments.
+    constructor : callable
+        From a kind ("request", "reply", "inform"), name, id and arguments to a function
+        that makes the message.
     line_end : bytes
         What *parse* wants to see at the end.
     """
-    from lines import GAINS, SAMPLES
 
-    def parsing(lines):
-        ended = [line + line_end for line in lines]
+    def workload_of(function, items, prepare=lambda item: item):
+        """Return the workload that calls *function* with each item, prepared before."""
 
-        def workload(port):
-            def run(operations, watch):
-                wanted = [ended[i % len(ended)] for i in range(operations)]
-                with watch:
-                    for line in wanted:
-                        parse(line)
-
-            yield run
-
-        return workload
-
-    def serialising(parts):
         def workload(port):
             def run(operations, watch):
                 # Never one message twice: what it may have remembered does not count.
                 for start in range(0, operations, 1000):
-                    count = min(1000, operations - start)
-                    messages = [make(*parts[i % len(parts)]) for i in range(count)]
+                    end = min(start + 1000, operations)
+                    prepared = [prepare(items[i % len(items)]) for i in range(start, end)]
                     with watch:
-                        for message in messages:
-                            serialise(message)
+                        for item in prepared:
+                            function(item)
 
             yield run
 
         return workload
 
-    def gains(port):
-        line = GAINS + line_end
-
-        def run(operations, watch):
-            with watch:
-                for _ in range(operations):
-                    serialise(copy(parse(line)))
-
-        yield run
-
-    workloads = {"gains": gains}
+    workloads = {
+        "gains": workload_of(lambda line: serialise(copy(parse(line))), [GAINS + line_end])
+    }
     for name, (lines, parts) in SAMPLES.items():
-        workloads["parse-" + name] = parsing(lines)
-        workloads["serialise-" + name] = serialising(parts)
+        makers = [constructor(*part) for part in parts]
+        workloads["parse-" + name] = workload_of(parse, [line + line_end for line in lines])
+        workloads["serialise-" + name] = workload_of(serialise, makers, lambda make: make())
+        workloads["build-" + name] = workload_of(lambda make: serialise(make()), makers)
     return workloads

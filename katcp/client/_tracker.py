@@ -362,15 +362,11 @@ class Tracker:
 
     async def _sync(self) -> None:
         """Set on the device what consumers want, and wait until that is done."""
-        if self._syncing is None:
+        # One that is done has not seen what was wanted since, even if nobody knows yet of its end.
+        if self._syncing is None or self._syncing.done():
             self._syncing = asyncio.ensure_future(self._set_all())
-            self._syncing.add_done_callback(self._forget_syncing)
+            self._syncing.add_done_callback(_take_error)
         await asyncio.shield(self._syncing)
-
-    def _forget_syncing(self, task: asyncio.Future[None]) -> None:
-        self._syncing = None
-        if not task.cancelled():
-            task.exception()  # whoever waits for it has it
 
     async def _set_all(self) -> None:
         major = await self._major()
@@ -546,6 +542,12 @@ class Tracker:
         self._subscriptions = Subscriptions()
         for consumer in consumers:
             consumer.end()
+
+
+def _take_error(task: asyncio.Future[None]) -> None:
+    """Take the error of a task, which those who wait for it have."""
+    if not task.cancelled():
+        task.exception()
 
 
 _STATUSES = {str(status).encode("ascii"): status for status in Status}

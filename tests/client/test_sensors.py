@@ -584,6 +584,35 @@ def test_closing_without_a_connection_is_not_forgotten(quiet_device):
     assert watched_by(quiet_device) == {}
 
 
+@pytest.mark.parametrize("turns", range(12))
+def test_one_that_comes_while_the_sampling_is_switched_off_is_not_forgotten(quiet_device, turns):
+    """It comes so many iterations of the loop after the reply that switches another one off."""
+    replied = None
+
+    class Client(AsyncClient):
+        def handle_reply(self, msg):
+            super().handle_reply(msg)
+            replied.set()
+
+    async def main():
+        nonlocal replied
+        replied = asyncio.Event()
+        async with Client(*quiet_device.address) as client:
+            await client.sensors.async_find()
+            updates = client.sensors.watch("a")
+            await updates.async_open()
+            replied.clear()
+            updates.close()
+            await replied.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            updates = client.sensors.watch("b")
+            await updates.async_open()
+            assert watched_by(quiet_device) == {"b": "event"}
+
+    asyncio.run(main())
+
+
 def test_one_that_leaves_while_the_sensors_are_listed_again_stays_away(quiet_device):
     client = start_client(quiet_device)
     updates = client.sensors.watch("a*")

@@ -1,18 +1,23 @@
 /* The device of the benchmark: answers from prepared bytes, so that it is never the bottleneck.
  *
- *     server [--v4]
+ *     server SENSORS
  *
  * listens on a free port of the loopback address, prints the port, and ends with its standard
- * input. One process, one thread, one epoll. What it understands (with or without an id):
+ * input. One process, one thread, one epoll. It has that many sensors, and answers (with or
+ * without an id):
  *
  *     ?echo ...       !echo ok
  *     ?informs N      N informs of this request, then !informs ok N
- *     ?flood N        !flood ok, then N sensor-status informs of 60 bytes that nobody asked for
+ *     ?flood N        !flood ok, then N times sensor-status, of the first 1024 sensors in turn
  *     ?fetch KIND     !fetch ok <1 MiB>; KIND: see `payloads`
  *     ?swallow ...    !swallow ok, however large the argument
  *     ?silent         nothing, ever
+ *     ?help           the requests that clients look for
+ *     ?sensor-list    all sensors, whichever are asked for
+ *     ?sensor-sampling NAME,... STRATEGY
+ *                     sensor-status of each, then !sensor-sampling ok NAME,... STRATEGY
  *
- * Anything else is answered with !name invalid. bench/server_fallback.py does the same in Python.
+ * Anything else is answered with !name invalid. fallback.py does the same in Python.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -33,14 +38,16 @@
 #define FIRST_INPUT 4096     /* the input buffer of a connection grows from here */
 #define READ_SIZE (256 * 1024)
 
-static const char GREETING_V5[] =
-    "#version-connect katcp-protocol 5.0-MI\n"
+static const char GREETING[] =
+    "#version-connect katcp-protocol 5.1-MIB\n"
     "#version-connect katcp-library bench-1\n"
     "#version-connect katcp-device bench-1\n";
-static const char GREETING_V4[] = "#version bench-1\n#build-state bench-1\n";
 
-/* Exactly 60 bytes with its line end. */
-static const char FLOOD_LINE[] = "#sensor-status 1500000000.000000 1 bench.x nominal 1234.567\n";
+static const char *const REQUESTS[] = {"flood", "help", "sensor-list", "sensor-sampling"};
+#define REQUEST_COUNT (sizeof REQUESTS / sizeof *REQUESTS)
+
+#define SENSOR "bench.sensor.%05d"
+#define STATUS(name) "#sensor-status 1500000000.000000 1 " name " nominal 1234.567\n"
 
 /* Something to send: a block that is repeated until `total` bytes are out. */
 struct output {
@@ -71,8 +78,9 @@ struct prepared {
 #define ALL_ESCAPES "\\_0nret"
 
 static int poller;
-static const char *greeting = GREETING_V5;
+static int sensors;
 static char *flood_block;
+static size_t status_size, flood_block_size;
 static struct prepared payloads[] = {
     {.kind = "plain"},
     {.kind = "escaped-16", .special_every = 16, .escapes = ALL_ESCAPES},
@@ -111,10 +119,12 @@ static void prepare(struct prepared *payload) {
 static void prepare_all(void) {
     for (size_t i = 0; i < PAYLOADS; i++)
         prepare(&payloads[i]);
-    size_t size = sizeof FLOOD_LINE - 1;
-    flood_block = must(malloc(size * BLOCK_LINES));
-    for (size_t i = 0; i < BLOCK_LINES; i++)
-        memcpy(flood_block + i * size, FLOOD_LINE, size);
+    status_size = snprintf(NULL, 0, STATUS(SENSOR), 0);
+    int lines = sensors < BLOCK_LINES ? sensors : BLOCK_LINES;
+    flood_block_size = lines * status_size;
+    flood_block = must(malloc(flood_block_size + 1));
+    for (int i = 0; i < lines; i++)
+        sprintf(flood_block + i * status_size, STATUS(SENSOR), i);
 }
 
 /* What goes out. */
@@ -206,6 +216,39 @@ static void send_payload(struct connection *c, const char *kind, size_t kind_siz
             enqueue(c, payloads[i].bytes, payloads[i].size, payloads[i].size);
 }
 
+static void list_requests(struct connection *c, const char *id, int id_size) {
+    char line[320];
+    for (size_t i = 0; i < REQUEST_COUNT; i++)
+        append(c, line, snprintf(line, sizeof line, "#help%.*s %s A\\_request.\n", id_size, id,
+                                 REQUESTS[i]));
+    append(c, line, snprintf(line, sizeof line, "!help%.*s ok %zu\n", id_size, id, REQUEST_COUNT));
+}
+
+static void list_sensors(struct connection *c, const char *id, int id_size) {
+    char line[320];
+    for (int i = 0; i < sensors; i++)
+        append(c, line, snprintf(line, sizeof line,
+                                 "#sensor-list%.*s " SENSOR " A\\_sensor. m float\n",
+                                 id_size, id, i));
+    append(c, line, snprintf(line, sizeof line, "!sensor-list%.*s ok %d\n", id_size, id, sensors));
+}
+
+/* The reply repeats the arguments. */
+static void sample_sensors(struct connection *c, const char *id, int id_size,
+                           const char *arguments, size_t size) {
+    const char *end = arguments + size, *names_end = memchr(arguments, ' ', size);
+    char line[320];
+    for (const char *name = arguments; names_end && name < names_end;) {
+        size_t name_size = strcspn(name, ", ");
+        append(c, line, snprintf(line, sizeof line, STATUS("%.*s"),
+                                 name_size < 200 ? (int)name_size : 200, name));
+        name += name_size + 1;
+    }
+    append(c, line, snprintf(line, sizeof line, "!sensor-sampling%.*s ok ", id_size, id));
+    append(c, arguments, end - arguments);
+    append(c, "\n", 1);
+}
+
 static bool is_named(const char *name, size_t size, const char *wanted) {
     return strlen(wanted) == size && !memcmp(name, wanted, size);
 }
@@ -231,13 +274,18 @@ static void answer(struct connection *c, const char *line, size_t size) {
     } else if (is_named(name, name_size, "fetch")) {
         append(c, reply, snprintf(reply, sizeof reply, "!fetch%.*s ok ", id_size, id));
         send_payload(c, argument, end - argument);
+    } else if (id_size < 200 && is_named(name, name_size, "help")) {
+        list_requests(c, id, id_size);
+    } else if (id_size < 200 && is_named(name, name_size, "sensor-list")) {
+        list_sensors(c, id, id_size);
+    } else if (id_size < 200 && is_named(name, name_size, "sensor-sampling")) {
+        sample_sensors(c, id, id_size, argument, end - argument);
     } else if (name_size + id_size < 200) {
         append(c, reply, snprintf(reply, sizeof reply, "!%.*s %s\n", (int)(head_end - name), name,
                                   known ? "ok" : "invalid"));
     }
     if (is_named(name, name_size, "flood"))
-        enqueue(c, flood_block, (sizeof FLOOD_LINE - 1) * BLOCK_LINES,
-                (sizeof FLOOD_LINE - 1) * strtoul(argument, NULL, 10));
+        enqueue(c, flood_block, flood_block_size, status_size * strtoul(argument, NULL, 10));
 }
 
 /* What comes in. */
@@ -285,7 +333,7 @@ static void accept_all(int listener) {
         c->socket = socket;
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
         epoll_ctl(poller, EPOLL_CTL_ADD, socket, &event);
-        append(c, greeting, strlen(greeting));
+        append(c, GREETING, sizeof GREETING - 1);
         flush(c);
     }
 }
@@ -314,8 +362,11 @@ static int listen_anywhere(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1 && !strcmp(argv[1], "--v4"))
-        greeting = GREETING_V4;
+    sensors = argc > 1 ? atoi(argv[1]) : 0;
+    if (sensors < 1 || sensors > 100000) {
+        fprintf(stderr, "usage: server SENSORS (1 to 100000)\n");
+        return 2;
+    }
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;

@@ -1,7 +1,7 @@
 """One workload, done by all competitors in turn, round by round.
 
-Whatever else the machine does meanwhile meets all of them alike, so ratios
-are taken within a round and their median is what counts.
+Whatever else the machine does affects all of them alike, so ratios are taken
+within a round and their median is what counts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Optional, TextIO
 
 from .competitor import Competitor, Failed, Worker, running
+from .placement import place, processors
+from .server import Server
 from .workloads import Workload
 
 
@@ -20,13 +22,13 @@ class Plan:
     """How long to measure."""
 
     rounds: int
-    seconds: float  # of one round
+    seconds: float  # of the processor, in one round
     quick: bool
 
 
 @dataclass
 class Series:
-    """What one competitor has taken for one operation, in each round.
+    """What one operation has taken one competitor, in each round.
 
     ``cpu`` stays empty where something else than time is measured.
     """
@@ -38,11 +40,8 @@ class Series:
 class Arena:
     """The competitors and the server they meet at."""
 
-    def __init__(
-        self, competitors: list[Competitor], port: int, cpu: Optional[int], log: TextIO
-    ) -> None:
-        self._port = port
-        self._cpu = cpu
+    def __init__(self, competitors: list[Competitor], server: Server, log: TextIO) -> None:
+        self._server = server
         self._log = log
         self._competitors = {competitor.name: competitor for competitor in competitors}
         self._stack = contextlib.ExitStack()
@@ -63,7 +62,8 @@ class Arena:
 
     def measure(self, workload: Workload, plan: Plan) -> dict[str, Series]:
         """Return the series of all competitors that can do *workload*."""
-        able = [name for name, one in self._workers.items() if workload.name in one.workloads]
+        place(self._server.pid, processors(workload.placement)[0])
+        able = [name for name, one in self._workers.items() if workload.task in one.workloads]
         prepared = {name: self._prepare(name, workload, plan) for name in able}
         counts = {name: count for name, count in prepared.items() if count is not None}
         series = {name: Series() for name in counts}
@@ -80,12 +80,12 @@ class Arena:
 
     def _prepare(self, name: str, workload: Workload, plan: Plan) -> Optional[int]:
         """Return how many operations a round has; None: it cannot do that."""
-        fixed = (plan.quick and workload.quick_operations) or workload.operations
+        fixed = workload.operations and workload.operations[plan.quick]
         if workload.fresh:
             return fixed
         worker = self._workers[name]
         try:
-            worker.open(workload.name)
+            self._open(worker, workload)
             if fixed:
                 worker.round(fixed)  # to get warm
                 return fixed
@@ -95,10 +95,14 @@ class Arena:
             return None
 
     def _calibrate(self, worker: Worker, step: int, seconds: float) -> int:
-        """Return the multiple of *step* that fills a round."""
+        """Return the multiple of *step* that fills a round.
+
+        It is found by processor time: on a busy machine the same operations may take any time,
+        and a round of too few is all beginning.
+        """
         steps = 1
         while True:
-            taken = worker.round(steps * step)["amount"]
+            taken = worker.round(steps * step)["cpu"]
             if taken > seconds / 4:
                 return max(1, round(steps * seconds / taken)) * step
             steps *= 4
@@ -120,9 +124,13 @@ class Arena:
         return True
 
     def _play_fresh(self, name: str, workload: Workload, count: int) -> dict[str, float]:
-        with running(self._competitors[name], self._port, self._cpu, self._log) as worker:
-            worker.open(workload.name)
+        with running(self._competitors[name], self._server.port, self._log) as worker:
+            self._open(worker, workload)
             return worker.round(count)
+
+    def _open(self, worker: Worker, workload: Workload) -> None:
+        place(worker.pid, processors(workload.placement)[1])
+        worker.open(workload.task)
 
     def _close(self, name: str, workload: Workload) -> None:
         if not workload.fresh:
@@ -137,5 +145,5 @@ class Arena:
 
     def _start(self, name: str) -> None:
         """Start the process of a competitor; one that ran before is left to its end."""
-        context = running(self._competitors[name], self._port, self._cpu, self._log)
+        context = running(self._competitors[name], self._server.port, self._log)
         self._workers[name] = self._stack.enter_context(context)

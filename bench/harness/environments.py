@@ -19,7 +19,7 @@ OLD_PYTHON = "3.9"
 
 
 class Missing(Exception):
-    """A competitor cannot take part; the text is what is missing."""
+    """A competitor cannot take part; the text says what is missing."""
 
 
 def find_python(version: str) -> Optional[str]:
@@ -36,7 +36,7 @@ def find_python(version: str) -> Optional[str]:
 
 
 def _runs(python: str) -> bool:
-    """Whether it is more than pyenv's word that it could be installed."""
+    """Return whether it is a Python, not a shim of pyenv that offers to install one."""
     return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
 
 

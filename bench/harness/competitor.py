@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Optional, TextIO
 
-WORKERS = Path(__file__).parent / "workers"
+WORKERS = Path(__file__).parent.parent / "workers"
 
 # Their names in the tables.
 OURS = "ours"
 OLD = "katcp 0.9.3"
 AIOKATCP = "aiokatcp"
-FLOOR_BLOCKING = "floor, blocking"
-FLOOR_ASYNCIO = "floor, asyncio"
+FLOOR = "floor"
 
-# Whoever has not answered after this many seconds is out.
+# A competitor that has not answered after this many seconds is out.
 PATIENCE = 300.0
 
 
@@ -35,15 +34,13 @@ class Competitor:
     name: str
     python: str
     program: str
-    source: Optional[str] = None
+    source: Optional[Path] = None
 
-    def command(self, port: int, cpu: Optional[int]) -> list[str]:
+    def command(self, port: int) -> list[str]:
         """Return the command that starts it."""
         command = [self.python, str(WORKERS / self.program), "--port", str(port)]
-        if cpu is not None:
-            command += ["--cpu", str(cpu)]
         if self.source is not None:
-            command += ["--source", self.source]
+            command += ["--source", str(self.source)]
         return command
 
 
@@ -52,6 +49,8 @@ class Worker:
 
     Attributes
     ----------
+    pid : int
+        Of the process.
     workloads : list of str
         What it can do.
     versions : dict
@@ -60,6 +59,7 @@ class Worker:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self.pid = process.pid
         hello = self._receive()
         self.workloads: list[str] = hello["workloads"]
         self.versions: dict[str, str] = hello["versions"]
@@ -69,7 +69,7 @@ class Worker:
         self._call({"do": "open", "workload": workload})
 
     def round(self, operations: int) -> dict[str, float]:
-        """Do so many operations and return ``amount`` and ``cpu`` of all."""
+        """Do so many operations, and return the ``amount`` and ``cpu`` of all."""
         return self._call({"do": "round", "operations": operations})
 
     def close(self) -> None:
@@ -100,12 +100,12 @@ class Worker:
 
 
 @contextlib.contextmanager
-def running(competitor: Competitor, port: int, cpu: Optional[int], log: TextIO) -> Iterator[Worker]:
-    """Give the worker of a competitor; its process ends afterwards, what it said is in *log*."""
-    # Nobody's PYTHONPATH decides which katcp is measured.
+def running(competitor: Competitor, port: int, log: TextIO) -> Iterator[Worker]:
+    """Yield the worker of a competitor, whose process ends afterwards; *log* gets its stderr."""
+    # PYTHONPATH must not decide which katcp is measured.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     process = subprocess.Popen(
-        competitor.command(port, cpu),
+        competitor.command(port),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
