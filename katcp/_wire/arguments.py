@@ -97,7 +97,12 @@ def read_seconds(data: bytes) -> float:
 
 def read_timestamp(data: bytes, milliseconds: Optional[bool] = None) -> float:
     """Return a Unix time in seconds; None: milliseconds if it can be nothing else."""
-    number = read_seconds(data)
+    # As read_seconds() does it, without another call.
+    if _has_more_than_a_number(data):
+        raise ValueError
+    number = float(data)
+    if not isfinite(number):
+        raise ValueError
     if milliseconds is None:
         milliseconds = number >= FIRST_MILLISECONDS
     return number / SEC_TO_MS_FAC if milliseconds else number

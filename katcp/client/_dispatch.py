@@ -36,6 +36,8 @@ class Dispatcher:
     ----------
     inform_callbacks, connection_callbacks : CallbackTable
         The callbacks that the program has added.
+    own_informs : dict
+        What the client itself does with informs that belong to no request, by name.
     above : object or None
         Whose `handle_inform` and `handle_reply` take what belongs to no request: the
         ``super()`` of the class that makes requests.
@@ -56,6 +58,7 @@ class Dispatcher:
         "connection_callbacks",
         "farewell",
         "inform_callbacks",
+        "own_informs",
     )
 
     def __init__(
@@ -72,6 +75,7 @@ class Dispatcher:
         self._unclaimed_inform: _Handler = self.inform
         self.above: Any = None
         self.farewell: Optional[Message] = None
+        self.own_informs: dict[str, Callable[[Message], None]] = {}
         self.inform_callbacks = CallbackTable()
         self.connection_callbacks = CallbackTable()
 
@@ -173,6 +177,8 @@ class Dispatcher:
         """Call the handler of an inform, and the callbacks for it."""
         client = self._client
         result = self._call_handler("Inform", client._inform_handlers, client.unhandled_inform, msg)
+        if msg.name in self.own_informs:
+            self.own_informs[msg.name](msg)
         if self.inform_callbacks.by_name:
             for callback in self.inform_callbacks.matching(msg.name):
                 self.call_back("inform", callback, None, msg)
@@ -304,6 +310,8 @@ class Dispatcher:
     def _log_callback_failure(self, kind: str, news: Any) -> None:
         if kind == "connected":
             subject = f"={news}"
+        elif kind == "update":
+            subject = f" {news}"
         elif kind == "reply" and news.local_error is not None:
             subject = f" during failure {news.local_error}, {news.name}"
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import functools
 import time
 import weakref
 from typing import Any, Callable, Iterator, Optional, Sequence, Union
@@ -429,12 +428,14 @@ class SensorUpdates(Stream[tuple[str, Reading]]):
         return self
 
     def __next__(self) -> tuple[str, Reading]:
-        self.open()
-        return super().__next__()
+        if not self._is_open:
+            self.open()
+        return self._next(self._timeout)
 
     async def __anext__(self) -> tuple[str, Reading]:
-        await self.async_open()
-        return await super().__anext__()
+        if not self._is_open:
+            await self.async_open()
+        return await self._anext(self._timeout)
 
     def take(self, name: str, reading: Reading) -> None:
         """Take a reading; in the loop's thread."""
@@ -443,8 +444,7 @@ class SensorUpdates(Stream[tuple[str, Reading]]):
         if self._callback is None:
             self.put((name, reading))
         elif not self.closed:
-            call = functools.partial(self._callback, name)
-            self._session.dispatcher.call_back("update", call, None, reading)
+            self._session.dispatcher.call_back("update", self._callback, (reading,), name)
 
     def _described(self) -> str:
         patterns = ", ".join(map(str, self._consumer.patterns))
@@ -465,7 +465,11 @@ class _WeakConsumer:
 
     def put_reading(self, name: str, reading: Reading) -> None:
         updates = self._updates()
-        if updates is not None:
+        if updates is None:
+            return
+        if updates._convert is None and updates._callback is None:
+            updates.put((name, reading))
+        else:
             updates.take(name, reading)
 
     def end(self) -> None:

@@ -74,6 +74,9 @@ class Stream(Generic[_Item]):
     def _next(self, timeout: Optional[float]) -> _Item:
         """Return the next item, or raise `KatcpClientTimeout`; any thread but the loop's."""
         portal = self._session.portal_to_wait("next", ", use async for")
+        if self._arrived:
+            with contextlib.suppress(IndexError):
+                return self._arrived.popleft()
         self._close_if_stopped()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -101,6 +104,9 @@ class Stream(Generic[_Item]):
     async def _anext(self, timeout: Optional[float]) -> _Item:
         """Return the next item, or raise `KatcpClientTimeout`; any asyncio loop."""
         self._session.portal_of_run("anext")
+        if self._arrived:
+            with contextlib.suppress(IndexError):
+                return self._arrived.popleft()
         self._close_if_stopped()
         deadline = None if timeout is None else time.monotonic() + timeout
         loop = asyncio.get_running_loop()

@@ -89,7 +89,7 @@ class Consumer(Protocol):
 class _Watched:
     """A sensor that somebody hears of."""
 
-    __slots__ = ("consumers", "decode", "description", "reading")
+    __slots__ = ("consumers", "decode", "description", "read_time", "reading")
 
     def __init__(self, description: Description, major: int) -> None:
         self.consumers: tuple[Consumer, ...] = ()
@@ -99,6 +99,7 @@ class _Watched:
     def describe(self, description: Description, major: int) -> None:
         self.description = description
         self.decode = decoder_of(description, major)
+        self.read_time = read_timestamp if major >= SEC_TS_KATCP_MAJOR else _read_old_time
 
     @property
     def is_current(self) -> bool:
@@ -133,10 +134,10 @@ class Tracker:
         # Sensors to look at again, None for all; and the task that does it.
         self._changed: set[Optional[str]] = set()
         self._restoring: Optional[asyncio.Future[None]] = None
-        callbacks = session.dispatcher.inform_callbacks
-        callbacks.add("sensor-status", self.on_sensor_status)
-        callbacks.add("interface-changed", self._on_interface_changed)
-        callbacks.add("device-changed", self._on_interface_changed)
+        own_informs = session.dispatcher.own_informs
+        own_informs["sensor-status"] = self._on_sensor_status
+        own_informs["interface-changed"] = self._on_interface_changed
+        own_informs["device-changed"] = self._on_interface_changed
         session.dispatcher.connection_callbacks.add(None, self._on_connection)
         session.run.at_end.append(self._on_end)
 
@@ -254,7 +255,6 @@ class Tracker:
     ) -> Reading:
         """Return a reading, or raise the error that names what is wrong with it."""
         status = _STATUSES.get(raw_status, Status.UNKNOWN)
-        what = f"value of type {description.type}"
         value = None
         try:
             value = decode(raw_value)
@@ -263,6 +263,7 @@ class Tracker:
                 value = as_text(raw_value)
                 self._warn(description.name, f"an option that it has not listed: {value!r}")
             elif status.is_usable:
+                what = f"value of type {description.type}"
                 raise self._unreadable(description.name, what, raw_value) from None
         try:
             timestamp = read_timestamp(raw_timestamp, major < SEC_TS_KATCP_MAJOR or None)
@@ -278,29 +279,42 @@ class Tracker:
     def _warn(self, name: str, what: str) -> None:
         self._log.warning("%s sensor %s: %s", self.address(), name, what)
 
-    def on_sensor_status(self, msg: Message) -> None:
+    def _on_sensor_status(self, msg: Message) -> None:
         """Give the readings of a ``#sensor-status`` to those who want them."""
-        arguments = msg.arguments
-        major = self._session.protocol.major
         for raw_name, raw_status, raw_value in triples_of(msg):
             watched = self._watched.get(raw_name)
             if watched is None:
                 continue
+            raw_time = msg.arguments[0]
             try:
-                reading = self._reading(
-                    watched.description, watched.decode, major, arguments[0], raw_status, raw_value
+                reading = Reading(
+                    watched.read_time(raw_time), _STATUSES[raw_status], watched.decode(raw_value)
                 )
-            except KatcpSensorError as error:
-                # Somebody who watches must hear of it, and hear of the next one.
-                self._log.warning("%s", error)
-                reading = Reading(time.time(), Status.UNKNOWN, None)
+            except (KeyError, ValueError):
+                reading = self._odd_reading(watched, raw_time, raw_status, raw_value)
             self._put(watched, reading)
+
+    def _odd_reading(
+        self, watched: _Watched, raw_timestamp: bytes, raw_status: bytes, raw_value: bytes
+    ) -> Reading:
+        """Return a reading for those who watch, who must hear of it, and hear of the next one."""
+        try:
+            return self._reading(
+                watched.description,
+                watched.decode,
+                self._session.protocol.major,
+                raw_timestamp,
+                raw_status,
+                raw_value,
+            )
+        except KatcpSensorError as error:
+            self._log.warning("%s", error)
+            return Reading(time.time(), Status.UNKNOWN, None)
 
     def _put(self, watched: _Watched, reading: Reading) -> None:
         watched.reading = reading
-        name = watched.description.name
         for consumer in watched.consumers:
-            consumer.put_reading(name, reading)
+            consumer.put_reading(watched.description.name, reading)
 
     # Consumers.
 
@@ -548,6 +562,10 @@ def _take_error(task: asyncio.Future[None]) -> None:
     """Take the error of a task, which those who wait for it have."""
     if not task.cancelled():
         task.exception()
+
+
+def _read_old_time(raw: bytes) -> float:
+    return read_timestamp(raw, milliseconds=True)
 
 
 _STATUSES = {str(status).encode("ascii"): status for status in Status}
