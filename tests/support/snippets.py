@@ -55,7 +55,7 @@ def run_page(path: Path, port: int) -> int:
         for line, snippet in rest_snippets(text):
             count += 1
             if isinstance(snippet, str):
-                exec(compile("\n" * line + snippet, str(path), "exec"), names)
+                exec(compile("\n" * line + snippet, str(path), "exec", optimize=0), names)
             else:
                 run_examples(snippet, names, path)
     except BaseException:
