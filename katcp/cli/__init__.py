@@ -3,7 +3,7 @@
 Every subcommand is one function that adds its parser, with the function that
 runs it as the default ``run``: to add a subcommand, write both in a module of
 its own and add the first to `_SUBCOMMANDS`. What a subcommand returns is the
-exit code; one that cannot go on raises `katcp.cli.common.CommandError`.
+exit code; one that cannot go on raises `katcp.cli.output.CommandError`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional, Sequence
 
 from ..version import __version__
 from .commands import demo, log, record, replay, request, sensors, simulate
-from .common import INTERRUPTED, CommandError
+from .output import INTERRUPTED, CommandError
 from .shell import command as shell
 from .watch import command as watch
 

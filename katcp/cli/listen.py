@@ -10,7 +10,8 @@ import socket
 import struct
 from typing import Awaitable, Callable
 
-from .common import FAILED, Address, CommandError, parse_address
+from .options import Address, parse_address
+from .output import FAILED, CommandError
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

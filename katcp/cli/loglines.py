@@ -6,7 +6,7 @@ from typing import Optional
 
 from .._wire.flags import ProtocolFlags
 from .._wire.message import Message
-from .common import paint, printable, printable_lines
+from .output import paint, printable, printable_lines
 from .readings import parse_timestamp, show_time
 
 # From the lowest to the highest; the first and the last are settings only.

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, Optional, Sequence, Union
 from .._wire.arguments import read_float, read_timestamp
 from .._wire.flags import SEC_TS_KATCP_MAJOR, ProtocolFlags
 from .._wire.message import Message
-from .common import CommandClient, answers, check_reply, is_terminal, printable
+from .connect import CommandClient, answers, check_reply
+from .output import is_terminal, printable
 
 STATUS_COLOURS = {
     "nominal": "green",

@@ -13,8 +13,9 @@ import time
 from typing import Any, Callable, NamedTuple, Optional
 
 from .._wire.message import Message
-from .common import CommandClient, paint
+from .connect import CommandClient
 from .loglines import show_log
+from .output import paint
 from .quoting import BadWords, quote, split
 
 _NAME_RE = re.compile(rb"[a-zA-Z][a-zA-Z0-9-]*")

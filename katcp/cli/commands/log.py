@@ -6,21 +6,17 @@ import argparse
 from typing import Any
 
 from ..._wire.message import Message
-from ..common import (
+from ..connect import (
     CONNECTED_AGAIN,
     CONNECTION_LOST,
     GREETING_PATIENCE,
-    INTERRUPTED,
-    NOT_CONNECTED,
-    CommandError,
     ListeningClient,
-    add_device_arguments,
     ask,
     connected,
-    printable,
-    tell,
 )
 from ..loglines import LEVELS, level_of, show_log
+from ..options import add_device_arguments
+from ..output import INTERRUPTED, NOT_CONNECTED, CommandError, printable, tell
 
 
 def add_subcommand(subparsers: Any) -> None:

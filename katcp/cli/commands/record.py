@@ -24,16 +24,10 @@ import asyncio
 import time
 from typing import Any, Callable, Optional
 
-from ..common import (
-    FAILED,
-    USAGE,
-    Address,
-    CommandError,
-    add_device_arguments,
-    make_ssl_context,
-    printable,
-)
+from ..connect import make_ssl_context
 from ..listen import Server, add_listen_argument, peer_of, reset
+from ..options import Address, add_device_arguments
+from ..output import FAILED, USAGE, CommandError, printable
 from ..transcript import ON_CONNECT, Entry, TranscriptWriter
 
 # What comes within so many seconds belongs to one entry.

@@ -37,8 +37,9 @@ from ..._wire.message import Message
 from ..._wire.parser import MessageParser
 from ..._wire.text import shorten
 from ...errors import KatcpSyntaxError
-from ..common import USAGE, Address, CommandError, printable
 from ..listen import Server, add_listen_argument, peer_of, reset
+from ..options import Address
+from ..output import USAGE, CommandError, printable
 from ..transcript import Entry, TranscriptError, read_transcript
 
 NOT_RECORDED = "This request is not in the recording."

@@ -11,20 +11,9 @@ from typing import Any, Iterator, Sequence
 
 from ..._wire.message import Message
 from ...errors import KatcpSyntaxError
-from ..common import (
-    OK,
-    USAGE,
-    CommandClient,
-    CommandError,
-    add_device_arguments,
-    answers,
-    code_of,
-    connected,
-    paint,
-    printable,
-    printable_lines,
-    reason_of,
-)
+from ..connect import CommandClient, answers, code_of, connected, reason_of
+from ..options import add_device_arguments
+from ..output import OK, USAGE, CommandError, paint, printable, printable_lines
 
 # A wider cell pushes the cells to its right, and no other line's.
 MAX_CELL_WIDTH = 40

@@ -9,17 +9,9 @@ import time
 from typing import Any, NamedTuple, Optional, Sequence
 
 from ..._wire.flags import ProtocolFlags
-from ..common import (
-    OK,
-    REFUSED,
-    CommandClient,
-    CommandError,
-    add_device_arguments,
-    connected,
-    is_terminal,
-    paint,
-    printable,
-)
+from ..connect import CommandClient, connected
+from ..options import add_device_arguments
+from ..output import OK, REFUSED, CommandError, is_terminal, paint, printable
 from ..readings import (
     STATUS_COLOURS,
     Description,

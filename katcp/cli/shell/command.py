@@ -13,17 +13,9 @@ import sys
 from typing import Any
 
 from ..._wire.message import Message
-from ..common import (
-    OK,
-    USAGE,
-    CommandError,
-    add_device_arguments,
-    code_of,
-    connected,
-    is_terminal,
-    reason_of,
-    tell,
-)
+from ..connect import code_of, connected, reason_of
+from ..options import add_device_arguments
+from ..output import OK, USAGE, CommandError, is_terminal, tell
 from ..quoting import BadWords
 from ..requests import Answer, Asking, ShellClient, parse_line, text_of
 

@@ -33,16 +33,9 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from tornado.util import TimeoutError as TornadoTimeoutError
 
 from ..._wire.message import Message
-from ..common import (
-    CONNECTION_LOST,
-    GREETING_PATIENCE,
-    OK,
-    connected,
-    paint,
-    printable,
-    reason_of,
-)
+from ..connect import CONNECTION_LOST, GREETING_PATIENCE, connected, reason_of
 from ..loglines import LEVELS
+from ..output import OK, paint, printable
 from ..quoting import BadWords, escape_bytes
 from ..requests import Answer, Asking, ShellClient, parse_line, text_of
 

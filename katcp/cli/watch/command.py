@@ -12,21 +12,9 @@ from typing import Any, Sequence
 
 from ..._wire.arguments import write_timestamp
 from ..._wire.message import Message
-from ..common import (
-    GREETING_PATIENCE,
-    INTERRUPTED,
-    NOT_CONNECTED,
-    REFUSED,
-    CommandError,
-    ListeningClient,
-    add_device_arguments,
-    ask,
-    connected,
-    is_terminal,
-    parse_seconds,
-    printable,
-    tell,
-)
+from ..connect import GREETING_PATIENCE, ListeningClient, ask, connected
+from ..options import add_device_arguments, parse_seconds
+from ..output import INTERRUPTED, NOT_CONNECTED, REFUSED, CommandError, is_terminal, printable, tell
 from ..readings import (
     Description,
     SensorFilter,

@@ -17,7 +17,8 @@ from typing import Any, Iterable, Mapping, Optional
 
 from ..._wire.arguments import decoder
 from ..._wire.flags import ProtocolFlags
-from ..common import CONNECTED_AGAIN, CONNECTION_LOST, paint, printable, tell
+from ..connect import CONNECTED_AGAIN, CONNECTION_LOST
+from ..output import paint, printable, tell
 from ..readings import (
     NUMBER_TYPES,
     STATUS_COLOURS,

@@ -18,7 +18,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from ..common import wants_colour
+from ..output import wants_colour
 from ..readings import STATUS_COLOURS, Reading, show_age
 from .outputs import (
     ASCII_PLOT_LEVELS,

@@ -1,11 +1,7 @@
-"""What the subcommands of the command ``katcp`` share.
+"""Connecting to a device, and asking it.
 
-An address on the command line becomes a connected client, or one line that says
-why not and an exit code; bytes of a device become text that a terminal can show
-without harm; colours are for terminals only.
-
-A subcommand that cannot go on raises `CommandError`: `katcp.cli.main.main` prints it
-and returns its code.
+An address on the command line becomes a connected client, or one line that says why
+not and an exit code.
 """
 
 from __future__ import annotations
@@ -13,39 +9,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import math
-import os
 import queue
-import re
 import ssl
-import sys
 import threading
-from typing import Any, Iterator, NamedTuple, Optional, TextIO, TypeVar, Union
+from typing import Any, Iterator, Optional, TypeVar, Union
 
 from .._wire.message import Message
 from .._wire.text import shorten
 from ..client import BlockingClient
 from ..errors import KatcpClientTimeout
-
-# The exit codes, as `EXIT_CODES` tells them to users.
-OK = 0
-REFUSED = FAILED = 1
-USAGE = 2
-NOT_CONNECTED = 3
-TIMED_OUT = 4
-INTERRUPTED = 130
-
-EXIT_CODES = (
-    "exit codes: 0 all went well, 1 the device refused, 2 wrong command line, "
-    "3 not connected or connection lost, 4 no reply in time, 130 Ctrl-C"
-)
+from .options import Address
+from .output import NOT_CONNECTED, OK, REFUSED, TIMED_OUT, USAGE, CommandError, printable
 
 # What the user is told of a connection that is lost, and made again by itself.
 CONNECTION_LOST = "the connection is lost; trying to connect again"
 CONNECTED_AGAIN = "connected again"
-
-# Seconds to wait for a connection, and for each reply.
-DEFAULT_TIMEOUT = 5.0
 
 # A device that has said nothing about itself for so long, in seconds, will not:
 # it is used as one of version 4, as are all that do not say.
@@ -53,46 +31,6 @@ GREETING_PATIENCE = 2.0
 
 # The limit of a request whose end `answers` watches itself, in seconds.
 _NO_LIMIT = 1e9
-
-_ADDRESS_RE = re.compile(r"(?:\[(?P<ipv6>[^]\s]+)\]|(?P<host>[^]:[\s]+)):(?P<port>[0-9]{1,5})")
-
-_COLOURS = {
-    "bold": "1",
-    "dim": "2",
-    "red": "31",
-    "green": "32",
-    "yellow": "33",
-    "blue": "34",
-    "magenta": "35",
-    "cyan": "36",
-}
-
-
-class CommandError(Exception):
-    """A subcommand cannot go on; the text is one line for the user.
-
-    Parameters
-    ----------
-    text : str
-        What is wrong.
-    code : int
-        The exit code.
-    """
-
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-class Address(NamedTuple):
-    """Where a device listens."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
 
 
 class CommandClient(BlockingClient):
@@ -149,70 +87,6 @@ class ListeningClient(CommandClient):
 
 
 _Client = TypeVar("_Client", bound=CommandClient)
-
-
-# ---- the command line ----
-
-
-def parse_address(text: str) -> Address:
-    """Return the address that *text* names: the type of an argument.
-
-    Parameters
-    ----------
-    text : str
-        Such as ``localhost:7147``, ``10.0.0.1:7147`` or ``[::1]:7147``.
-
-    Returns
-    -------
-    Address
-    """
-    match = _ADDRESS_RE.fullmatch(text)
-    if match is None or not 0 < int(match["port"]) < 65536:
-        hint = "; put an IPv6 address in brackets: [::1]:7147" if text.count(":") > 1 else ""
-        raise argparse.ArgumentTypeError(f"{text!r} is not an address like localhost:7147{hint}")
-    return Address(match["ipv6"] or match["host"], int(match["port"]))
-
-
-def parse_seconds(text: str) -> float:
-    """Return the number of seconds that *text* names: the type of an argument."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, greater than 0")
-    return seconds
-
-
-def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every subcommand that connects to a device has.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the subcommand; `connected` understands the options.
-    """
-    parser.add_argument(
-        "address", metavar="HOST:PORT", type=parse_address, help="the device, like localhost:7147"
-    )
-    parser.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=parse_seconds,
-        default=DEFAULT_TIMEOUT,
-        help="how long to wait for the connection, and how long the device may be silent "
-        "when something was asked (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--tls", action="store_true", help="encrypt, and trust the authorities of this system"
-    )
-    parser.add_argument(
-        "--ca", metavar="FILE", help="encrypt, and trust the authorities in this PEM file"
-    )
-    parser.epilog = EXIT_CODES
-
-
-# ---- connecting ----
 
 
 @contextlib.contextmanager
@@ -358,85 +232,3 @@ def _why_not_connected(client: CommandClient, address: Address) -> str:
     if client.attempted.is_set():
         return f"{address} closed the connection at once"
     return f"cannot connect to {address}: no answer within {client.CONNECT_TIMEOUT:g} seconds"
-
-
-# ---- what people see ----
-
-
-def printable(data: Union[bytes, str]) -> str:
-    r"""Return text of one line that any terminal can show.
-
-    Bytes that are not UTF-8, line ends, and what would steer the terminal are
-    escaped, as in ``\xff``, ``\n`` and ``\x1b``.
-
-    Parameters
-    ----------
-    data : bytes or str
-        What a device sent.
-
-    Returns
-    -------
-    str
-    """
-    text = data.decode("utf-8", "backslashreplace") if isinstance(data, bytes) else data
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
-def printable_lines(data: bytes) -> list[str]:
-    """Return text of several lines, as help texts and tracebacks are, line by line.
-
-    Parameters
-    ----------
-    data : bytes
-        What a device sent.
-
-    Returns
-    -------
-    list of str
-        At least one, each `printable`. Blank lines at the end are left out. What
-        is no text is one line.
-    """
-    lines = [printable(line.expandtabs()) for line in data.rstrip().splitlines()]
-    is_text = all(map(str.isprintable, data.decode("utf-8", "replace").expandtabs().splitlines()))
-    return lines if lines and is_text else [printable(data)]
-
-
-def tell(text: str) -> None:
-    """Tell the user something that is not part of the output."""
-    print(f"katcp: {text}", file=sys.stderr, flush=True)
-
-
-def is_terminal(stream: TextIO) -> bool:
-    """Return whether a person looks at *stream*, on a terminal that can move its cursor."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def wants_colour(stream: TextIO) -> bool:
-    """Return whether to colour what is written to *stream* (see https://no-color.org)."""
-    return is_terminal(stream) and not os.environ.get("NO_COLOR")
-
-
-def paint(text: str, colour: Optional[str], stream: Optional[TextIO] = None) -> str:
-    """Return *text* in a colour, if *stream* shows colours.
-
-    Parameters
-    ----------
-    text : str
-        Printable text.
-    colour : str or None
-        A name, such as ``"red"`` or ``"bold"``; None leaves the text as it is.
-    stream : file, optional
-        Where the text will be written. Default: the standard output.
-
-    Returns
-    -------
-    str
-    """
-    if colour is None or not wants_colour(stream or sys.stdout):
-        return text
-    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
