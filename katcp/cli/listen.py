@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import struct
 from typing import Awaitable, Callable
 
-from .options import Address, parse_address
+from .devices import Address
 from .output import FAILED, CommandError
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def parse_listen_address(text: str) -> Address:
-    """Return where to listen, from ``PORT`` or ``HOST:PORT``: the type of an argument."""
-    if text == "0":
-        return Address("127.0.0.1", 0)
-    return parse_address(text if ":" in text else f"127.0.0.1:{text}")
 
 
 class Server:
@@ -53,11 +46,9 @@ class Server:
             with contextlib.suppress(NotImplementedError):
                 loop.add_signal_handler(number, self._end)
         try:
-            server = await asyncio.start_server(self._serve, *self._address)
+            server = await asyncio.start_server(self._serve, *self._address[:2])
         except OSError as error:
-            raise CommandError(
-                f"cannot listen on {self._address}: {error.strerror or error}", FAILED
-            ) from None
+            raise cannot_listen(self._address, error) from None
         try:
             announce(Address(*server.sockets[0].getsockname()[:2]))
             await self._ended
@@ -82,6 +73,13 @@ class Server:
                 writer.close()
 
 
+def cannot_listen(address: Address, error: OSError) -> CommandError:
+    """Return the error that tells why nothing can listen there."""
+    # asyncio says it in its own words; the number tells it short.
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return CommandError(f"cannot listen on {address}: {reason}; --listen chooses a port", FAILED)
+
+
 def peer_of(writer: asyncio.StreamWriter) -> Address:
     """Return the address of the other side."""
     return Address(*writer.get_extra_info("peername")[:2])
@@ -93,15 +91,3 @@ def reset(writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
-
-
-def add_listen_argument(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add the option that says where to listen."""
-    parser.add_argument(
-        name,
-        metavar="[HOST:]PORT",
-        dest="listen",
-        type=parse_listen_address,
-        default=Address("127.0.0.1", 0),
-        help="where to listen (default: any free port, for programs on this computer)",
-    )

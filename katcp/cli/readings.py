@@ -1,7 +1,7 @@
 """Sensors as the command line shows them: reading what a device tells, and its words.
 
-Everything here is lenient: a device that describes one sensor oddly shall not
-cost the user the others.
+Everything here is lenient: a device that describes one sensor oddly does not cost the
+user the others.
 """
 
 from __future__ import annotations
@@ -10,15 +10,23 @@ import datetime
 import fnmatch
 import math
 import re
-import sys
-import time
-from typing import Any, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Sequence, Union
 
-from .._wire.arguments import read_float, read_timestamp
-from .._wire.flags import SEC_TS_KATCP_MAJOR, ProtocolFlags
-from .._wire.message import Message
-from .connect import CommandClient, answers, check_reply
-from .output import is_terminal, printable
+from .._wire.arguments import decoder, read_float, read_timestamp, write_timestamp
+from ..core import DEFAULT_KATCP_MAJOR, SEC_TS_KATCP_MAJOR, Message, ProtocolFlags
+from .formats import Record, json_text
+from .output import USAGE, CommandError, did_you_mean, printable
+
+FILTER_HELP = """\
+FILTER      which sensors: a name; a part of names, if no sensor has that name; a
+            pattern of whole names, like 'rack*.temp?'; or a regular expression,
+            like '/temp|volt/'. Default: all"""
+
+# Up to so many sensors are read one by one; more are chosen from the readings of all.
+FEW = 20
+
+# What every reading has for programs.
+RECORD_FIELDS = ("timestamp", "name", "status", "value", "units")
 
 STATUS_COLOURS = {
     "nominal": "green",
@@ -33,8 +41,9 @@ STATUS_COLOURS = {
 USABLE_STATUSES = ("nominal", "warn", "error")
 NUMBER_TYPES = ("integer", "float")
 
-# Seconds between two looks of the progress.
-_PROGRESS_INTERVAL = 0.1
+_NO_TYPES: Mapping[bytes, str] = {}
+# A longer number stays text: nobody could read it as a number.
+_MAX_DIGITS = 300
 # What the age of a reading is told in, from how many seconds on.
 _UNITS_OF_AGE: tuple[tuple[Any, ...], ...] = (
     (86400, 86400, "d"),
@@ -50,6 +59,7 @@ class Description(NamedTuple):
     name: bytes
     units: str
     type: str
+    text: str = ""
 
 
 class Reading(NamedTuple):
@@ -61,108 +71,78 @@ class Reading(NamedTuple):
     value: bytes
 
 
+# ---- which sensors ----
+
+
 class SensorFilter:
     """Which sensors are meant.
 
     Parameters
     ----------
     text : str
-        ``/regex/`` is for the device to understand. A text with one of ``*?[`` is
-        a pattern for whole names, as in a shell. Any other text is a part of a name.
+        The name of a sensor; a part of names, if no sensor has that name; a pattern of
+        whole names with one of ``*?[``, as in a shell; or a ``/regex/``.
+
+    Raises
+    ------
+    CommandError
+        If the regular expression is malformed.
     """
 
     def __init__(self, text: str) -> None:
         self._text = text
-        is_regex = len(text) > 1 and text.startswith("/") and text.endswith("/")
-        self.arguments = [text] if is_regex else []
-        self._is_pattern = is_pattern(text)
+        self._matches: Callable[[str], Any] = lambda name: text in name
+        if len(text) > 1 and text.startswith("/") and text.endswith("/"):
+            try:
+                self._matches = re.compile(text[1:-1]).search
+            except re.error as error:
+                raise CommandError(f"bad regular expression {text}: {error}", USAGE) from None
+        elif any(character in text for character in "*?["):
+            self._matches = re.compile(fnmatch.translate(text)).match
 
-    def matches(self, name: bytes) -> bool:
-        """Return whether a sensor is meant; those of a regex the device has chosen."""
-        if self.arguments:
-            return True
-        text = printable(name)
-        if self._is_pattern:
-            return fnmatch.fnmatchcase(text, self._text)
-        return self._text in text
+    def choose(self, names: Iterable[bytes]) -> list[bytes]:
+        """Return the names that are meant."""
+        shown = {name: printable(name) for name in names}
+        exact = [name for name in shown if shown[name] == self._text]
+        return exact or [name for name in shown if self._matches(shown[name])]
 
 
-class Progress:
-    """How far a long answer is, on the standard error, if that is a terminal.
+def choose_sensors(
+    described: dict[bytes, Description], filters: Sequence[str]
+) -> tuple[list[Description], list[str]]:
+    """Return the sensors that any filter means, sorted, or all; and what is wrong.
 
     Parameters
     ----------
-    what : str
-        What is going on.
-    total : int, optional
-        How many lines there will be.
+    described : dict
+        All sensors by name.
+    filters : sequence of str
+        What `SensorFilter` understands.
     """
-
-    def __init__(self, what: str, total: Optional[int] = None) -> None:
-        self._what = what
-        self._of_total = f" of {total}" if total else ""
-        self._is_shown = is_terminal(sys.stderr)
-        self._is_dirty = False
-        self._next_time = time.monotonic() + _PROGRESS_INTERVAL
-
-    def show(self, count: int) -> None:
-        """Tell that *count* lines are there, now and then."""
-        if self._is_shown and time.monotonic() >= self._next_time:
-            self._next_time = time.monotonic() + _PROGRESS_INTERVAL
-            self._write(f"{self._what}: {count}{self._of_total}")
-            self._is_dirty = True
-
-    def clear(self) -> None:
-        """Leave nothing behind."""
-        if self._is_dirty:
-            self._write("")
-
-    def _write(self, text: str) -> None:
-        print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-# ---- asking ----
-
-
-def ask_all(
-    client: CommandClient,
-    name: str,
-    arguments: Sequence[Union[str, bytes]],
-    timeout: float,
-    progress: Progress,
-) -> list[Message]:
-    """Return the informs of a request that succeeds, or raise `CommandError`."""
-    informs = []
-    try:
-        for message in answers(client, Message.request(name, *arguments), timeout):
-            if message.mtype == Message.REPLY:
-                check_reply(message, f"?{name}")
-            else:
-                informs.append(message)
-                progress.show(len(informs))
-    finally:
-        progress.clear()
-    return informs
-
-
-def list_sensors(
-    client: CommandClient, arguments: Sequence[Union[str, bytes]], timeout: float
-) -> dict[bytes, Description]:
-    """Return the descriptions of sensors by name, or raise `CommandError`."""
-    informs = ask_all(client, "sensor-list", arguments, timeout, Progress("Listing sensors"))
-    found = map(parse_description, informs)
-    return {description.name: description for description in found if description is not None}
+    chosen: set[bytes] = set() if filters else set(described)
+    problems = []
+    for text in filters:
+        found = SensorFilter(text).choose(described)
+        chosen.update(found)
+        if not found:
+            hint = did_you_mean(text, map(printable, described))
+            problems.append(f"no sensor matches {text!r}{hint}")
+    if not described:
+        problems = ["the device has no sensors"]
+    return [described[name] for name in sorted(chosen, key=natural_key)], problems
 
 
 # ---- reading ----
 
 
-def parse_description(inform: Message) -> Optional[Description]:
-    """Return what a ``#sensor-list`` says, or None if it says too little."""
-    if len(inform.arguments) < 4:
-        return None
-    name, _, units, sensor_type = inform.arguments[:4]
-    return Description(name, printable(units), printable(sensor_type))
+def parse_descriptions(informs: Iterable[Message]) -> dict[bytes, Description]:
+    """Return what ``#sensor-list`` informs say, by name; without those that say too little."""
+    found = {}
+    for inform in informs:
+        if len(inform.arguments) >= 4:
+            name, text, units, sensor_type = inform.arguments[:4]
+            found[name] = Description(name, *map(printable, (units, sensor_type, text)))
+    return found
 
 
 def parse_readings(inform: Message, protocol: Optional[ProtocolFlags]) -> list[Reading]:
@@ -219,10 +199,14 @@ def show_time(timestamp: float) -> str:
     return moment.replace(tzinfo=None).isoformat(" ", "milliseconds") + "Z"
 
 
-def show_age(seconds: float) -> str:
-    """Return how long ago something was; clocks may differ, so it may be negative."""
-    if not math.isfinite(seconds):
-        return "?"
+def show_age(timestamp: float, now: float) -> str:
+    """Return how long ago something was; clocks may differ, so it may be negative.
+
+    A timestamp of 0 is that of a sensor that was never read.
+    """
+    seconds = now - timestamp
+    if not timestamp or not math.isfinite(seconds):
+        return "?" if timestamp else "never"
     size, unit = next(rest for least, *rest in _UNITS_OF_AGE if abs(seconds) >= least)
     # 0.0 is added because a rounded number may be -0.0.
     number = round(seconds / size, 1 if abs(seconds) < 10 else 0) + 0.0
@@ -237,11 +221,70 @@ def natural_key(name: bytes) -> list[Union[tuple[int, bytes], tuple[int, int, by
     ]
 
 
-def is_pattern(text: str) -> bool:
-    """Return whether *text* is a pattern of names, not a name."""
-    return any(character in text for character in "*?[")
+def json_value(reading: Reading, sensor_type: str, protocol: Optional[ProtocolFlags]) -> Any:
+    """Return a value as a number or a boolean, if it is one that JSON knows, else as text."""
+    text = json_text(reading.value)
+    if reading.status not in USABLE_STATUSES or len(reading.value) > _MAX_DIGITS:
+        return text
+    if sensor_type not in (*NUMBER_TYPES, "boolean", "timestamp"):
+        return text
+    major = DEFAULT_KATCP_MAJOR if protocol is None else protocol.major
+    try:
+        value = decoder(sensor_type, major=major)(reading.value)
+    except ValueError:
+        return text
+    # JSON knows no infinity.
+    return text if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def shorten_cell(text: str, width: int) -> str:
-    """Return *text*, cut to *width* characters; what was cut is shown by dots."""
-    return text if len(text) <= width else f"{text[: max(width - 3, 0)]}..."[:width]
+def json_time(timestamp: float) -> Optional[float]:
+    """Return a time as JSON has it: None for one that is none."""
+    return round(timestamp, 6) if math.isfinite(timestamp) else None
+
+
+def make_record(
+    description: Description, reading: Optional[Reading], protocol: Optional[ProtocolFlags]
+) -> Record:
+    """Return a reading for programs."""
+    return {
+        "timestamp": None if reading is None else json_time(reading.timestamp),
+        "name": printable(description.name),
+        "status": None if reading is None else reading.status,
+        "value": None if reading is None else json_value(reading, description.type, protocol),
+        "units": description.units,
+    }
+
+
+def show_arguments(
+    inform: Message, protocol: Optional[ProtocolFlags], types: Mapping[bytes, str] = _NO_TYPES
+) -> list[bytes]:
+    """Return the arguments of an inform for people: the times in readings as dates.
+
+    Parameters
+    ----------
+    inform : Message
+        The inform.
+    protocol : ProtocolFlags or None
+        What the device speaks.
+    types : mapping, optional
+        The types of sensors by name.
+    """
+    if inform.name not in ("sensor-value", "sensor-status"):
+        return inform.arguments
+
+    def show(text: bytes) -> bytes:
+        moment = show_time(parse_timestamp(text, protocol))
+        return text if moment == "?" else moment.replace(" ", "T").encode()
+
+    shown = [show(text) if place == 0 else text for place, text in enumerate(inform.arguments)]
+    for place in range(2, len(shown) - 2, 3):
+        if types.get(shown[place]) == "timestamp":
+            shown[place + 2] = show(shown[place + 2])
+    return shown
+
+
+def format_period(seconds: float, protocol: Optional[ProtocolFlags]) -> str:
+    """Return a period as the device wants it; one that does not say is of version 4."""
+    major = SEC_TS_KATCP_MAJOR - 1 if protocol is None else protocol.major
+    text = write_timestamp(seconds, major).decode("ascii")
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -971,7 +971,15 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         prog="python -m katcp.simdevice", description="Run a simulated KATCP device."
     )
     add_arguments(parser)
-    return run(parser.parse_args(arguments))
+    try:
+        run(parser.parse_args(arguments))
+    except ValueError as error:
+        print(f"katcp.simdevice: {error}", file=sys.stderr)
+        return 2
+    except CannotListen as error:
+        print(f"katcp.simdevice: cannot listen: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -984,12 +992,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
     parser.add_argument("--port", type=int, default=0, help="the port (any free one)")
+    add_behaviour_arguments(parser)
+
+
+def add_behaviour_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line of a simulated device has, but for where it listens.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser whose result `run` will be given, with ``host`` and ``port``.
+    """
     parser.add_argument(
-        "--protocol", default="5.1-MIB", help="version and flags, like 4 or 5.1-MIBT (%(default)s)"
+        "--protocol",
+        default="5.1-MIB",
+        help="version, 4 or 5, and flags, like 4 or 5.1-MIBT (%(default)s)",
     )
     parser.add_argument("--name", default="simulated-device", help="its name (%(default)s)")
     parser.add_argument(
-        "--log-level", default="warn", choices=LOG_LEVELS, help="of #log informs (%(default)s)"
+        "--log-level",
+        default="warn",
+        choices=LOG_LEVELS,
+        help="level of #log informs (%(default)s)",
     )
     parser.add_argument(
         "--fault",
@@ -998,12 +1022,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[:REQUEST][=VALUE]",
         help="something to do wrong; may be given several times",
     )
-    parser.add_argument(
-        "--list-faults", action="store_true", help="tell what can be done wrong, and exit"
-    )
+    parser.add_argument("--list-faults", action="store_true", help="list the faults, and exit")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """Do what a command line of `add_arguments` asks for.
 
     Parameters
@@ -1011,37 +1033,39 @@ def run(options: argparse.Namespace) -> int:
     options : argparse.Namespace
         The parsed command line.
 
-    Returns
-    -------
-    int
-        The exit status.
+    Raises
+    ------
+    ValueError
+        If an option is wrong.
+    CannotListen
+        If the device cannot listen.
     """
     if options.list_faults:
         for name, description in list_faults().items():
             print(f"{name:<28} {description}")
-        return 0
-    try:
-        device = SimulatedDevice(
-            options.host,
-            options.port,
-            protocol=options.protocol,
-            name=options.name,
-            faults=options.fault,
-            log_level=options.log_level,
-        )
-    except ValueError as error:
-        print(f"katcp.simdevice.device: {error}", file=sys.stderr)
-        return 2
-    try:
-        asyncio.run(_serve(device))
-    except OSError as error:
-        print(f"katcp.simdevice.device: cannot listen: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return
+    if _parse_protocol(options.protocol).major not in (4, 5):
+        raise ValueError(f"{options.protocol!r} is not a version of KATCP: 4 and 5 are.")
+    device = SimulatedDevice(
+        options.host,
+        options.port,
+        protocol=options.protocol,
+        name=options.name,
+        faults=options.fault,
+        log_level=options.log_level,
+    )
+    asyncio.run(_serve(device))
+
+
+class CannotListen(OSError):
+    """The device cannot listen where it should."""
 
 
 async def _serve(device: SimulatedDevice) -> None:
-    device.start_in(IOLoop.current())
+    try:
+        device.start_in(IOLoop.current())
+    except OSError as error:
+        raise CannotListen(error.errno, error.strerror or str(error)) from error
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, device.stop)

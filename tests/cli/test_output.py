@@ -1,10 +1,20 @@
 """Text that any terminal can show, and colours."""
 
 import io
+import sys
 
 import pytest
 
-from katcp.cli.output import paint, printable, printable_lines
+from katcp.cli import output
+from katcp.cli.output import (
+    StatusLine,
+    count,
+    paint,
+    printable,
+    printable_lines,
+    show_duration,
+    show_seconds,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +66,32 @@ def test_colours(stream, environment, coloured, monkeypatch):
         monkeypatch.setenv(name, value)
     assert paint("text", "red", stream) == ("\x1b[31mtext\x1b[0m" if coloured else "text")
     assert paint("text", None, stream) == "text"
+
+
+def test_words():
+    assert [count(number, "sensor") for number in (0, 1, 2)] == [
+        "0 sensors",
+        "1 sensor",
+        "2 sensors",
+    ]
+    assert count(2, "reply", "replies") == "2 replies"
+    assert [show_seconds(seconds) for seconds in (0.5, 1, 2)] == [
+        "0.5 seconds",
+        "1 second",
+        "2 seconds",
+    ]
+    assert [show_duration(seconds) for seconds in (0.00064, 2.5)] == ["0.64 ms", "2.50 s"]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_status(is_terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal() if is_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(output, "STATUS_INTERVAL", 0)
+    status = StatusLine()
+    status.clear()
+    assert stream.getvalue() == ""
+    status.show("Reading: 7")
+    status.clear()
+    assert stream.getvalue() == ("\rReading: 7\x1b[K\r\x1b[K" if is_terminal else "")

@@ -1,24 +1,24 @@
 """Sensors as the command line shows them."""
 
-import io
 import math
-import sys
 
 import pytest
 
 from katcp import Message, ProtocolFlags
+from katcp.cli.output import CommandError
 from katcp.cli.readings import (
     Description,
-    Progress,
     Reading,
-    SensorFilter,
+    choose_sensors,
+    format_period,
+    json_value,
     natural_key,
-    parse_description,
+    parse_descriptions,
     parse_number,
     parse_readings,
     parse_timestamp,
-    shorten_cell,
     show_age,
+    show_arguments,
     show_time,
     show_value,
 )
@@ -26,36 +26,55 @@ from katcp.cli.readings import (
 V4, V5 = ProtocolFlags(4, 0, ""), ProtocolFlags(5, 1, "I")
 
 
+SENSORS = {
+    name: Description(name, "", "float") for name in (b"rack10.t", b"rack2.t", b"rack2", b"mode")
+}
+
+
 @pytest.mark.parametrize(
-    ("text", "arguments", "names"),
+    ("filters", "names"),
     [
-        ("", [], ["rack1.temp", "rack2.temp", "mode"]),
-        ("temp", [], ["rack1.temp", "rack2.temp"]),
-        ("rack?.t*", [], ["rack1.temp", "rack2.temp"]),
-        ("temp*", [], []),
-        ("rack[12].temp", [], ["rack1.temp", "rack2.temp"]),
-        ("/od/", ["/od/"], ["rack1.temp", "rack2.temp", "mode"]),
-        ("/", [], []),
+        ([], "mode rack2 rack2.t rack10.t"),
+        (["ack"], "rack2 rack2.t rack10.t"),
+        (["rack2"], "rack2"),
+        (["rack?.t"], "rack2.t"),
+        (["t*"], ""),
+        (["rack[12]*"], "rack2 rack2.t rack10.t"),
+        (["/^m|2$/"], "mode rack2"),
+        (["/"], ""),
+        (["mode", "*.t"], "mode rack2.t rack10.t"),
     ],
 )
-def test_filter(text, arguments, names):
-    chosen = SensorFilter(text)
-    assert chosen.arguments == arguments
-    assert [n for n in ("rack1.temp", "rack2.temp", "mode") if chosen.matches(n.encode())] == names
+def test_filters(filters, names):
+    chosen, problems = choose_sensors(SENSORS, filters)
+    assert b" ".join(sensor.name for sensor in chosen).decode() == names
+    assert bool(problems) == (not names)
+
+
+def test_filters_that_match_nothing():
+    _, problems = choose_sensors(SENSORS, ["modes", "x", "mode"])
+    assert problems == ["no sensor matches 'modes'; did you mean mode?", "no sensor matches 'x'"]
+    assert choose_sensors({}, ["x"]) == ([], ["the device has no sensors"])
+
+
+def test_regular_expression_that_is_none():
+    with pytest.raises(CommandError, match="^bad regular expression /\\(/: "):
+        choose_sensors(SENSORS, ["/(/"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "description"),
     [
-        (["a", "text", "m/s", "float", 1, 2], Description(b"a", "m/s", "float")),
+        (["a", "text", "m/s", "float", 1, 2], Description(b"a", "m/s", "float", "text")),
         (["a", "", "", "odd"], Description(b"a", "", "odd")),
-        ([b"\xff", b"\xff", b"\xb0C", "float"], Description(b"\xff", r"\xb0C", "float")),
+        ([b"\xff", b"\xff", b"\xb0C", "float"], Description(b"\xff", r"\xb0C", "float", r"\xff")),
         (["a", "", ""], None),
         ([], None),
     ],
 )
 def test_descriptions(arguments, description):
-    assert parse_description(Message.inform("sensor-list", *arguments)) == description
+    found = parse_descriptions([Message.inform("sensor-list", *arguments)])
+    assert found == ({} if description is None else {description.name: description})
 
 
 @pytest.mark.parametrize(
@@ -139,7 +158,11 @@ def test_times_that_are_none(timestamp):
     ],
 )
 def test_ages(seconds, text):
-    assert show_age(seconds) == text
+    assert show_age(1e6 - seconds, 1e6) == text
+
+
+def test_age_of_what_was_never_read():
+    assert show_age(0.0, 1.8e9) == "never"
 
 
 def test_order_of_names():
@@ -149,27 +172,40 @@ def test_order_of_names():
 
 
 @pytest.mark.parametrize(
-    ("text", "width", "cell"),
-    [("abcdef", 6, "abcdef"), ("abcdef", 5, "ab..."), ("abcdef", 2, "..")],
+    ("sensor_type", "status", "value", "result"),
+    [
+        ("integer", "nominal", b"-12", -12),
+        ("integer", "nominal", b"1.5", "1.5"),
+        ("integer", "nominal", b"9" * 5000, "9" * 5000),
+        ("float", "error", b"1e3", 1000.0),
+        ("float", "nominal", b"nan", "nan"),
+        ("float", "failure", b"1.5", "1.5"),
+        ("boolean", "nominal", b"0", False),
+        ("boolean", "nominal", b"yes", "yes"),
+        ("timestamp", "nominal", b"1700000000.5", 1700000000.5),
+        ("timestamp", "nominal", b"never", "never"),
+        ("string", "nominal", b"1", "1"),
+        ("string", "nominal", b"\xff", {"base64": "/w=="}),
+    ],
 )
-def test_cells(text, width, cell):
-    assert shorten_cell(text, width) == cell
+def test_values_in_json(sensor_type, status, value, result):
+    found = json_value(Reading(b"a", 0.0, status, value), sensor_type, V5)
+    assert (found, type(found)) == (result, type(result))
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
+def test_times_in_informs():
+    reading = Message.inform("sensor-value", "1700000000.5", 1, "since", "nominal", "1700000000")
+    moment, since = b"2023-11-14T22:13:20.500Z", b"2023-11-14T22:13:20.000Z"
+    rest = [b"1", b"since", b"nominal"]
+    assert show_arguments(reading, V5) == [moment, *rest, b"1700000000"]
+    assert show_arguments(reading, V5, {b"since": "timestamp"}) == [moment, *rest, since]
+    for arguments in (["never", "1"], []):
+        odd = Message.inform("sensor-status", *arguments)
+        assert show_arguments(odd, V5) == odd.arguments
+    other = Message.inform("echo", "1700000000.5")
+    assert show_arguments(other, V5) == other.arguments
 
 
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_progress(is_terminal, monkeypatch):
-    monkeypatch.setenv("TERM", "xterm")
-    stream = Terminal() if is_terminal else io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr("katcp.cli.readings._PROGRESS_INTERVAL", 0)
-    progress = Progress("Reading", 20)
-    progress.clear()
-    assert stream.getvalue() == ""
-    progress.show(7)
-    progress.clear()
-    assert stream.getvalue() == ("\rReading: 7 of 20\x1b[K\r\x1b[K" if is_terminal else "")
+@pytest.mark.parametrize(("protocol", "text"), [(V5, "0.25"), (V4, "250"), (None, "250")])
+def test_periods(protocol, text):
+    assert format_period(0.25, protocol) == text

@@ -24,7 +24,7 @@ def add_subcommand(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "demo",
         help="show a client that talks to a simulated device",
-        description="Start a simulated device on this computer, let a client talk to it, and "
+        description="Start a simulated device on this computer, let a client talk to it, and\n"
         "show every line that goes over the connection. Takes about a second.",
     )
     parser.set_defaults(run=_run)
