@@ -73,9 +73,7 @@ class Sensors:
             await self._session.run_anywhere("async_get", self._tracker.describe, name)
         )
 
-    def find(
-        self, pattern: Pattern = "*", timeout: Optional[float] = None
-    ) -> list[RemoteSensor]:
+    def find(self, pattern: Pattern = "*", timeout: Optional[float] = None) -> list[RemoteSensor]:
         """Return the sensors that match.
 
         Parameters
@@ -102,9 +100,7 @@ class Sensors:
         found = await self._session.run_anywhere("async_find", self._tracker.find, pattern, limit)
         return [*map(self._sensor, found)]
 
-    def read(
-        self, *patterns: Pattern, timeout: Optional[float] = None
-    ) -> dict[str, Reading]:
+    def read(self, *patterns: Pattern, timeout: Optional[float] = None) -> dict[str, Reading]:
         """Ask the device for the readings of the sensors that match.
 
         If they are many, the readings of all sensors are asked for with one request.
@@ -132,9 +128,7 @@ class Sensors:
             If there is no reply.
         """
         limit = check_timeout(timeout)
-        return self._session.run_and_wait(
-            "read", self._tracker.read_all, patterns or ("*",), limit
-        )
+        return self._session.run_and_wait("read", self._tracker.read_all, patterns or ("*",), limit)
 
     async def async_read(
         self, *patterns: Pattern, timeout: Optional[float] = None

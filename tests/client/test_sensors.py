@@ -288,6 +288,19 @@ def test_readings_that_make_no_sense_cost_no_others(quiet_device, logs):
     logs.expect("sensor b: b'many' is no value of type float")
 
 
+def test_who_gives_up_in_another_loop_leaves_nothing_to_log(quiet_device):
+    """Whatever comes of it later; conftest looks for log records."""
+    quiet_device.faults = ["no-reply:sensor-list"]
+    client = start_client(quiet_device)
+
+    async def give_up():
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.sensors.async_find(), 0.05)
+
+    asyncio.run(give_up())
+    client.stop()
+
+
 def test_a_greeting_that_never_comes_is_waited_for_once(quiet_device, monkeypatch):
     waits = []
     wait = AsyncEvent.until_set
