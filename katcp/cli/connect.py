@@ -7,22 +7,33 @@ exit code.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import logging
 import queue
 import re
 import ssl
 import threading
-from typing import Iterator, Optional, TypeVar, Union
+import time
+from typing import Any, Awaitable, Iterator, Optional, TypeVar
 
 from .._wire.text import shorten
 from ..client import BlockingClient
-from ..core import KatcpClientOverflow, KatcpClientTimeout, Message
+from ..core import (
+    SEC_TS_KATCP_MAJOR,
+    KatcpClientError,
+    KatcpClientOverflow,
+    KatcpClientTimeout,
+    KatcpReplyError,
+    Message,
+    ProtocolFlags,
+)
 from .devices import Address
 from .output import (
     NOT_CONNECTED,
     OK,
     REFUSED,
+    STATUS_INTERVAL,
     TIMED_OUT,
     USAGE,
     CommandError,
@@ -44,7 +55,12 @@ NO_LIMIT = 1e9
 _SHOWN_OF_REQUEST = 60
 _SHOWN_OF_LOG = 200
 
+# What the library logs of the end of a connection: the repr of an exception.
+_END_RE = re.compile(r"""closed with error \w+\((?:-?[0-9]+, )?(['"])(?P<why>.*)\1\)$""")
 _TRACEBACK = "Traceback (most recent call last): "
+
+# Informs that are no answers.
+_UNASKED = ("log", "sensor-status")
 
 # A device may refuse a line of more bytes than this, as katcp 0.9.3 does.
 _LARGE_REQUEST = 1 << 20
@@ -68,6 +84,8 @@ class CommandClient(BlockingClient):
         The device.
     patience : float
         How many seconds the device may be silent when it is asked something.
+    heard : int
+        How many informs have come that may be part of an answer.
     failure : str or None
         Why the last attempt to connect that failed did so.
     """
@@ -94,14 +112,20 @@ class CommandClient(BlockingClient):
         self.greeting_patience = min(GREETING_PATIENCE, options.timeout / 2)
         # What is left for the first request, if the device did not greet.
         self.first_patience: Optional[float] = None
+        self.heard = 0
         # Set when the first attempt to connect has succeeded or failed.
         self._attempted = threading.Event()
         self.failure: Optional[str] = None
-        self._end: Optional[BaseException] = None
+        self._end = ""
 
     def notify_connected(self, connected: bool) -> None:
         """Note the first connection; subclasses call this, too."""
         self._attempted.set()
+
+    def handle_inform(self, msg: Message) -> Any:
+        """Count what the device says because it was asked."""
+        self.heard += msg.name not in _UNASKED
+        return super().handle_inform(msg)
 
     def wait_first_connection(self) -> None:
         """Wait for the first connection, or raise `CommandError`."""
@@ -122,13 +146,14 @@ class CommandClient(BlockingClient):
         self.wait_first_connection()
         if not self.wait_protocol(self.greeting_patience):
             self.first_patience = self.patience - self.greeting_patience
+            self.preset_protocol_flags(ProtocolFlags(SEC_TS_KATCP_MAJOR - 1, 0, ""))
         if not self.is_connected():
             raise CommandError(self._why_not_connected(), NOT_CONNECTED)
 
     def why_lost(self) -> str:
         """Return what to tell of the end of the connection."""
-        end, self._end = self._end, None
-        return f"{self.device}: connection lost{_cause(end)}; reconnecting"
+        end, self._end = self._end.replace("MAX_MSG_SIZE", "--max-msg-size"), ""
+        return f"{self.device}: connection lost{': ' if end else ''}{printable(end)}; reconnecting"
 
     def _why_not_connected(self) -> str:
         hint = "; this is the default device, -d names another" if self.device.is_default else ""
@@ -143,15 +168,15 @@ class CommandClient(BlockingClient):
 
     def take_log(self, record: logging.LogRecord) -> None:
         """Handle what the library logs: remember why there is no connection, tell the rest."""
-        arguments = record.args if isinstance(record.args, tuple) else ()
-        if record.msg.startswith("Failed to connect"):
-            self.failure = str(arguments[-1])
+        text = record.getMessage()
+        if text.startswith("Failed to connect"):
+            self.failure = text.partition("): ")[2]
             self._attempted.set()
-        elif "closed with error" in record.msg:
-            self._end = arguments[-1]  # type: ignore[assignment]
-        elif not record.msg.startswith(("Reconnected to", "Dropped a line")):
-            text = " ".join(record.getMessage().split()).replace(_TRACEBACK, "")
-            self.report(f"{self.device}: {shorten(printable(text), _SHOWN_OF_LOG)}")
+        elif match := _END_RE.search(text):
+            self._end = match["why"]
+        elif not text.startswith(("Reconnected to", "Dropped a line")):
+            shown = " ".join(text.split()).replace(_TRACEBACK, "")
+            self.report(f"{self.device}: {shorten(printable(shown), _SHOWN_OF_LOG)}")
 
     def report(self, text: str) -> None:
         """Tell the user what the library logs; in the client's thread."""
@@ -159,6 +184,7 @@ class CommandClient(BlockingClient):
 
 
 _Client = TypeVar("_Client", bound=CommandClient)
+_T = TypeVar("_T")
 
 
 def _make_logger(client: CommandClient) -> logging.Logger:
@@ -234,7 +260,7 @@ def answers(client: CommandClient, request: Message) -> Iterator[Message]:
         try:
             message = messages.get(timeout=patience)
         except queue.Empty:
-            message = silence(client, request)
+            message = failed_reply(request, silence(client))
         client.first_patience = None
         patience = client.patience
         yield message
@@ -242,27 +268,44 @@ def answers(client: CommandClient, request: Message) -> Iterator[Message]:
             return
 
 
-def ask_all(
-    client: CommandClient, name: str, *arguments: Union[str, bytes], what: str = ""
-) -> list[Message]:
-    """Return the informs of a request that succeeds, or raise `CommandError`.
+async def patiently(
+    client: CommandClient, request: Message, work: Awaitable[_T], what: str = ""
+) -> _T:
+    """Await *work*, which makes a request, for as long as answers come; any asyncio loop.
 
     A terminal shows *what* is done, and how many informs have come.
+
+    Raises
+    ------
+    CommandError
+        If it fails, or the device falls silent.
     """
-    request = Message.request(name, *arguments)
-    informs = []
-    status = StatusLine()
+    task, status = asyncio.ensure_future(work), StatusLine()
+    began = heard = client.heard
+    deadline = time.monotonic() + (client.first_patience or client.patience)
+    client.first_patience = None
     try:
-        for message in answers(client, request):
-            if message.mtype == Message.REPLY:
-                check_reply(client, request, message)
-            else:
-                informs.append(message)
-                if what:
-                    status.show(f"{what}: {len(informs)}")
+        while not task.done():
+            if client.heard > heard:
+                heard, deadline = client.heard, time.monotonic() + client.patience
+            if what and heard > began:
+                status.show(f"{what}: {heard - began}")
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise command_error(client, request, silence(client))
+            await asyncio.wait([task], timeout=min(left, STATUS_INTERVAL))
+        return task.result()
+    except KatcpClientError as error:
+        raise command_error(client, request, error) from None
     finally:
+        task.cancel()
         status.clear()
-    return informs
+
+
+def ask_all(client: CommandClient, name: str) -> list[Message]:
+    """Return the informs of a request that succeeds, or raise `CommandError`."""
+    work = client.async_ask(name, timeout=NO_LIMIT)
+    return asyncio.run(patiently(client, Message.request(name), work)).informs
 
 
 # ---- what goes wrong ----
@@ -275,21 +318,19 @@ def show_request(client: CommandClient, request: Message) -> str:
 
 
 def check_reply(client: CommandClient, request: Message, reply: Message) -> None:
-    """Raise `CommandError` unless *reply* is ok.
-
-    Parameters
-    ----------
-    client : CommandClient
-        Who has asked.
-    request : Message
-        The request.
-    reply : Message
-        A reply of the device, or one that the client made up.
-    """
+    """Raise `CommandError` unless *reply*, perhaps one that the client made up, is ok."""
     if not reply.reply_ok():
         raise CommandError(
             f"{show_request(client, request)}: {reason_of(reply, request)}", code_of(reply)
         )
+
+
+def command_error(client: CommandClient, request: Message, error: KatcpClientError) -> CommandError:
+    """Return what to tell of a request that failed."""
+    reply = error.reply if isinstance(error, KatcpReplyError) else None
+    reply = failed_reply(request, error) if reply is None else reply
+    reason = reason_of(reply, request)
+    return CommandError(f"{show_request(client, request)}: {reason}", code_of(reply))
 
 
 def code_of(reply: Message) -> int:
@@ -327,9 +368,13 @@ def _size(message: Message) -> int:
     return len(bytes(message)) + 1
 
 
-def silence(client: CommandClient, request: Message) -> Message:
-    """Return the reply that tells that the device says nothing any more."""
-    error = KatcpClientTimeout(f"no reply within {show_seconds(client.patience)}")
+def silence(client: CommandClient) -> KatcpClientError:
+    """Return the error of a device that says nothing any more."""
+    return KatcpClientTimeout(f"no reply within {show_seconds(client.patience)}")
+
+
+def failed_reply(request: Message, error: KatcpClientError) -> Message:
+    """Return the reply that tells why there is none of the device."""
     reply = Message.reply(request.name, Message.FAIL, str(error))
     reply.local_error = error
     return reply

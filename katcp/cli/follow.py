@@ -14,16 +14,11 @@ from typing import Any, Iterator, Sequence
 
 from tornado.util import TimeoutError as TornadoTimeoutError
 
+from ..client import Answer
 from ..core import KatcpClientStopped, KatcpUsageError, Message
-from .connect import (
-    NO_LIMIT,
-    CommandClient,
-    check_reply,
-    silence,
-    started,
-)
+from .connect import NO_LIMIT, CommandClient, patiently, started
 from .devices import Address
-from .output import CommandError, tell
+from .output import REFUSED, CommandError, tell
 
 # Pairs of a client and what happened to it: True for a connection, False for its end, a
 # text for the user, a `CommandError`, or what a subclass puts there.
@@ -94,6 +89,7 @@ class FollowingClient(CommandClient):
                 await self.until_protocol(self.greeting_patience)
             except (TornadoTimeoutError, asyncio.TimeoutError, TimeoutError):
                 self.first_patience = self.patience - self.greeting_patience
+                await self._check_alive()
             await self.set_up()
             self.was_set_up = True
         except CommandError as error:
@@ -105,29 +101,21 @@ class FollowingClient(CommandClient):
             if self.running():
                 raise
 
+    async def _check_alive(self) -> None:
+        """Raise `CommandError` if the device says nothing at all."""
+        try:
+            await self.fetch("watchdog")
+        except CommandError as error:
+            if error.code != REFUSED:
+                raise
+
     async def set_up(self) -> None:
         """Do what each connection needs: for subclasses."""
 
-    async def fetch(self, name: str, *arguments: Any) -> list[Message]:
-        """Return the informs of a request that succeeds, and its reply as the last.
-
-        Raises
-        ------
-        CommandError
-            If it fails, or the device is silent.
-        """
-        request = Message.request(name, *arguments)
-        messages: list[Message] = []
-        replied = asyncio.get_running_loop().create_future()
-        self.callback_request(request, replied.set_result, messages.append, timeout=NO_LIMIT)
-        heard = -1
-        while not replied.done() and heard < len(messages):
-            heard = len(messages)
-            await asyncio.wait([replied], timeout=self.first_patience or self.patience)
-            self.first_patience = None
-        messages.append(replied.result() if replied.done() else silence(self, request))
-        check_reply(self, request, messages[-1])
-        return messages
+    async def fetch(self, name: str, *arguments: str) -> Answer:
+        """Return the answer to a request, or raise `CommandError`."""
+        work = self.async_ask(name, *arguments, timeout=NO_LIMIT)
+        return await patiently(self, Message.request(name, *arguments), work)
 
 
 @contextlib.contextmanager

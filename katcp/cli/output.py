@@ -82,7 +82,10 @@ def printable(data: Union[bytes, str]) -> str:
     -------
     str
     """
-    text = data.decode("utf-8", "backslashreplace") if isinstance(data, bytes) else data
+    if isinstance(data, str) and data.isprintable():
+        return data
+    raw = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
+    text = raw.decode("utf-8", "backslashreplace")
     if text.isprintable():
         return text
     return "".join(

@@ -1,8 +1,4 @@
-"""Sensors as the command line shows them: reading what a device tells, and its words.
-
-Everything here is lenient: a device that describes one sensor oddly does not cost the
-user the others.
-"""
+"""Sensors as the command line shows them: which are meant, and their readings in words."""
 
 from __future__ import annotations
 
@@ -10,20 +6,20 @@ import datetime
 import fnmatch
 import math
 import re
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Iterable, Mapping, Optional, Sequence, Union
 
-from .._wire.arguments import decoder, read_float, read_timestamp, write_timestamp
-from ..core import DEFAULT_KATCP_MAJOR, SEC_TS_KATCP_MAJOR, Message, ProtocolFlags
+from .._wire.arguments import read_timestamp
+from ..client import RemoteSensor
+from ..core import SEC_TS_KATCP_MAJOR, Message, ProtocolFlags, Reading
+from .connect import NO_LIMIT, CommandClient, patiently
+from .devices import Address
 from .formats import Record, json_text
-from .output import USAGE, CommandError, did_you_mean, printable
+from .output import REFUSED, USAGE, CommandError, did_you_mean, printable
 
 FILTER_HELP = """\
 FILTER      which sensors: a name; a part of names, if no sensor has that name; a
             pattern of whole names, like 'rack*.temp?'; or a regular expression,
             like '/temp|volt/'. Default: all"""
-
-# Up to so many sensors are read one by one; more are chosen from the readings of all.
-FEW = 20
 
 # What every reading has for programs.
 RECORD_FIELDS = ("timestamp", "name", "status", "value", "units")
@@ -37,13 +33,7 @@ STATUS_COLOURS = {
     "inactive": "dim",
     "unknown": "dim",
 }
-# The statuses with which the value means something.
-USABLE_STATUSES = ("nominal", "warn", "error")
-NUMBER_TYPES = ("integer", "float")
 
-_NO_TYPES: Mapping[bytes, str] = {}
-# A longer number stays text: nobody could read it as a number.
-_MAX_DIGITS = 300
 # What the age of a reading is told in, from how many seconds on.
 _UNITS_OF_AGE: tuple[tuple[Any, ...], ...] = (
     (86400, 86400, "d"),
@@ -51,142 +41,104 @@ _UNITS_OF_AGE: tuple[tuple[Any, ...], ...] = (
     (120, 60, "min"),
     (0, 1, "s"),
 )
+_NO_TYPES: Mapping[bytes, str] = {}
+_WILDCARDS = re.compile(r"[*?\[]")
 
-
-class Description(NamedTuple):
-    """What a device says of a sensor, once."""
-
-    name: bytes
-    units: str
-    type: str
-    text: str = ""
-
-
-class Reading(NamedTuple):
-    """What a sensor shows; the timestamp is in seconds, or not a number."""
-
-    name: bytes
-    timestamp: float
-    status: str
-    value: bytes
+# As `katcp.client` understands it: a name, a pattern like those of files, or a regex.
+Pattern = Union[str, "re.Pattern[str]"]
 
 
 # ---- which sensors ----
 
 
-class SensorFilter:
-    """Which sensors are meant.
-
-    Parameters
-    ----------
-    text : str
-        The name of a sensor; a part of names, if no sensor has that name; a pattern of
-        whole names with one of ``*?[``, as in a shell; or a ``/regex/``.
-
-    Raises
-    ------
-    CommandError
-        If the regular expression is malformed.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._matches: Callable[[str], Any] = lambda name: text in name
-        if len(text) > 1 and text.startswith("/") and text.endswith("/"):
-            try:
-                self._matches = re.compile(text[1:-1]).search
-            except re.error as error:
-                raise CommandError(f"bad regular expression {text}: {error}", USAGE) from None
-        elif any(character in text for character in "*?["):
-            self._matches = re.compile(fnmatch.translate(text)).match
-
-    def choose(self, names: Iterable[bytes]) -> list[bytes]:
-        """Return the names that are meant."""
-        shown = {name: printable(name) for name in names}
-        exact = [name for name in shown if shown[name] == self._text]
-        return exact or [name for name in shown if self._matches(shown[name])]
+async def find_sensors(
+    client: CommandClient, filters: Sequence[str], what: str = ""
+) -> tuple[list[RemoteSensor], Pattern, list[str]]:
+    """Return sensors as `choose_sensors`; raise `CommandError` if none is meant."""
+    work = client.sensors.async_find(timeout=NO_LIMIT)
+    sensors = await patiently(client, Message.request("sensor-list"), work, what)
+    chosen, pattern, problems = choose_sensors(sensors, filters)
+    if not chosen:
+        raise CommandError(f"{client.device}: {'; '.join(problems)}", REFUSED)
+    return chosen, pattern, [f"{client.device}: {problem}" for problem in problems]
 
 
 def choose_sensors(
-    described: dict[bytes, Description], filters: Sequence[str]
-) -> tuple[list[Description], list[str]]:
-    """Return the sensors that any filter means, sorted, or all; and what is wrong.
-
-    Parameters
-    ----------
-    described : dict
-        All sensors by name.
-    filters : sequence of str
-        What `SensorFilter` understands.
-    """
-    chosen: set[bytes] = set() if filters else set(described)
+    sensors: Sequence[RemoteSensor], filters: Sequence[str]
+) -> tuple[list[RemoteSensor], Pattern, list[str]]:
+    """Return the sensors that any filter means, sorted, or all; their pattern; what is wrong."""
+    named = {sensor.name: sensor for sensor in sensors}
+    patterns = [_pattern_of(text, named) for text in filters or ["*"]]
+    chosen: set[str] = set()
     problems = []
-    for text in filters:
-        found = SensorFilter(text).choose(described)
+    for text, pattern in zip(filters or ["*"], patterns):
+        found = [name for name in named if _matches(pattern, name)]
         chosen.update(found)
         if not found:
-            hint = did_you_mean(text, map(printable, described))
+            hint = did_you_mean(text, map(printable, named))
             problems.append(f"no sensor matches {text!r}{hint}")
-    if not described:
+    if not named:
         problems = ["the device has no sensors"]
-    return [described[name] for name in sorted(chosen, key=natural_key)], problems
+    ordered = [named[name] for name in sorted(chosen, key=natural_key)]
+    return ordered, _any_of(patterns), problems
 
 
-# ---- reading ----
+def _any_of(patterns: Sequence[Pattern]) -> Pattern:
+    """Return the pattern of what any of some patterns means."""
+    if len(patterns) == 1:
+        return patterns[0]
+    sources = [
+        rf"\A{fnmatch.translate(pattern)}" if isinstance(pattern, str) else pattern.pattern
+        for pattern in patterns
+    ]
+    return re.compile("|".join(f"(?:{source})" for source in sources))
 
 
-def parse_descriptions(informs: Iterable[Message]) -> dict[bytes, Description]:
-    """Return what ``#sensor-list`` informs say, by name; without those that say too little."""
-    found = {}
-    for inform in informs:
-        if len(inform.arguments) >= 4:
-            name, text, units, sensor_type = inform.arguments[:4]
-            found[name] = Description(name, *map(printable, (units, sensor_type, text)))
-    return found
+def _pattern_of(text: str, names: Iterable[str]) -> Pattern:
+    """Return what a filter means: see `FILTER_HELP`."""
+    if len(text) > 1 and text.startswith("/") and text.endswith("/"):
+        try:
+            return re.compile(text[1:-1])
+        except re.error as error:
+            raise CommandError(f"bad regular expression {text}: {error}", USAGE) from None
+    if text in names:
+        return exact_pattern(text)
+    return text if _WILDCARDS.search(text) else re.compile(re.escape(text))
 
 
-def parse_readings(inform: Message, protocol: Optional[ProtocolFlags]) -> list[Reading]:
-    """Return the readings in a ``#sensor-value`` or ``#sensor-status``; none if it is malformed."""
-    head, triples = inform.arguments[:2], inform.arguments[2:]
-    # The number of readings has few digits: a long text is never converted.
-    if len(head) < 2 or not head[1].isdigit() or len(head[1]) > 9:
-        return []
-    if len(triples) != 3 * int(head[1]):
-        return []
-    timestamp = parse_timestamp(head[0], protocol)
+def exact_pattern(name: str) -> Pattern:
+    """Return the pattern of one name, whatever characters it has."""
+    return re.compile(f"^{re.escape(name)}$") if _WILDCARDS.search(name) else name
+
+
+def _matches(pattern: Pattern, name: str) -> bool:
+    if isinstance(pattern, str):
+        return fnmatch.fnmatchcase(name, pattern)
+    return pattern.search(name) is not None
+
+
+def natural_key(name: str) -> list[Union[tuple[int, str], tuple[int, int, str]]]:
+    """Return a key that sorts ``antenna-2`` before ``antenna-10``."""
     return [
-        Reading(name, timestamp, printable(status), value)
-        for name, status, value in zip(triples[::3], triples[1::3], triples[2::3])
+        (1, len(part.lstrip("0")), part.lstrip("0")) if part.isdigit() else (0, part)
+        for part in re.split("([0-9]+)", name)
     ]
 
 
-def parse_timestamp(text: bytes, protocol: Optional[ProtocolFlags]) -> float:
-    """Return a time in seconds since 1970, or not a number."""
-    milliseconds = None if protocol is None else protocol.major < SEC_TS_KATCP_MAJOR
-    try:
-        return read_timestamp(text, milliseconds)
-    except ValueError:
-        return math.nan
+# ---- for people ----
 
 
-def parse_number(text: bytes) -> float:
-    """Return the number that *text* is; what is none is not a number."""
-    try:
-        return read_float(text)
-    except ValueError:
-        return math.nan
-
-
-# ---- words ----
-
-
-def show_value(reading: Reading, sensor_type: str, protocol: Optional[ProtocolFlags]) -> str:
+def show_value(value: Any, sensor_type: str) -> str:
     """Return the value of a reading for people: a time as a date."""
-    if sensor_type == "timestamp" and reading.status in USABLE_STATUSES:
-        moment = parse_timestamp(reading.value, protocol)
-        if not math.isnan(moment):
-            return show_time(moment)
-    return printable(reading.value)
+    if sensor_type == "timestamp" and isinstance(value, float):
+        shown = show_time(value)
+        return str(value) if shown == "?" else shown
+    if isinstance(value, tuple):
+        host, port = value
+        return host if port is None else str(Address(host, port))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else printable(str(value))
 
 
 def show_time(timestamp: float) -> str:
@@ -213,46 +165,13 @@ def show_age(timestamp: float, now: float) -> str:
     return f"{number:.1f} {unit}" if abs(seconds) < 10 else f"{number:.0f} {unit}"
 
 
-def natural_key(name: bytes) -> list[Union[tuple[int, bytes], tuple[int, int, bytes]]]:
-    """Return a key that sorts ``antenna-2`` before ``antenna-10``."""
-    return [
-        (1, len(part.lstrip(b"0")), part.lstrip(b"0")) if part.isdigit() else (0, part)
-        for part in re.split(rb"([0-9]+)", name)
-    ]
-
-
-def json_value(reading: Reading, sensor_type: str, protocol: Optional[ProtocolFlags]) -> Any:
-    """Return a value as a number or a boolean, if it is one that JSON knows, else as text."""
-    text = json_text(reading.value)
-    if reading.status not in USABLE_STATUSES or len(reading.value) > _MAX_DIGITS:
-        return text
-    if sensor_type not in (*NUMBER_TYPES, "boolean", "timestamp"):
-        return text
-    major = DEFAULT_KATCP_MAJOR if protocol is None else protocol.major
+def parse_timestamp(text: bytes, protocol: Optional[ProtocolFlags]) -> float:
+    """Return a time in seconds since 1970, or not a number."""
+    milliseconds = None if protocol is None else protocol.major < SEC_TS_KATCP_MAJOR
     try:
-        value = decoder(sensor_type, major=major)(reading.value)
+        return read_timestamp(text, milliseconds)
     except ValueError:
-        return text
-    # JSON knows no infinity.
-    return text if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def json_time(timestamp: float) -> Optional[float]:
-    """Return a time as JSON has it: None for one that is none."""
-    return round(timestamp, 6) if math.isfinite(timestamp) else None
-
-
-def make_record(
-    description: Description, reading: Optional[Reading], protocol: Optional[ProtocolFlags]
-) -> Record:
-    """Return a reading for programs."""
-    return {
-        "timestamp": None if reading is None else json_time(reading.timestamp),
-        "name": printable(description.name),
-        "status": None if reading is None else reading.status,
-        "value": None if reading is None else json_value(reading, description.type, protocol),
-        "units": description.units,
-    }
+        return math.nan
 
 
 def show_arguments(
@@ -260,14 +179,7 @@ def show_arguments(
 ) -> list[bytes]:
     """Return the arguments of an inform for people: the times in readings as dates.
 
-    Parameters
-    ----------
-    inform : Message
-        The inform.
-    protocol : ProtocolFlags or None
-        What the device speaks.
-    types : mapping, optional
-        The types of sensors by name.
+    *types* are those of sensors, by their names.
     """
     if inform.name not in ("sensor-value", "sensor-status"):
         return inform.arguments
@@ -283,8 +195,30 @@ def show_arguments(
     return shown
 
 
-def format_period(seconds: float, protocol: Optional[ProtocolFlags]) -> str:
-    """Return a period as the device wants it; one that does not say is of version 4."""
-    major = SEC_TS_KATCP_MAJOR - 1 if protocol is None else protocol.major
-    text = write_timestamp(seconds, major).decode("ascii")
-    return text.rstrip("0").rstrip(".") if "." in text else text
+# ---- for programs ----
+
+
+def json_value(value: Any) -> Any:
+    """Return a value as JSON knows it: what is no number or boolean is text."""
+    if isinstance(value, str):
+        return json_text(value.encode("utf-8", "surrogateescape"))
+    if isinstance(value, tuple):
+        return show_value(value, "address")
+    # JSON knows no infinity.
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_time(timestamp: float) -> Optional[float]:
+    """Return a time as JSON has it: None for one that is none."""
+    return round(timestamp, 6) if math.isfinite(timestamp) else None
+
+
+def make_record(sensor: RemoteSensor, reading: Optional[Reading]) -> Record:
+    """Return a reading for programs."""
+    return {
+        "timestamp": None if reading is None else json_time(reading.timestamp),
+        "name": printable(sensor.name),
+        "status": None if reading is None else str(reading.status),
+        "value": None if reading is None else json_value(reading.value),
+        "units": printable(sensor.units),
+    }

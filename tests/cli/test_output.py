@@ -24,7 +24,7 @@ from katcp.cli.output import (
         ("temp\u00e9rature".encode(), "temp\u00e9rature"),
         (b"\xff\x00", r"\xff\x00"),
         (b"\x1b[2J\n", r"\x1b[2J\n"),
-        ("\u202e\udcff", r"\u202e\udcff"),
+        ("\u202e\udcff", r"\u202e\xff"),
     ],
 )
 def test_printable(data, text):

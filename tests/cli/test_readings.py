@@ -1,21 +1,16 @@
 """Sensors as the command line shows them."""
 
 import math
+import types
 
 import pytest
 
 from katcp import Message, ProtocolFlags
 from katcp.cli.output import CommandError
 from katcp.cli.readings import (
-    Description,
-    Reading,
     choose_sensors,
-    format_period,
     json_value,
     natural_key,
-    parse_descriptions,
-    parse_number,
-    parse_readings,
     parse_timestamp,
     show_age,
     show_arguments,
@@ -26,9 +21,7 @@ from katcp.cli.readings import (
 V4, V5 = ProtocolFlags(4, 0, ""), ProtocolFlags(5, 1, "I")
 
 
-SENSORS = {
-    name: Description(name, "", "float") for name in (b"rack10.t", b"rack2.t", b"rack2", b"mode")
-}
+SENSORS = [types.SimpleNamespace(name=name) for name in ("rack10.t", "rack2.t", "rack2", "mode")]
 
 
 @pytest.mark.parametrize(
@@ -46,55 +39,28 @@ SENSORS = {
     ],
 )
 def test_filters(filters, names):
-    chosen, problems = choose_sensors(SENSORS, filters)
-    assert b" ".join(sensor.name for sensor in chosen).decode() == names
+    chosen, _, problems = choose_sensors(SENSORS, filters)
+    assert " ".join(sensor.name for sensor in chosen) == names
     assert bool(problems) == (not names)
 
 
 def test_filters_that_match_nothing():
-    _, problems = choose_sensors(SENSORS, ["modes", "x", "mode"])
+    _, pattern, problems = choose_sensors(SENSORS, ["modes", "x", "mode"])
+    names = ["mode", "modesty", "axe", "mod"]
+    assert [name for name in names if pattern.search(name)] == ["mode", "modesty", "axe"]
     assert problems == ["no sensor matches 'modes'; did you mean mode?", "no sensor matches 'x'"]
-    assert choose_sensors({}, ["x"]) == ([], ["the device has no sensors"])
+    assert choose_sensors([], ["x"])[::2] == ([], ["the device has no sensors"])
+
+
+def test_a_name_wins_over_what_it_means_as_a_pattern():
+    sensors = [types.SimpleNamespace(name=name) for name in ("a[0]", "a0", "a[0]b")]
+    (chosen,), _, _ = choose_sensors(sensors, ["a[0]"])
+    assert chosen.name == "a[0]"
 
 
 def test_regular_expression_that_is_none():
     with pytest.raises(CommandError, match="^bad regular expression /\\(/: "):
         choose_sensors(SENSORS, ["/(/"])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "description"),
-    [
-        (["a", "text", "m/s", "float", 1, 2], Description(b"a", "m/s", "float", "text")),
-        (["a", "", "", "odd"], Description(b"a", "", "odd")),
-        ([b"\xff", b"\xff", b"\xb0C", "float"], Description(b"\xff", r"\xb0C", "float", r"\xff")),
-        (["a", "", ""], None),
-        ([], None),
-    ],
-)
-def test_descriptions(arguments, description):
-    found = parse_descriptions([Message.inform("sensor-list", *arguments)])
-    assert found == ({} if description is None else {description.name: description})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "readings"),
-    [
-        (["2", "1", "a", "nominal", "5"], [Reading(b"a", 2.0, "nominal", b"5")]),
-        (
-            ["2", "2", "a", "nominal", "5", b"\xff", "odd", b"\xfe"],
-            [Reading(b"a", 2.0, "nominal", b"5"), Reading(b"\xff", 2.0, "odd", b"\xfe")],
-        ),
-        (["2", "0"], []),
-        (["2", "2", "a", "nominal", "5"], []),
-        (["2", "x", "a", "nominal", "5"], []),
-        (["2", "1" * 5000, "a", "nominal", "5"], []),
-        (["2"], []),
-        ([], []),
-    ],
-)
-def test_readings(arguments, readings):
-    assert parse_readings(Message.inform("sensor-status", *arguments), V5) == readings
 
 
 @pytest.mark.parametrize(
@@ -112,29 +78,23 @@ def test_timestamps(text, protocol, seconds):
     assert parse_timestamp(text, protocol) == pytest.approx(seconds, rel=1e-12)
 
 
-@pytest.mark.parametrize("text", [b"", b"1_0", b" 1", b"1\n", b"0x10", b"now", b"\xff", b"3+4j"])
-def test_no_numbers(text):
-    assert math.isnan(parse_number(text))
-
-
-def test_numbers():
-    texts = [b"-3", b"+.5", b"1e3", b"INF", b"-inf"]
-    assert [parse_number(text) for text in texts] == [-3, 0.5, 1000, math.inf, -math.inf]
-
-
 @pytest.mark.parametrize(
-    ("value", "status", "sensor_type", "protocol", "text"),
+    ("value", "sensor_type", "text"),
     [
-        (b"1700000000.5", "nominal", "timestamp", V5, "2023-11-14 22:13:20.500Z"),
-        (b"1700000000500", "nominal", "timestamp", V4, "2023-11-14 22:13:20.500Z"),
-        (b"1700000000.5", "failure", "timestamp", V5, "1700000000.5"),
-        (b"soon", "nominal", "timestamp", V5, "soon"),
-        (b"1700000000.5", "nominal", "float", V5, "1700000000.5"),
-        (b"\xff\n", "nominal", "string", V5, r"\xff\n"),
+        (1700000000.5, "timestamp", "2023-11-14 22:13:20.500Z"),
+        (1e300, "timestamp", "1e+300"),
+        (1700000000.5, "float", "1700000000.5"),
+        (7, "integer", "7"),
+        (False, "boolean", "false"),
+        (("10.0.0.1", 7148), "address", "10.0.0.1:7148"),
+        (("::1", 7148), "address", "[::1]:7148"),
+        (("10.0.0.1", None), "address", "10.0.0.1"),
+        (None, "float", ""),
+        ("\udcff\n", "string", r"\xff\n"),
     ],
 )
-def test_values(value, status, sensor_type, protocol, text):
-    assert show_value(Reading(b"a", 0.0, status, value), sensor_type, protocol) == text
+def test_values(value, sensor_type, text):
+    assert show_value(value, sensor_type) == text
 
 
 @pytest.mark.parametrize("timestamp", [math.nan, math.inf, 1e18, -1e18])
@@ -166,30 +126,27 @@ def test_age_of_what_was_never_read():
 
 
 def test_order_of_names():
-    names = [b"", b"10", b"antenna-2.x", b"antenna-10.x", b"antenna-x", b"b" + b"9" * 5000]
+    names = ["", "10", "antenna-2.x", "antenna-10.x", "antenna-x", "b" + "9" * 5000]
     backwards = names[::-1]
     assert sorted(backwards, key=natural_key) == names
 
 
 @pytest.mark.parametrize(
-    ("sensor_type", "status", "value", "result"),
+    ("value", "result"),
     [
-        ("integer", "nominal", b"-12", -12),
-        ("integer", "nominal", b"1.5", "1.5"),
-        ("integer", "nominal", b"9" * 5000, "9" * 5000),
-        ("float", "error", b"1e3", 1000.0),
-        ("float", "nominal", b"nan", "nan"),
-        ("float", "failure", b"1.5", "1.5"),
-        ("boolean", "nominal", b"0", False),
-        ("boolean", "nominal", b"yes", "yes"),
-        ("timestamp", "nominal", b"1700000000.5", 1700000000.5),
-        ("timestamp", "nominal", b"never", "never"),
-        ("string", "nominal", b"1", "1"),
-        ("string", "nominal", b"\xff", {"base64": "/w=="}),
+        (-12, -12),
+        (1000.0, 1000.0),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+        (False, False),
+        (None, None),
+        ("1", "1"),
+        ("\udcff", {"base64": "/w=="}),
+        (("::1", 7148), "[::1]:7148"),
     ],
 )
-def test_values_in_json(sensor_type, status, value, result):
-    found = json_value(Reading(b"a", 0.0, status, value), sensor_type, V5)
+def test_values_in_json(value, result):
+    found = json_value(value)
     assert (found, type(found)) == (result, type(result))
 
 
@@ -204,8 +161,3 @@ def test_times_in_informs():
         assert show_arguments(odd, V5) == odd.arguments
     other = Message.inform("echo", "1700000000.5")
     assert show_arguments(other, V5) == other.arguments
-
-
-@pytest.mark.parametrize(("protocol", "text"), [(V5, "0.25"), (V4, "250"), (None, "250")])
-def test_periods(protocol, text):
-    assert format_period(0.25, protocol) == text

@@ -151,23 +151,26 @@ def test_reading_that_is_malformed(device, capsys):
     def sensor_list(request):
         """Describe more sensors than have readings."""
         request.inform("odd")
-        request.inform(b"\xff", b"\xff", b"\xb0C", "float")
+        request.inform(b"\xff", b"\xff", b"\xb0C", "string")
+        request.inform("late", "", "", "float")
         request.inform("silent", "", "", "float")
-        return "ok", 3
+        return "ok", 4
 
     @device.request("sensor-value")
-    def sensor_value(request):
+    def sensor_value(request, name):
         """Tell readings that are hard to show."""
-        request.inform("never", 1, b"\xff", "nominal", b"\xfe\x1b[2J")
+        request.inform("1", 1, b"\xff", "odd", b"\xfe\x1b[2J")
+        request.inform("never", 1, "late", "nominal", b"5")
         request.inform("1", 2, "silent", "nominal", "5")
-        return "ok", 2
+        return "ok", 3
 
     assert sensors(device) == 0
-    assert capsys.readouterr().out == (
-        "NAME    STATUS      VALUE        UNITS  AGE  TYPE   DESCRIPTION\n"
-        "silent  no reading                           float\n"
-        "\\xff    nominal     \\xfe\\x1b[2J  \\xb0C    ?  float  \\xff\n"
-    )
+    output, errors = capsys.readouterr()
+    rows = {line.split()[0]: line for line in output.splitlines()[1:]}
+    assert re.fullmatch(r"silent  no reading +float", rows["silent"])
+    assert re.fullmatch(r"late +unknown +0\.\d s  float", rows["late"])
+    assert re.fullmatch(r"\\xff +unknown +\\xfe\\x1b\[2J +\\xb0C .* string  \\xff", rows["\\xff"])
+    assert "sensor late: b'never' is no timestamp" in errors
 
 
 def test_silence(device, capsys):

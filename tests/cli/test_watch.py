@@ -5,15 +5,12 @@ import json
 import math
 import subprocess
 import sys
-import time
 import types
 
 import pytest
 
-from katcp import Message, cli
-from katcp.cli.readings import Description, Reading
+from katcp import Message, Reading, Status, cli
 from katcp.cli.watch import command as cli_watch
-from katcp.cli.watch.command import PARTING_PATIENCE
 from katcp.cli.watch.outputs import Output
 from katcp.cli.watch.plot import ASCII_LEVELS, LEVELS, plot
 from katcp.cli.watch.sampling import WatchedSensor
@@ -79,28 +76,26 @@ def strategies(device):
 
 def test_lines(any_observatory):
     with watch(any_observatory, "rack*", "count") as process:
-        assert [process.line() for _ in range(3)] == [
+        assert {process.line() for _ in range(3)} == {
             "2023-11-14 22:13:20.000Z  count        nominal  5\n",
             "2023-11-14 22:13:20.000Z  rack2.temp   nominal  -3.25  degC\n",
             "2023-11-14 22:13:20.000Z  rack10.temp  nominal  20.5  degC\n",
-        ]
-        # Until the sampling is set up, changes do not come.
-        any_observatory.wait_until(lambda: len(strategies(any_observatory)) == 3)
+        }
         any_observatory.set_sensor("count", 6, "error", timestamp=START + 1.5)
         assert process.line() == "2023-11-14 22:13:21.500Z  count        error    6\n"
         process.interrupt()
         assert process.end() == (130, "", "")
     names = ["count", "rack2.temp", "rack10.temp"]
-    expected = [f"{name} event" for name in names] + [f"{name} none" for name in names]
-    assert strategies(any_observatory) == expected
+    assert sorted(strategies(any_observatory)) == sorted(f"{name} event" for name in names)
 
 
 def test_csv(any_observatory):
     with watch(any_observatory, "rack2.temp", "since", "-o", "csv") as process:
         assert process.line() == "timestamp,name,status,value,units\n"
-        assert process.line() == "1700000000.0,rack2.temp,nominal,-3.25,degC\n"
-        assert process.line() == "1700000000.0,since,nominal,1700000000.0,\n"
-        any_observatory.wait_until(lambda: len(strategies(any_observatory)) == 2)
+        assert {process.line() for _ in range(2)} == {
+            "1700000000.0,rack2.temp,nominal,-3.25,degC\n",
+            "1700000000.0,since,nominal,1700000000.0,\n",
+        }
         any_observatory.set_sensor("rack2.temp", 7.0, timestamp=START + 2.25)
         assert process.line() == "1700000002.25,rack2.temp,nominal,7.0,degC\n"
 
@@ -108,43 +103,44 @@ def test_csv(any_observatory):
 def test_jsonl(observatory):
     with watch(observatory, "count", "enabled", "label", "-o", "jsonl") as process:
         records = [json.loads(process.line()) for _ in range(3)]
-    assert records == [
+    assert sorted(records, key=lambda record: record["name"]) == [
         {"timestamp": START, "name": name, "status": "nominal", "value": value, "units": ""}
         for name, value in [("count", 5), ("enabled", True), ("label", "two words")]
     ]
 
 
-@pytest.mark.parametrize(("protocol", "period"), [("5.1-MIB", b"0.25"), ("4", b"250")])
+@pytest.mark.parametrize(("protocol", "period"), [("5.1-MIB", 0.25), ("4", 250)])
 def test_period(protocol, period):
     with TestDevice(protocol=protocol, sensors=make_sensors()) as device:
         with watch(device, "count", "--period", "0.25") as process:
             lines = {process.line() for _ in range(3)}
         assert lines == {"2023-11-14 22:13:20.000Z  count  nominal  5\n"}
         request = device.received_requests("sensor-sampling")[0]
-    assert request.arguments == [b"count", b"period", period]
+    assert request.arguments[:2] == [b"count", b"period"]
+    assert float(request.arguments[2]) == period
 
 
 def test_lost_connection(any_observatory):
-    """The sampling is set up again; what has not changed is not shown again."""
+    """The sensor is unreachable meanwhile, and the sampling is set up again."""
     with watch(any_observatory, "count") as process:
-        process.line()
+        assert process.line().endswith("nominal  5\n")
         any_observatory.wait_until(lambda: strategies(any_observatory))
         any_observatory.close_clients()
+        assert process.line().split()[3:] == ["unreachable", "5"]
         assert [process.error_line() for _ in range(2)] == lost(any_observatory)
+        assert process.line().endswith("nominal  5\n")
         any_observatory.wait_until(lambda: strategies(any_observatory)[1:] == ["count event"])
         any_observatory.set_sensor("count", 7, timestamp=START)
-        assert process.line() == "2023-11-14 22:13:20.000Z  count  nominal  7\n"
+        assert process.line().endswith("nominal  7\n")
 
 
-def test_sensor_that_has_gone_with_the_connection(observatory):
+def test_sensor_that_has_gone_for_a_while(observatory):
     with watch(observatory, "count") as process:
         process.line()
         observatory.wait_until(lambda: strategies(observatory))
         observatory.remove_sensor("count")
-        assert process.error_line().endswith(": no sensor matches 'count'\n")
-        observatory.close_clients()
-        assert [process.error_line() for _ in range(2)] == lost(observatory)
-        assert process.error_line().endswith(": no sensor matches 'count'\n")
+        assert process.error_line().endswith("sensor count: the device does not have it any more\n")
+        assert process.line().split()[3:] == ["unreachable", "5"]
         observatory.add_sensor(Sensor("count", "integer", value=8, timestamp=START))
         assert process.line().endswith("nominal  8\n")
 
@@ -167,11 +163,12 @@ def refuse_event(device):
 def test_device_without_event(observatory):
     asked = refuse_event(observatory)
     with watch(observatory, "count") as process:
+        observatory.wait_until(lambda: (b"count", b"auto") in asked)
+        observatory.inform(Message.inform("sensor-status", START, 1, "count", "nominal", 5))
         assert process.line() == "2023-11-14 22:13:20.000Z  count  nominal  5\n"
-        observatory.wait_until(lambda: len(asked) == 2)
         process.interrupt()
         assert process.end() == (130, "", "")
-    assert asked == [(b"count", b"event"), (b"count", b"auto"), (b"count", b"none")]
+    assert asked == [(b"count", b"event"), (b"count", b"auto")]
 
 
 @pytest.mark.parametrize("option", [["--event"], ["--period", "1"]], ids=lambda option: option[0])
@@ -193,19 +190,13 @@ def test_no_such_sensor(name, hint, observatory, capsys):
 
 def test_part_of_names(observatory):
     with watch(observatory, "temp") as process:
-        assert [process.line().split()[2] for _ in range(2)] == ["rack2.temp", "rack10.temp"]
+        assert {process.line().split()[2] for _ in range(2)} == {"rack2.temp", "rack10.temp"}
 
 
 def test_all_sensors(observatory):
     with watch(observatory) as process:
-        assert [process.line().split()[2] for _ in range(6)] == [
-            "count",
-            "enabled",
-            "label",
-            "rack2.temp",
-            "rack10.temp",
-            "since",
-        ]
+        found = {process.line().split()[2] for _ in range(6)}
+    assert found == {sensor.name for sensor in make_sensors()}
 
 
 def test_sensors_that_come_later(observatory):
@@ -218,7 +209,7 @@ def test_sensors_that_come_later(observatory):
 
 
 def test_many_sensors_that_come_later(observatory):
-    """They are not listed again for each."""
+    """All are not listed again for each."""
     with watch(observatory, "count", "later*") as process:
         process.line()
         for number in range(200):
@@ -226,7 +217,8 @@ def test_many_sensors_that_come_later(observatory):
         names = {process.line().split()[2] for _ in range(200)}
         observatory.wait_until(lambda: len(set(strategies(observatory))) == 201)
     assert len(names) == 200
-    assert len(observatory.received_requests("sensor-list")) < 100
+    listed = [request.arguments for request in observatory.received_requests("sensor-list")]
+    assert listed.count([]) == 1
 
 
 def test_several_devices(observatory, refused_address):
@@ -272,7 +264,6 @@ def test_many_sensors(capsys):
         ):
             process.line()
             values = [process.line().split(",")[3] for _ in sensors]
-            device.wait_until(lambda it=device: len(strategies(it)) == 3000, PATIENCE)
             requests = device.received_requests("sensor-sampling")
             process.interrupt()
             code, _, errors = process.end()
@@ -290,30 +281,23 @@ def test_sensor_that_cannot_be_sampled_with_others(observatory):
         return ("fail", "not label") if b"label" in names else ("ok", names, *strategy)
 
     with watch(observatory, "count", "label") as process:
-        assert process.error_line().endswith(" ?sensor-sampling label auto: not label\n")
+        assert process.error_line().endswith(
+            " sensor label cannot be sampled with 'auto': not label\n"
+        )
     assert {"count event", "label event", "label auto"} < set(strategies(observatory))
 
 
-def test_device_that_is_gone_at_the_end(observatory):
+@pytest.mark.parametrize("fault", ["no-reply", None])
+def test_device_that_is_gone_or_silent_at_the_end(fault, observatory):
     with watch(observatory, "count") as process:
         process.line()
-        observatory.stop()
-        assert process.error_line() == lost(observatory)[0]
+        if fault is None:
+            observatory.stop()
+            assert process.error_line() == lost(observatory)[0]
+        else:
+            observatory.faults = [fault]
         process.interrupt()
-        code, output, _ = process.end()
-        assert (code, output) == (130, "")
-
-
-def test_device_that_says_nothing_at_the_end(observatory):
-    with watch(observatory, "count") as process:
-        process.line()
-        observatory.wait_until(lambda: strategies(observatory))
-        observatory.faults = ["no-reply"]
-        began = time.monotonic()
-        process.interrupt()
-        assert process.end() == (130, "", "")
-        assert time.monotonic() - began >= PARTING_PATIENCE
-    assert strategies(observatory) == ["count event", "count none"]
+        assert process.end()[0] == 130
 
 
 def test_reader_goes_away(observatory):
@@ -322,7 +306,6 @@ def test_reader_goes_away(observatory):
         process.close_output()
         observatory.set_sensor("count", 6)
         assert process.end() == (1, "", "")
-    assert strategies(observatory)[-1] == "count none"
 
 
 def test_updates_that_are_odd(observatory):
@@ -337,7 +320,12 @@ def test_updates_that_are_odd(observatory):
             ("never", 1, "label", b"\xff", b"\xfe\x1b,\n"),
         ):
             observatory.inform(Message.inform("sensor-status", *arguments))
-        assert process.line() == ',label,\\xff,"\\xfe\\x1b,\\n",\n'
+        assert process.line().endswith(",label,unknown,,\n")
+        assert "sensor label: b'never' is no timestamp" in process.error_line()
+        observatory.inform(
+            Message.inform("sensor-status", START, 1, "label", b"\xff", b"\xfe\x1b,\n")
+        )
+        assert process.line() == '1700000000.0,label,unknown,"\\xfe\\x1b,\\n",\n'
 
 
 @pytest.mark.parametrize(
@@ -359,11 +347,11 @@ def test_plot(numbers, width, levels, text):
 
 
 def test_numbers_of_a_sensor():
-    client = types.SimpleNamespace(device="x", protocol_flags=None)
-    sensor = WatchedSensor(client, Description(b"a", "", "float"))
-    for status, value in [("nominal", b"1"), ("failure", b"2"), ("warn", b"x"), ("error", b"3")]:
-        sensor.update(Reading(b"a", START, status, value))
-    assert [number for number in sensor.numbers if not math.isnan(number)] == [1, 3]
+    remote = types.SimpleNamespace(name="a", units="", type="float")
+    sensor = WatchedSensor(types.SimpleNamespace(device="x"), remote)
+    for status, value in [("NOMINAL", 1.0), ("FAILURE", 2.0), ("UNKNOWN", None), ("ERROR", 0.0)]:
+        sensor.update(Reading(START, Status[status], value))
+    assert [number for number in sensor.numbers if not math.isnan(number)] == [1, 0]
     assert len(sensor.numbers) == 4
 
 

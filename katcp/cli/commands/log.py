@@ -71,13 +71,13 @@ class _LogClient(FollowingClient):
         """Tell the device which level to send, or ask which it sends."""
         arguments = [] if self._set_level is None else [self._set_level]
         try:
-            reply = (await self.fetch("log-level", *arguments))[-1]
+            answer = await self.fetch("log-level", *arguments)
         except CommandError as error:
             if arguments:
                 raise
             self.note(f"{error}; waiting for log messages nevertheless")
             return
-        level = printable(b"".join(reply.arguments[1:2])).lower()
+        level = printable(b"".join(answer.arguments[:1])).lower()
         hint = ""
         if level in LEVELS and not _is_wanted(self._shown_level or level, level):
             hint = f"; --set-level {self._shown_level} changes that, for all its clients"

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import time
 from typing import Any, NamedTuple, Optional, Sequence
 
-from ...core import Message, ProtocolFlags
-from ..connect import CommandClient, answers, ask_all, check_reply, started
+from ...client import RemoteSensor
+from ...core import Message, Reading
+from ..connect import NO_LIMIT, CommandClient, patiently, started
 from ..devices import Address, split_devices
-from ..formats import RecordWriter
+from ..formats import Record, RecordWriter
 from ..options import FIRST_DEVICE_HELP, add_device_options, add_output_option
-from ..output import OK, REFUSED, CommandError, printable, tell
+from ..output import OK, CommandError, printable, tell
 from ..readings import (
-    FEW,
     FILTER_HELP,
     RECORD_FIELDS,
     STATUS_COLOURS,
-    Description,
-    Reading,
-    choose_sensors,
+    find_sensors,
     make_record,
-    parse_descriptions,
-    parse_readings,
     show_age,
     show_value,
 )
@@ -65,11 +62,10 @@ def add_subcommand(subparsers: Any) -> None:
 
 
 class _Row(NamedTuple):
-    """A sensor of a device, and its reading if it has one."""
+    """A sensor of a device, and its reading; none if it was removed a moment ago."""
 
     device: Address
-    protocol: Optional[ProtocolFlags]
-    description: Description
+    sensor: RemoteSensor
     reading: Optional[Reading]
 
 
@@ -86,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
         for client in clients:
             try:
                 client.wait_ready()
-                rows += _read(client, filters)
+                rows += asyncio.run(_read(client, filters))
             except CommandError as error:
                 errors.append(error)
     if len(errors) == len(devices):
@@ -102,38 +98,25 @@ def _run(options: argparse.Namespace) -> int:
     return errors[0].code if errors else OK
 
 
-def _read(client: CommandClient, filters: Sequence[str]) -> list[_Row]:
+async def _read(client: CommandClient, filters: Sequence[str]) -> list[_Row]:
     """Return the sensors of a device, or raise `CommandError`."""
-    device = client.device
-    informs = ask_all(client, "sensor-list", what=f"Listing sensors of {device}")
-    chosen, problems = choose_sensors(parse_descriptions(informs), filters)
-    if not chosen:
-        raise CommandError(f"{device}: {'; '.join(problems)}", REFUSED)
+    chosen, pattern, problems = await find_sensors(
+        client, filters, f"Listing sensors of {client.device}"
+    )
     for problem in problems:
-        tell(f"{device}: {problem}")
-    if len(chosen) > FEW or not filters:
-        informs = ask_all(client, "sensor-value", what=f"Reading sensors of {device}")
-    else:
-        informs = [inform for one in chosen for inform in _read_one(client, one.name)]
-    protocol = client.protocol_flags
-    readings: dict[bytes, Reading] = {}
-    for inform in informs:
-        readings.update((reading.name, reading) for reading in parse_readings(inform, protocol))
-    return [_Row(device, protocol, one, readings.get(one.name)) for one in chosen]
+        tell(problem)
+    readings = await patiently(
+        client,
+        Message.request("sensor-value"),
+        client.sensors.async_read(pattern, timeout=NO_LIMIT),
+        f"Reading sensors of {client.device}",
+    )
+    return [_Row(client.device, sensor, readings.get(sensor.name)) for sensor in chosen]
 
 
-def _read_one(client: CommandClient, name: bytes) -> list[Message]:
-    """Return the readings of a sensor; none if it was removed a moment ago."""
-    request = Message.request("sensor-value", name)
-    *informs, reply = answers(client, request)
-    if reply.local_error is not None:
-        check_reply(client, request, reply)
-    return informs
-
-
-def _record(row: _Row, is_only: bool) -> dict[str, Any]:
-    record = make_record(row.description, row.reading, row.protocol)
-    record |= {"type": row.description.type, "description": row.description.text}
+def _record(row: _Row, is_only: bool) -> Record:
+    record = make_record(row.sensor, row.reading)
+    record |= {"type": row.sensor.type, "description": printable(row.sensor.description)}
     return record if is_only else {"device": str(row.device), **record}
 
 
@@ -144,21 +127,12 @@ def _print_table(rows: Sequence[_Row], is_only: bool) -> None:
 
 
 def _cells(row: _Row, now: float) -> list[str]:
-    description, reading = row.description, row.reading
-    if reading is None:
-        # Removed a moment ago, or told in a way that nobody understands.
-        status, value, age = "no reading", "", ""
-    else:
-        status = reading.status
-        value = show_value(reading, description.type, row.protocol)
-        age = show_age(reading.timestamp, now)
-    return [
-        str(row.device),
-        printable(description.name),
-        status,
-        value,
-        description.units,
-        age,
-        description.type,
-        description.text,
-    ]
+    sensor, reading = row.sensor, row.reading
+    read = ["no reading", "", ""]
+    if reading is not None:
+        value, age = show_value(reading.value, sensor.type), show_age(reading.timestamp, now)
+        read = [str(reading.status), value, age]
+    texts = map(printable, (sensor.name, sensor.units, sensor.type, sensor.description))
+    name, units, sensor_type, description = texts
+    status, value, age = read
+    return [str(row.device), name, status, value, units, age, sensor_type, description]

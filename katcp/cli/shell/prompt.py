@@ -130,7 +130,7 @@ class TerminalClient(ShellClient, FollowingClient):
 
     async def _learn_kind(self, kind: str) -> None:
         try:
-            informs = (await self.fetch(kind))[:-1]
+            informs = (await self.fetch(kind)).informs
         except CommandError as error:
             self.note(CommandError(f"No completion: {error}", error.code))
             return

@@ -9,21 +9,14 @@ import sys
 import time
 from typing import Any, Sequence
 
+from ...core import Reading
 from ..devices import split_devices
 from ..follow import Events, following, text_of_event
 from ..options import FIRST_DEVICE_HELP, add_device_options, add_output_option, parse_positive
-from ..output import (
-    HOW_TO_INSTALL,
-    INTERRUPTED,
-    is_terminal,
-    tell,
-)
-from ..readings import FILTER_HELP, Reading
+from ..output import HOW_TO_INSTALL, INTERRUPTED, is_terminal, tell
+from ..readings import FILTER_HELP
 from .outputs import LineOutput, Output, RecordOutput
 from .sampling import WatchClient, WatchedSensor
-
-# How many seconds devices may take to switch the sampling off, when we want to go.
-PARTING_PATIENCE = 0.5
 
 EXAMPLES = """
 watch
@@ -69,12 +62,9 @@ def _run(options: argparse.Namespace) -> int:
     clients = [WatchClient(options, device, events, filters) for device in devices]
     output = _make_output(options, clients)
     watch = _Watch(clients, events, output, shows_all=options.period is not None)
-    with following(clients):
-        try:
-            with contextlib.suppress(KeyboardInterrupt):
-                output.run(watch.handle_events)
-        finally:
-            _stop_sampling(clients)
+    # A device ends the sampling with the connection.
+    with following(clients), contextlib.suppress(KeyboardInterrupt):
+        output.run(watch.handle_events)
     return INTERRUPTED
 
 
@@ -92,16 +82,6 @@ def _make_output(options: argparse.Namespace, clients: Sequence[WatchClient]) ->
     return LiveTable(clients)
 
 
-def _stop_sampling(clients: Sequence[WatchClient]) -> None:
-    """Switch the sampling off, where devices do it soon."""
-    waiting = [client.stop_sampling() for client in clients]
-    deadline = time.monotonic() + PARTING_PATIENCE
-    with contextlib.suppress(queue.Empty):
-        for replies, count in waiting:
-            for _ in range(count):
-                replies.get(timeout=max(deadline - time.monotonic(), 0))
-
-
 class _Watch:
     """What happens, and the sensors that it happens to."""
 
@@ -112,9 +92,7 @@ class _Watch:
         self._events = events
         self._output = output
         self._shows_all = shows_all
-        self._sensors: dict[WatchClient, dict[bytes, WatchedSensor]] = {
-            client: {} for client in clients
-        }
+        self._sensors: list[WatchedSensor] = []
 
     def handle_events(self, until: float) -> None:
         """Handle what has happened, and what happens until a time, as of `time.monotonic`."""
@@ -123,29 +101,16 @@ class _Watch:
                 self._handle(*self._events.get(timeout=max(until - time.monotonic(), 0)))
 
     def _handle(self, client: WatchClient, event: Any) -> None:
-        if isinstance(event, Reading):
-            self._show(client, event)
+        if isinstance(event, tuple):
+            self._show(*event)
         elif isinstance(event, list):
-            self._find(client, event)
+            self._sensors += event
+            self._output.find(self._sensors)
         elif text := text_of_event(self._clients, client, event):
             self._output.tell(text)
 
-    def _show(self, client: WatchClient, reading: Reading) -> None:
-        sensor = self._sensors[client].get(reading.name)
-        # Asked for, and told by the device, too.
-        if sensor is not None and (self._shows_all or reading != sensor.reading):
+    def _show(self, sensor: WatchedSensor, reading: Reading) -> None:
+        # A device that was lost tells all readings again.
+        if self._shows_all or reading != sensor.reading:
             sensor.update(reading)
             self._output.show(sensor)
-
-    def _find(self, client: WatchClient, found: Sequence[WatchedSensor]) -> None:
-        """Take in the sensors of a device; those that were there keep their readings."""
-        known = self._sensors[client]
-        self._sensors[client] = {
-            sensor.description.name: old
-            if (old := known.get(sensor.description.name)) and old.description == sensor.description
-            else sensor
-            for sensor in found
-        }
-        self._output.find(
-            [sensor for sensors in self._sensors.values() for sensor in sensors.values()]
-        )

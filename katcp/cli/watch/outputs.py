@@ -70,13 +70,14 @@ class LineOutput(Output):
         """Print a line."""
         reading = sensor.reading
         assert reading is not None
+        status = str(reading.status)
         cells = [
             show_time(reading.timestamp).ljust(len("2026-11-22 19:38:41.250Z")),
             *([str(sensor.client.device).ljust(self._widths[0])] if self._has_devices else []),
             sensor.name.ljust(self._widths[1]),
-            paint(reading.status.ljust(len("nominal")), STATUS_COLOURS.get(reading.status)),
+            paint(status.ljust(len("nominal")), STATUS_COLOURS.get(status)),
             sensor.shown_value,
-            sensor.description.units,
+            sensor.units,
         ]
         print("  ".join(cells).rstrip())
 
@@ -99,7 +100,7 @@ class RecordOutput(Output):
 
     def show(self, sensor: WatchedSensor) -> None:
         """Write a record."""
-        record = make_record(sensor.description, sensor.reading, sensor.client.protocol_flags)
+        record = make_record(sensor.remote, sensor.reading)
         if self._has_devices:
             record = {"device": str(sensor.client.device), **record}
         self._writer.write(record)

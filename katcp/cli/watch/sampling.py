@@ -1,40 +1,24 @@
-"""A client that samples sensors, and the sensors that it samples."""
+"""A client that watches sensors, and the sensors that it watches."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import collections
-import contextlib
 import math
-import queue
-from typing import Any, Optional, Sequence
+from typing import Awaitable, Optional, Sequence
 
-from ...core import Message
+from ..._state.readings import Status
+from ...client import RemoteSensor, SensorUpdates
+from ...core import KatcpClientError, KatcpReplyError, Message, Reading
+from ..connect import command_error
 from ..devices import Address
 from ..follow import Events, FollowingClient
 from ..output import REFUSED, CommandError, printable
-from ..readings import (
-    FEW,
-    NUMBER_TYPES,
-    USABLE_STATUSES,
-    Description,
-    Reading,
-    choose_sensors,
-    format_period,
-    natural_key,
-    parse_descriptions,
-    parse_number,
-    parse_readings,
-    show_value,
-)
+from ..readings import Pattern, exact_pattern, find_sensors, natural_key, show_value
 
 # So many readings of a sensor are kept for its plot: more than any terminal is wide.
 PLOTTED_READINGS = 500
-# How many names are in one request, where the device takes several.
-BULK = 500
-# So many requests may wait for their replies.
-IN_FLIGHT = 200
 
 
 class WatchedSensor:
@@ -44,40 +28,47 @@ class WatchedSensor:
     ----------
     client : WatchClient
         Whose sensor it is.
-    description : Description
+    remote : RemoteSensor
         What the device says of it.
     key : tuple
         What sensors are sorted by.
     reading : Reading or None
         The last one.
-    shown_value : str
-        Its value, for people.
     numbers : collections.deque
         The last values, if they are numbers; not a number where there was none.
     """
 
-    def __init__(self, client: WatchClient, description: Description) -> None:
+    def __init__(self, client: WatchClient, remote: RemoteSensor) -> None:
         self.client = client
-        self.description = description
-        self.name = printable(description.name)
-        self.key = (str(client.device), natural_key(description.name))
+        self.remote = remote
+        self.name, self.units = printable(remote.name), printable(remote.units)
+        self.key = (str(client.device), natural_key(remote.name))
         self.reading: Optional[Reading] = None
-        self.shown_value = ""
         self.numbers: collections.deque[float] = collections.deque(maxlen=PLOTTED_READINGS)
+
+    @property
+    def number(self) -> float:
+        """The value, or not a number."""
+        value = None if self.reading is None else self.reading.value
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return float(value or 0) if is_number else math.nan
+
+    @property
+    def shown_value(self) -> str:
+        """The value, for people."""
+        return "" if self.reading is None else show_value(self.reading.value, self.remote.type)
 
     def update(self, reading: Reading) -> None:
         """Take in a reading."""
         self.reading = reading
-        self.shown_value = show_value(reading, self.description.type, self.client.protocol_flags)
-        if self.description.type in NUMBER_TYPES:
-            is_usable = reading.status in USABLE_STATUSES
-            self.numbers.append(parse_number(reading.value) if is_usable else math.nan)
+        if self.remote.type in ("integer", "float"):
+            self.numbers.append(self.number if Status(reading.status).is_usable else math.nan)
 
 
 class WatchClient(FollowingClient):
-    """A client that samples sensors, and notes their readings.
+    """A client that watches sensors.
 
-    It notes a list of `WatchedSensor` for each connection, and then `Reading` objects.
+    It notes lists of new `WatchedSensor`, and pairs of such a sensor and a reading.
 
     Parameters
     ----------
@@ -95,87 +86,74 @@ class WatchClient(FollowingClient):
         filters: Sequence[str],
     ) -> None:
         super().__init__(options, device, events)
-        self._period: Optional[float] = options.period
-        self._needs_event: bool = options.event
+        # Every device has to know "auto", but not "event".
+        self._strategies = ["event"] if options.event else ["event", "auto"]
+        if options.period is not None:
+            self._strategies = [f"period {options.period}"]
         self._filters = filters
-        self._sampled: list[bytes] = []
-
-    def inform_sensor_status(self, msg: Message) -> None:
-        """Note an update."""
-        for reading in parse_readings(msg, self.protocol_flags):
-            self.note(reading)
-
-    def inform_interface_changed(self, msg: Message) -> Any:
-        """Find the sensors again."""
-        return self.set_up_again()
+        self._watched: dict[str, WatchedSensor] = {}
+        self._updates: list[SensorUpdates] = []
 
     async def set_up(self) -> None:
-        """Find the sensors, read them, and sample them."""
-        *informs, _ = await self.fetch("sensor-list")
-        chosen, problems = choose_sensors(parse_descriptions(informs), self._filters)
-        self.note([WatchedSensor(self, description) for description in chosen])
-        if not chosen:
-            raise CommandError(f"{self.device}: {'; '.join(problems)}", REFUSED)
+        """Find the sensors and sample them, once: the library does it again as needed."""
+        if self._updates:
+            return
+        chosen, pattern, problems = await find_sensors(self, self._filters)
         for problem in problems:
-            self.note(f"{self.device}: {problem}")
-        names = [description.name for description in chosen]
-        # Not all devices tell the first reading by themselves.
-        few = names if len(names) <= FEW else [b""]
-        for name in few:
-            with contextlib.suppress(CommandError):
-                for inform in await self.fetch("sensor-value", *filter(None, [name])):
-                    self.inform_sensor_status(inform)
-        self._sampled = names
-        await self._sample_all(names)
+            self.note(problem)
+        self._introduce(chosen)
+        try:
+            await self._sample(pattern)
+        except CommandError as error:
+            if error.code != REFUSED:
+                raise
+            await self._sample_each(chosen, error)
 
-    def stop_sampling(self) -> tuple[queue.SimpleQueue[Message], int]:
-        """Ask the device to sample no more; return the queue of its replies and their number."""
-        replies: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        groups = self._groups(self._sampled) if self.is_connected() else []
-        if len(groups) > IN_FLIGHT:
-            # It would take too long, and a device forgets sampling with the connection.
-            groups = []
-        for group in groups:
-            request = Message.request("sensor-sampling", b",".join(group), "none")
-            self.callback_request(request, replies.put)
-        return replies, len(groups)
-
-    async def _sample_all(self, names: Sequence[bytes]) -> None:
-        """Set the sampling of all sensors, or raise the first `CommandError`."""
-        if self._period is not None:
-            strategies = [["period", format_period(self._period, self.protocol_flags)]]
-        else:
-            # Every device has to know "auto", but not "event".
-            strategies = [["event"]] if self._needs_event else [["event"], ["auto"]]
-        for strategy in strategies:
-            names, errors = await self._sample(self._groups(names), strategy)
-            if len(names) > len(errors):
-                # Refused together: perhaps not all of them would be.
-                names, errors = await self._sample([[name] for name in names], strategy)
-            if not errors:
+    async def _sample(self, pattern: Pattern) -> None:
+        """Sample sensors, or raise `CommandError`."""
+        *others, last = self._strategies
+        for strategy in (*others, last):
+            updates = self.sensors.watch(pattern, strategy=strategy, callback=self._on_reading)
+            try:
+                await updates.async_open()
+            except KatcpReplyError as error:
+                updates.close()
+                if strategy == last:
+                    what = str(error).removeprefix(f"{self.device.location} ")
+                    raise CommandError(f"{self.device} {printable(what)}", REFUSED) from None
+            except KatcpClientError as error:
+                updates.close()
+                raise command_error(self, Message.request("sensor-sampling"), error) from None
+            else:
+                self._updates.append(updates)
                 return
-        raise errors[0]
 
-    async def _sample(
-        self, groups: Sequence[Sequence[bytes]], strategy: Sequence[str]
-    ) -> tuple[list[bytes], list[CommandError]]:
-        """Set the sampling of groups of sensors; return those that it failed for, and why."""
-        names: list[bytes] = []
-        errors: list[CommandError] = []
-        for some in _batches(groups, IN_FLIGHT):
-            requests = [self.fetch("sensor-sampling", b",".join(it), *strategy) for it in some]
-            results = await asyncio.gather(*requests, return_exceptions=True)
-            for group, result in zip(some, results):
-                if isinstance(result, CommandError):
-                    names += group
-                    errors.append(result)
-        return names, errors
+    async def _sample_each(self, remotes: Sequence[RemoteSensor], error: CommandError) -> None:
+        """Sample each sensor by itself, because the device refuses one of them."""
+        work = [self._sample(exact_pattern(remote.name)) for remote in remotes]
+        failures = [it for it in await asyncio.gather(*work, return_exceptions=True) if it]
+        if len(failures) == len(remotes):
+            raise error
+        for failure in failures:
+            self.note(failure)
 
-    def _groups(self, names: Sequence[bytes]) -> list[Sequence[bytes]]:
-        """Return names in groups that the device takes in one request."""
-        flags = self.protocol_flags
-        return _batches(names, BULK if flags and flags.bulk_set_sensor_sampling else 1)
+    def _introduce(self, remotes: Sequence[RemoteSensor]) -> None:
+        """Note sensors that are new."""
+        new = {remote.name: WatchedSensor(self, remote) for remote in remotes}
+        self._watched.update(new)
+        self.note([*new.values()])
 
+    def _on_reading(self, name: str, reading: Reading) -> Optional[Awaitable[None]]:
+        """Note a reading."""
+        sensor = self._watched.get(name)
+        if sensor is None:
+            return self._on_first_reading(name, reading)
+        self.note((sensor, reading))
+        return None
 
-def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+    async def _on_first_reading(self, name: str, reading: Reading) -> None:
+        """Note a sensor that was not there before, and its reading."""
+        remote = await self.sensors.async_get(name)
+        if name not in self._watched:
+            self._introduce([remote])
+        self.note((self._watched[name], reading))

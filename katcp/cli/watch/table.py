@@ -18,7 +18,7 @@ from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.layout import FormattedTextControl, Layout, Window
 
 from ..output import count, exit_on_sigterm, paint
-from ..readings import STATUS_COLOURS, parse_number, show_age
+from ..readings import STATUS_COLOURS, show_age
 from ..tables import GAP, Column, fit, heading, line, natural_widths, shorten_cell
 from .outputs import REFRESH_INTERVAL, Output
 from .plot import ASCII_LEVELS, LEVELS, extent, plot
@@ -52,8 +52,8 @@ class Order(NamedTuple):
 
 def _value_key(sensor: WatchedSensor) -> tuple[bool, float, str]:
     """Sort numbers before texts, and both before what has no value."""
-    number = parse_number(sensor.reading.value) if sensor.reading else math.nan
-    return math.isnan(number), 0 if math.isnan(number) else number, sensor.shown_value
+    is_number = not math.isnan(sensor.number)
+    return not is_number, sensor.number if is_number else 0, sensor.shown_value
 
 
 def _time_key(sensor: WatchedSensor) -> float:
@@ -64,7 +64,7 @@ def _time_key(sensor: WatchedSensor) -> float:
 
 ORDERS = (
     Order("name", lambda sensor: sensor.key),
-    Order("status", lambda sensor: sensor.reading.status if sensor.reading else "~"),
+    Order("status", lambda sensor: str(sensor.reading.status) if sensor.reading else "~"),
     Order("value", _value_key),
     Order("age", _time_key),
 )
@@ -159,7 +159,8 @@ class LiveTable(Output):
 
     def _height(self) -> int:
         """Return how many sensors are on the screen."""
-        return max(self._app.output.get_size().rows - OTHER_LINES, 1)
+        rows: int = self._app.output.get_size().rows
+        return max(rows - OTHER_LINES, 1)
 
     def _page(self) -> ANSI:
         """Return what fills the screen."""
@@ -205,14 +206,13 @@ class LiveTable(Output):
 def _cells(sensor: WatchedSensor, now: float) -> list[str]:
     """Return what stands in the row of a sensor, but for the plot."""
     reading = sensor.reading
-    status = "waiting" if reading is None else reading.status
     low, high = extent(sensor.numbers)
     return [
         str(sensor.client.device),
         sensor.name,
-        status if sensor.client.is_connected() else "unreachable",
+        "waiting" if reading is None else str(reading.status),
         sensor.shown_value,
-        sensor.description.units,
+        sensor.units,
         "" if reading is None else show_age(reading.timestamp, now),
         f"{low:.6g}" if math.isfinite(low) else "",
         f"{high:.6g}" if math.isfinite(high) else "",
