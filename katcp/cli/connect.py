@@ -69,15 +69,6 @@ _LARGE_REQUEST = 1 << 20
 class CommandClient(BlockingClient):
     """A client that remembers why it has no connection.
 
-    Parameters
-    ----------
-    options : argparse.Namespace
-        With what `katcp.cli.options.add_device_options` added.
-    device : Address
-        The device.
-    auto_reconnect : bool, optional
-        Whether to connect again when the connection is lost.
-
     Attributes
     ----------
     device : Address
@@ -137,11 +128,6 @@ class CommandClient(BlockingClient):
         """Wait for the first connection, and until the device has told its protocol.
 
         One that does not tell it is used nevertheless.
-
-        Raises
-        ------
-        CommandError
-            If there is no connection.
         """
         self.wait_first_connection()
         if not self.wait_protocol(self.greeting_patience):
@@ -237,17 +223,6 @@ def answers(client: CommandClient, request: Message) -> Iterator[Message]:
 
     The device may be silent for as long as `CommandClient.patience`. An answer of
     thousands of informs takes as long as it takes.
-
-    Raises
-    ------
-    CommandError
-        If the request is too long.
-
-    Yields
-    ------
-    Message
-        The last one is the reply, perhaps one that was made up because the device
-        fell silent or the connection was lost.
     """
     size, most = _size(request), client.MAX_MSG_SIZE
     if size > most:
@@ -273,12 +248,8 @@ async def patiently(
 ) -> _T:
     """Await *work*, which makes a request, for as long as answers come; any asyncio loop.
 
-    A terminal shows *what* is done, and how many informs have come.
-
-    Raises
-    ------
-    CommandError
-        If it fails, or the device falls silent.
+    A terminal shows *what* is done, and how many informs have come. Raises `CommandError` if
+    it fails, or the device falls silent.
     """
     task, status = asyncio.ensure_future(work), StatusLine()
     began = heard = client.heard

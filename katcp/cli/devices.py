@@ -45,20 +45,7 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> Address:
-    """Return the address that *text* names.
-
-    Parameters
-    ----------
-    text : str
-        ``HOST``, ``HOST:PORT`` or ``:PORT``, an IPv6 address in brackets.
-    host, port : optional
-        What is meant where it is left out.
-
-    Raises
-    ------
-    ValueError
-        If it is not an address; the text says why.
-    """
+    """Return the address that *text* names."""
     match = _ADDRESS_RE.fullmatch(text)
     number = port if match is None or match["port"] is None else int(match["port"])
     if not text or match is None or not 0 <= number < 65536:
@@ -111,14 +98,8 @@ def split_devices(
 ) -> tuple[list[Address], list[str]]:
     """Return the devices that are meant, and the other words.
 
-    Parameters
-    ----------
-    named : sequence of str
-        The devices that were given as options. If there are any, no word is a device.
-    words : sequence of str
-        The words of the command line: the first ones may be devices.
-    most : int, optional
-        How many words may be devices. None: as many as are.
+    If devices are *named*, by options, no word is one; else the first words may be, at *most*
+    so many, or as many as are.
     """
     rest = list(words)
     found = list(named)

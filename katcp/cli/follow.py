@@ -28,13 +28,6 @@ Events = queue.SimpleQueue[tuple[Any, Any]]
 class FollowingClient(CommandClient):
     """A client that connects again by itself, and sets up each connection.
 
-    Parameters
-    ----------
-    options, device
-        As for `CommandClient`.
-    events : queue.SimpleQueue
-        Where it notes what happens.
-
     Attributes
     ----------
     connections : int
@@ -140,10 +133,7 @@ def following(clients: Sequence[FollowingClient]) -> Iterator[None]:
 def text_of_event(clients: Sequence[FollowingClient], client: FollowingClient, event: Any) -> str:
     """Return what to tell of an event; nothing for a first connection and for messages.
 
-    Raises
-    ------
-    CommandError
-        If the only device cannot be set up the first time.
+    Raises it if the only device cannot be set up the first time.
     """
     if isinstance(event, CommandError):
         if len(clients) == 1 and not client.was_set_up:

@@ -52,15 +52,7 @@ def _dumps(document: Any, indent: Optional[int] = None) -> str:
 
 
 class RecordWriter:
-    """Writes records to the standard output.
-
-    Parameters
-    ----------
-    form : str
-        ``json``, ``jsonl`` or ``csv``.
-    fields : sequence of str
-        The keys that each record has, in the order of the columns.
-    """
+    """Writes records to the standard output."""
 
     def __init__(self, form: str, fields: Sequence[str]) -> None:
         self._form = form

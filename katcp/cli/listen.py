@@ -17,28 +17,14 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 class Server:
-    """Serves clients until Ctrl-C, SIGTERM or `fail`.
-
-    Parameters
-    ----------
-    address : Address
-        Where to listen; port 0 means any free one.
-    handler : callable
-        A coroutine function that serves one client. It is cancelled at the end.
-    """
+    """Serves clients until Ctrl-C, SIGTERM or `fail`."""
 
     def __init__(self, address: Address, handler: Handler) -> None:
         self._address = address
         self._handler = handler
 
     async def run(self, announce: Callable[[Address], None]) -> None:
-        """Listen, tell *announce* where, and serve until the end.
-
-        Raises
-        ------
-        CommandError
-            If it cannot listen, or the error given to `fail`.
-        """
+        """Listen, tell *announce* where, and serve until the end."""
         loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = loop.create_future()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -48,15 +48,7 @@ _PARAMETER_RE = re.compile(r"^ {0,8}(\w[\w-]*) ?:", re.MULTILINE)
 
 
 def candidates(before: Sequence[str], look_up: LookUp) -> Names:
-    """Return what may stand after some words of a request, each with a description.
-
-    Parameters
-    ----------
-    before : sequence of str
-        The words; the first is the name of the request.
-    look_up : callable
-        Gives the names of a kind that the device has.
-    """
+    """Return what may stand after some words of a request, each with a description."""
     requests = look_up(REQUESTS)
     if not before:
         return requests

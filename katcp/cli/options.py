@@ -45,15 +45,6 @@ class SubcommandParser(Parser):
     """The parser of a subcommand.
 
     What is not an option is a word, wherever it stands. What comes after ``--`` is, too.
-
-    Parameters
-    ----------
-    usage : str
-        What follows the name of the subcommand: its words.
-    words : str
-        What they are, in aligned lines.
-    examples : str
-        Command lines, without the ``katcp`` at their beginning.
     """
 
     def __init__(
@@ -76,17 +67,7 @@ class SubcommandParser(Parser):
 
 
 def parse(parser: Parser, commands: Any, arguments: Optional[Sequence[str]]) -> argparse.Namespace:
-    """Return what a command line says, or raise `CommandError`.
-
-    Parameters
-    ----------
-    parser : Parser
-        The parser of the whole.
-    commands : argparse action
-        The subcommands.
-    arguments : sequence of str or None
-        The command line. None: that of the process.
-    """
+    """Return what a command line, or else that of the process, says; or raise `CommandError`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     first = given[0] if given else ""
@@ -151,17 +132,7 @@ def parse_size(text: str) -> int:
 def add_device_options(
     parser: argparse.ArgumentParser, has_several: bool = False, has_limit: bool = True
 ) -> None:
-    """Add what every subcommand that connects to a device has.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the subcommand; `katcp.cli.connect` understands the options.
-    has_several : bool, optional
-        Whether there may be several devices.
-    has_limit : bool, optional
-        Whether there is a limit for the length of lines.
-    """
+    """Add what every subcommand that connects to a device has."""
     group = parser.add_argument_group("connection")
     group.add_argument(
         "-d",

@@ -51,14 +51,7 @@ HOW_TO_INSTALL = "in a checkout of katcp, run pip install '.[cli]'"
 class CommandError(Exception):
     """A subcommand cannot go on; the text is one line for the user.
 
-    Parameters
-    ----------
-    text : str
-        What is wrong.
-    code : int
-        The exit code.
-    is_in_output : bool, optional
-        Whether the output, which is JSON, says so already.
+    *is_in_output* tells that the output, which is JSON, says so already.
     """
 
     def __init__(self, text: str, code: int, is_in_output: bool = False) -> None:
@@ -72,15 +65,6 @@ def printable(data: Union[bytes, str]) -> str:
 
     Bytes that are not UTF-8, line ends, and what would steer the terminal are
     escaped, as in ``\xff``, ``\n`` and ``\x1b``.
-
-    Parameters
-    ----------
-    data : bytes or str
-        What a device sent.
-
-    Returns
-    -------
-    str
     """
     if isinstance(data, str) and data.isprintable():
         return data
@@ -97,16 +81,7 @@ def printable(data: Union[bytes, str]) -> str:
 def printable_lines(data: bytes) -> list[str]:
     """Return text of several lines, as help texts and tracebacks are, line by line.
 
-    Parameters
-    ----------
-    data : bytes
-        What a device sent.
-
-    Returns
-    -------
-    list of str
-        At least one, each `printable`. Blank lines at the end are left out. What
-        is not text is one line.
+    At least one; blank lines at the end are left out. What is not text is one line.
     """
     lines = [printable(line.expandtabs()) for line in data.rstrip().splitlines()]
     is_text = all(map(str.isprintable, data.decode("utf-8", "replace").expandtabs().splitlines()))
@@ -162,21 +137,7 @@ def wants_colour(stream: TextIO) -> bool:
 
 
 def paint(text: str, colour: Optional[str], stream: Optional[TextIO] = None) -> str:
-    """Return *text* in a colour, if *stream* shows colours.
-
-    Parameters
-    ----------
-    text : str
-        Printable text.
-    colour : str or None
-        A name, such as ``"red"`` or ``"bold"``; None leaves the text as it is.
-    stream : file, optional
-        Where the text will be written. Default: the standard output.
-
-    Returns
-    -------
-    str
-    """
+    """Return *text* in a colour, if *stream* shows colours."""
     if colour is None or not wants_colour(stream or sys.stdout):
         return text
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"

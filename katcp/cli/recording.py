@@ -56,18 +56,7 @@ class RecordingError(Exception):
 
 
 class RecordingWriter:
-    """Write a recording to a new file.
-
-    Parameters
-    ----------
-    path : str
-        The file; it must not exist.
-
-    Raises
-    ------
-    OSError
-        If it exists, or cannot be made.
-    """
+    """Write a recording to a file; `FileExistsError` if there is one."""
 
     def __init__(self, path: Union[str, os.PathLike[str]]) -> None:
         self._file = open(path, "x", encoding="utf-8", newline="\n")  # noqa: SIM115
@@ -105,17 +94,7 @@ def show_event(event: Event, width: int) -> str:
 def read_recording(path: Union[str, os.PathLike[str]]) -> list[list[Event]]:
     """Return the connections of a recording, each a list of its events.
 
-    Parameters
-    ----------
-    path : str
-        The file.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    RecordingError
-        If it is not a recording.
+    Raises `OSError` if the file cannot be read, `RecordingError` if it is not a recording.
     """
     connections: dict[int, list[Event]] = {}
     with open(path, encoding="utf-8", newline="\n") as file:

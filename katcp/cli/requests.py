@@ -53,19 +53,7 @@ class Answer(NamedTuple):
 
 
 class Asking:
-    """One request; what comes of it is shown in the client's thread, in its order.
-
-    Parameters
-    ----------
-    client : ShellClient
-        Who sends it.
-    request : Message
-        The request.
-    timeout : float
-        How many seconds to wait for the reply.
-    show : callable
-        Shows the answer.
-    """
+    """One request; what comes of it is shown in the client's thread, in its order."""
 
     def __init__(
         self,
@@ -120,13 +108,7 @@ class Asking:
 
 
 def parse_line(line: str) -> Optional[Message]:
-    """Return the request that a line asks for, None if it is blank or a comment.
-
-    Raises
-    ------
-    BadWords
-        If it cannot be understood.
-    """
+    """Return the request that a line asks for, None if it is blank or a comment."""
     words = [] if line.lstrip().startswith("#") else split(line)
     if not words:
         return None
@@ -137,15 +119,7 @@ def parse_line(line: str) -> Optional[Message]:
 
 
 def text_of(msg: Message, arguments: Optional[Sequence[bytes]] = None) -> str:
-    """Return a message as a line, without its id; the arguments as they can be typed.
-
-    Parameters
-    ----------
-    msg : Message
-        The message.
-    arguments : sequence of bytes, optional
-        What is shown instead of its arguments.
-    """
+    """Return a message as a line, without its id; the arguments as they can be typed."""
     symbol = Message.TYPE_SYMBOLS[msg.mtype].decode()
     shown = msg.arguments if arguments is None else arguments
     return " ".join([symbol + msg.name, *map(quote, shown)])

@@ -53,13 +53,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def complete(make_parser: Callable[[], tuple[Parser, Any]]) -> None:
-    """Answer the shell and exit, if it asks what may stand on a line.
-
-    Parameters
-    ----------
-    make_parser : callable
-        Returns a new parser of the whole, and its subcommands.
-    """
+    """Answer the shell and exit, if it asks what may stand on a line."""
     if "_ARGCOMPLETE" not in os.environ:
         return
     import argcomplete

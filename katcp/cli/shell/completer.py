@@ -13,15 +13,7 @@ from ..names import Names, candidates, first_line
 
 
 class RequestCompleter(Completer):
-    """Completes the names of requests, and arguments as far as the help tells what they are.
-
-    Parameters
-    ----------
-    look_up : callable
-        Gives the names of a kind, as for `candidates`.
-    local : dict
-        What the shell itself understands.
-    """
+    """Completes the names of requests, and arguments as far as the help tells what they are."""
 
     def __init__(self, look_up: Callable[[str], Names], local: Names) -> None:
         self._look_up = look_up

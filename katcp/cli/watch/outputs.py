@@ -24,14 +24,7 @@ class Output:
     """What all outputs have; this one shows nothing but to the user."""
 
     def run(self, handle_events: Callable[[float], None]) -> None:
-        """Run for ever.
-
-        Parameters
-        ----------
-        handle_events : callable
-            Handles what has happened, and what happens until a time that is given in
-            seconds, as of `time.monotonic`.
-        """
+        """Run for ever; *handle_events* handles what happens until a time of `time.monotonic`."""
         while True:
             handle_events(time.monotonic() + REFRESH_INTERVAL)
             sys.stdout.flush()
@@ -48,13 +41,7 @@ class Output:
 
 
 class LineOutput(Output):
-    """A line for each reading: for pipes, and where ``prompt_toolkit`` is missing.
-
-    Parameters
-    ----------
-    has_devices : bool
-        Whether to show whose sensor it is.
-    """
+    """A line for each reading: for pipes, and where ``prompt_toolkit`` is missing."""
 
     def __init__(self, has_devices: bool) -> None:
         self._has_devices = has_devices
@@ -83,15 +70,7 @@ class LineOutput(Output):
 
 
 class RecordOutput(Output):
-    """JSON or CSV.
-
-    Parameters
-    ----------
-    form : str
-        As for `RecordWriter`.
-    has_devices : bool
-        Whether to write whose sensor it is.
-    """
+    """JSON or CSV."""
 
     def __init__(self, form: str, has_devices: bool) -> None:
         self._has_devices = has_devices

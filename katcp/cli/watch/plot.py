@@ -10,22 +10,7 @@ ASCII_LEVELS = "_.-=+*%#"
 
 
 def plot(numbers: Iterable[float], width: int, levels: str = LEVELS) -> str:
-    """Return the last *width* numbers as a line of characters, the highest as the last level.
-
-    Parameters
-    ----------
-    numbers : iterable of float
-        What to plot; what is not finite leaves a gap.
-    width : int
-        The number of characters.
-    levels : str
-        The characters, from low to high.
-
-    Returns
-    -------
-    str
-        As many characters as there are numbers, at most *width*.
-    """
+    """Return the last *width* numbers as a line of characters, the highest as the last level."""
     shown = list(numbers)[-width:] if width > 0 else []
     low, high = extent(shown)
     # Halves, for the difference of two numbers can be too large for one.

@@ -69,13 +69,6 @@ class WatchClient(FollowingClient):
     """A client that watches sensors.
 
     It notes lists of new `WatchedSensor`, and pairs of such a sensor and a reading.
-
-    Parameters
-    ----------
-    options, device, events
-        As for `FollowingClient`.
-    filters : sequence of str
-        Which sensors; none means all.
     """
 
     def __init__(

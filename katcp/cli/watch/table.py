@@ -71,13 +71,7 @@ ORDERS = (
 
 
 class LiveTable(Output):
-    """A table that changes while one looks at it.
-
-    Parameters
-    ----------
-    clients : sequence of WatchClient
-        Whose sensors are shown.
-    """
+    """A table that changes while one looks at it."""
 
     def __init__(self, clients: Sequence[WatchClient]) -> None:
         self._clients = clients
