@@ -169,6 +169,7 @@ class CommandClient(BlockingClient):
         tell(text)
 
 
+_AnyClient = TypeVar("_AnyClient", bound=BlockingClient)
 _Client = TypeVar("_Client", bound=CommandClient)
 _T = TypeVar("_T")
 
@@ -186,7 +187,7 @@ def _make_logger(client: CommandClient) -> logging.Logger:
 
 
 @contextlib.contextmanager
-def started(client: _Client) -> Iterator[_Client]:
+def started(client: _AnyClient) -> Iterator[_AnyClient]:
     """Start *client*, yield it, and stop it at the end."""
     client.start()
     try:

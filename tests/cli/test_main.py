@@ -96,7 +96,7 @@ def test_demo_whose_reader_goes_away():
     [
         (["no-greeting"], "the device did not say which protocol it speaks"),
         (["no-reply"], r"\?version-list failed: Request version-list timed out after .* seconds\."),
-        (["no-code:help"], r"\?help failed: no reason was given"),
+        (["no-code:help"], r"\?help failed: refused, and no reason was given"),
     ],
     ids=lambda value: str(value)[:16],
 )
@@ -105,7 +105,7 @@ def test_demo_with_a_faulty_device(faults, reason, capsys, monkeypatch):
     monkeypatch.setattr(demo, "PATIENCE", 0.3)
     code, _, errors = run_in_process(capsys, "demo")
     assert code == 1
-    assert re.fullmatch(f"katcp demo: {reason}\n", errors)
+    assert re.fullmatch(f"katcp: {reason}\n", errors)
 
 
 def test_demo_without_updates(capsys, monkeypatch):
@@ -116,7 +116,7 @@ def test_demo_without_updates(capsys, monkeypatch):
     monkeypatch.setattr(demo, "PATIENCE", 0.3)
     code, _, errors = run_in_process(capsys, "demo")
     assert code == 1
-    assert errors == "katcp demo: an update of the sensor did not come within 0.3 seconds\n"
+    assert errors == "katcp: an update of the sensor did not come within 0.3 seconds\n"
 
 
 def test_interrupted(capsys, monkeypatch):
