@@ -17,7 +17,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', read("katcp", "version.py"), re.M
 
 TESTS = ["pytest", "pytest-timeout"]
 CLI = ["argcomplete>=3.1", "platformdirs>=3", "prompt_toolkit>=3", "rich>=13"]
-DOCS = ["sphinx>=7", "furo", "myst-parser", "sphinx-copybutton", "sphinx-design", *CLI]
+DOCS = ["sphinx>=7", "furo", "myst-parser", "sphinx-copybutton", "sphinx-design", "pyte", *CLI]
 LINT = ["ruff", "import-linter", "codespell"]
 TYPES = ["mypy"]
 

@@ -11,7 +11,7 @@ import struct
 from typing import Awaitable, Callable
 
 from .devices import Address
-from .output import FAILED, CommandError
+from .output import FAILED, CommandError, on_signal
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -25,12 +25,10 @@ class Server:
 
     async def run(self, announce: Callable[[Address], None]) -> None:
         """Listen, tell *announce* where, and serve until the end."""
-        loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[None] = loop.create_future()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Where that cannot be, Ctrl-C raises KeyboardInterrupt.
         for number in (signal.SIGINT, signal.SIGTERM):
-            # Not on every platform; there Ctrl-C raises KeyboardInterrupt.
-            with contextlib.suppress(NotImplementedError):
-                loop.add_signal_handler(number, self._end)
+            on_signal(number, self._end)
         try:
             server = await asyncio.start_server(self._serve, *self._address[:2])
         except OSError as error:

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from typing import Any, Iterable, Optional, TextIO, Union
+from typing import Any, Callable, Iterable, Optional, TextIO, Union
 
 # The exit codes, as `EXIT_CODES` tells them to users.
 OK = 0
@@ -115,15 +115,16 @@ def tell(text: str) -> None:
     print(f"katcp: {text}\n", end="", file=sys.stderr, flush=True)
 
 
-def exit_on_sigterm(app: Any) -> None:
-    """End an application of prompt_toolkit at SIGTERM, so that the terminal is left in order.
-
-    It must run, in this thread.
-    """
-    end = functools.partial(app.exit, exception=SystemExit(128 + signal.SIGTERM))
-    # Not on every platform.
+def on_signal(number: int, do: Callable[[], Any]) -> None:
+    """Have the running loop do something at a signal, where the platform can."""
     with contextlib.suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+        asyncio.get_running_loop().add_signal_handler(number, do)
+
+
+def exit_at_sigterm(app: Any) -> None:
+    """End a running application of prompt_toolkit at SIGTERM, so that it restores the terminal."""
+    end = functools.partial(app.exit, exception=SystemExit(128 + signal.SIGTERM))
+    on_signal(signal.SIGTERM, end)
 
 
 def is_terminal(stream: TextIO) -> bool:

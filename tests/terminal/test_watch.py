@@ -72,7 +72,7 @@ def test_table(observatory, watch):
     assert b"Traceback" not in terminal.said
 
 
-@pytest.mark.parametrize("key", ["q", CTRL_C])
+@pytest.mark.parametrize("key", ["q", CTRL_C, 3 * CTRL_C])
 def test_it_ends_and_leaves_nothing_behind(key, observatory, watch):
     terminal = watch(observatory)
     terminal.wait_line("dish.temp")
@@ -200,12 +200,15 @@ def test_on_a_dumb_terminal(observatory, watch):
     assert terminal.wait_end() == 130
 
 
-def test_terminated(observatory, watch):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 130)]
+)
+def test_terminated(number, code, observatory, watch):
     """The screen is given back, and the cursor shown."""
     terminal = watch(observatory)
     terminal.wait_line("dish.temp")
-    terminal.kill(signal.SIGTERM)
-    assert terminal.wait_end() == 128 + signal.SIGTERM
+    terminal.kill(number)
+    assert terminal.wait_end() == code
     assert terminal.said.rfind(b"\x1b[?1049l") > terminal.said.rfind(b"\x1b[?1049h")
     assert terminal.said.rfind(b"\x1b[?25h") > terminal.said.rfind(b"\x1b[?25l")
     assert b"Traceback" not in terminal.said

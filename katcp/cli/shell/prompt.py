@@ -32,7 +32,7 @@ from ..connect import reason_of
 from ..devices import Address
 from ..follow import FollowingClient, following
 from ..names import REGISTERS, REQUESTS, SENSORS, Names, first_line, make_names
-from ..output import OK, CommandError, count, exit_on_sigterm, paint, printable, show_duration
+from ..output import OK, CommandError, count, exit_at_sigterm, paint, printable, show_duration
 from ..quoting import BadWords, escape_bytes
 from ..readings import show_arguments
 from ..requests import Answer, Asking, ShellClient, parse_line, text_of
@@ -163,7 +163,7 @@ class _Shell:
 
     def run(self) -> None:
         """Do what is typed until Ctrl-D."""
-        pre_run = functools.partial(exit_on_sigterm, self._session.app)
+        pre_run = functools.partial(exit_at_sigterm, self._session.app)
         while True:
             try:
                 line = self._session.prompt(pre_run=pre_run)

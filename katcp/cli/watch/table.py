@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 import sys
 import time
 from typing import Any, Callable, Iterable, NamedTuple, Sequence
@@ -17,7 +18,7 @@ from prompt_toolkit.formatted_text import ANSI
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.layout import FormattedTextControl, Layout, Window
 
-from ..output import count, exit_on_sigterm, paint
+from ..output import count, exit_at_sigterm, on_signal, paint
 from ..readings import STATUS_COLOURS, show_age
 from ..tables import GAP, Column, fit, heading, line, natural_widths, shorten_cell
 from .outputs import REFRESH_INTERVAL, Output
@@ -101,7 +102,9 @@ class LiveTable(Output):
                 self._app.exit(exception=error)
 
         def pre_run() -> None:
-            exit_on_sigterm(self._app)
+            exit_at_sigterm(self._app)
+            # What kill sends is no key.
+            on_signal(signal.SIGINT, self._end)
             self._app.create_background_task(handle_for_ever())
 
         self._app.run(pre_run)
@@ -124,7 +127,7 @@ class LiveTable(Output):
             for key in keys:
                 bindings.add(key)(lambda event: do())
 
-        bind(["c-c", "q", "c-d"], lambda: self._app.exit())
+        bind(["c-c", "q", "c-d"], self._end)
         bind(["up", "k"], lambda: self._scroll(-1))
         bind(["down", "j"], lambda: self._scroll(1))
         bind(["pageup"], lambda: self._scroll(-self._height()))
@@ -134,6 +137,11 @@ class LiveTable(Output):
         bind(["s"], self._sort_by_next)
         bind(["r"], self._reverse)
         return bindings
+
+    def _end(self) -> None:
+        # Somebody may be in a hurry.
+        if not self._app.is_done:
+            self._app.exit()
 
     def _scroll(self, lines: int) -> None:
         self._top = max(min(self._top + lines, len(self._sensors) - self._height()), 0)
