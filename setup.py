@@ -16,8 +16,8 @@ def read(*parts):
 VERSION = re.search(r'^__version__ = "(.+)"$', read("katcp", "version.py"), re.MULTILINE)[1]
 
 TESTS = ["pytest", "pytest-timeout"]
-CLI = ["prompt_toolkit>=3", "rich>=13"]
-DOCS = ["sphinx>=7", "furo", "myst-parser", "sphinx-copybutton", "sphinx-design", *CLI]
+CLI = ["argcomplete>=3.1", "platformdirs>=3", "prompt_toolkit>=3", "rich>=13"]
+DOCS = ["sphinx>=7", "furo", "myst-parser", "sphinx-copybutton", "sphinx-design", "pyte", *CLI]
 LINT = ["ruff", "import-linter", "codespell"]
 TYPES = ["mypy"]
 

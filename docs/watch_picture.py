@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import math
 import os
 import pty
 import random
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from pathlib import Path
 from typing import Iterator
 
+import pyte
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from rich.console import Console
@@ -33,11 +37,9 @@ ENVIRONMENT = {
     "PYTHONIOENCODING": "utf-8",
     "TERM": "xterm-256color",
     "NO_COLOR": "",
-    "COLUMNS": str(WIDTH),
-    "LINES": "24",
 }
-# The table has the screen to itself. This gives the screen back; then comes the last table.
-END_OF_SCREEN = "\x1b[?1049l"
+# The table has the screen to itself; this gives the screen back.
+END_OF_SCREEN = b"\x1b[?1049l"
 # What rich writes by default loads fonts from the network.
 SVG = """\
 <svg class="terminal" role="img" aria-label="Sensors, as katcp watch shows them" \
@@ -82,16 +84,21 @@ SENSORS = [
 ]
 
 
-def read_lines(terminal: io.TextIOBase) -> Iterator[str]:
+def read_chunks(terminal: int) -> Iterator[bytes]:
     """Yield what is written to a terminal, until nobody has it open any more."""
     # On Linux this is an error.
     with contextlib.suppress(OSError):
-        yield from terminal
+        while data := os.read(terminal, 65536):
+            yield data
 
 
-def run_watch() -> str:
-    """Return the table that ``katcp watch`` leaves in a terminal after Ctrl-C."""
+def run_watch() -> pyte.Screen:
+    """Return the screen of a terminal in which ``katcp watch`` runs."""
+    # Title, headings and foot take a line each.
+    screen = pyte.Screen(WIDTH, len(SENSORS) + 3)
+    stream = pyte.ByteStream(screen)
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", screen.lines, WIDTH, 0, 0))
     with SimulatedDevice(sensors=SENSORS) as device:
         command = [sys.executable, "-m", "katcp", "watch", "{}:{}".format(*device.address)]
         watch = subprocess.Popen(
@@ -103,13 +110,30 @@ def run_watch() -> str:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         os.close(theirs)
-        with open(ours, encoding="utf-8") as terminal:
-            lines = read_lines(terminal)
-            next(line for line in lines if "nominal" in line)
-            threading.Timer(SECONDS, watch.send_signal, [signal.SIGINT]).start()
-            output = "".join(lines)
+        end = threading.Timer(SECONDS, watch.send_signal, [signal.SIGINT])
+        for data in read_chunks(ours):
+            shown, is_end, _ = data.partition(END_OF_SCREEN)
+            stream.feed(shown)
+            if is_end:
+                break
+            if "nominal" in screen.display[2] and end.ident is None:
+                end.start()
         watch.wait()
-    return output.rpartition(END_OF_SCREEN)[2]
+    os.close(ours)
+    return screen
+
+
+def text_of(screen: pyte.Screen) -> Text:
+    """Return what is on a screen, in its colours."""
+    text = Text()
+    for row in range(screen.lines):
+        for column in range(screen.columns):
+            cell = screen.buffer[row][column]
+            colour = {"default": "", "brown": "yellow"}.get(cell.fg, cell.fg)
+            text.append(cell.data, f"{'bold ' if cell.bold else ''}{colour}".strip())
+        text.append("\n")
+    text.rstrip()
+    return text
 
 
 def draw() -> str:
@@ -117,7 +141,7 @@ def draw() -> str:
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     names = " ".join(sensor.name for sensor in SENSORS)
     console.print(f"[green]$[/] katcp watch antenna:7147 {names}", highlight=False)
-    console.print(Text.from_ansi(run_watch().rstrip()))
+    console.print(text_of(run_watch()))
     return console.export_svg(title="", theme=MONOKAI, code_format=SVG, unique_id="watch")
 
 

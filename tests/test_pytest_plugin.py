@@ -191,7 +191,11 @@ def test_run_without_devices_does_not_import_the_package(pytester, environment):
 
 
 def test_package_needs_no_pytest(environment):
-    needs_extra_cli = {"katcp.cli.watch.table", "katcp.cli.shell.prompt"}
+    needs_extra_cli = {
+        "katcp.cli.watch.table",
+        "katcp.cli.shell.completer",
+        "katcp.cli.shell.prompt",
+    }
     paths = [path.relative_to(ROOT).with_suffix("") for path in ROOT.glob("katcp/**/[a-z]*.py")]
     modules = sorted({".".join(path.parts) for path in paths} - needs_extra_cli)
     assert "katcp.simdevice.device" in modules

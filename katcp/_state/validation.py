@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, Sequence, Union
 
 from .._wire.message import Message
+from .._wire.text import shorten
 from ..errors import KatcpTypeError
+
+# What stands where an argument should be by mistake.
+_NEVER_MEANT = (type(None), list, tuple, dict, set, frozenset)
 
 
 def check_host(host: Union[str, bytes, None]) -> str:
@@ -62,3 +66,17 @@ def check_request(
         kind = "an inform" if msg.mtype == Message.INFORM else "a reply"
         raise KatcpTypeError(f"The message {msg.name!r} is not a request but {kind}.")
     return default if timeout is None else check_timeout(timeout)
+
+
+def make_request(name: str, args: Sequence[Any]) -> Message:
+    """Return a request; raise if an argument is one that nobody means to send as text.
+
+    `Message` itself sends ``None`` and ``[1, 2]``, as in katcp 0.9.3.
+    """
+    for position, arg in enumerate(args, 1):
+        if isinstance(arg, _NEVER_MEANT):
+            raise KatcpTypeError(
+                f"Argument {position} of ?{name} is {shorten(repr(arg), 60)}: "
+                "an argument is text, bytes, a number or a boolean."
+            )
+    return Message.request(name, *args)

@@ -3,22 +3,37 @@
 Every subcommand is one function that adds its parser, with the function that
 runs it as the default ``run``: to add a subcommand, write both in a module of
 its own and add the first to `_SUBCOMMANDS`. What a subcommand returns is the
-exit code; one that cannot go on raises `katcp.cli.common.CommandError`.
+exit code; one that cannot go on raises `katcp.cli.output.CommandError`.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import sys
 from typing import Any, Callable, Optional, Sequence
 
 from ..version import __version__
-from .commands import demo, log, record, replay, request, sensors, simulate
-from .common import INTERRUPTED, CommandError
+from .commands import completion, demo, help, log, record, replay, request, sensors, simulate
+from .formats import print_json
+from .options import Parser, SubcommandParser, parse
+from .output import EXIT_CODES, FAILED, INTERRUPTED, CommandError, tell
 from .shell import command as shell
 from .watch import command as watch
+
+DESCRIPTION = "Talk to devices that speak KATCP."
+
+EPILOG = f"""\
+first steps:
+  katcp simulate                    a device to try things with, in another terminal
+  katcp sensors                     its sensors
+  katcp request sensor-value        one request
+  katcp shell                       many requests
+  katcp help request                all about 'katcp request', with examples
+
+A device is HOST[:PORT] or a nickname; without one, it is $KATCP_DEVICE or localhost:7147.
+
+{EXIT_CODES}"""
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -34,26 +49,42 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     int
         The exit code.
     """
-    parser = _make_argument_parser()
-    options = parser.parse_args(arguments)
-    if options.run is None:
-        parser.print_help()
-        return 0
-    _never_fail_to_encode()
+    completion.complete(_make_parser)
+    parser, commands = _make_parser()
+    form = ""
     try:
+        options = parse(parser, commands, arguments)
+        form = getattr(options, "output", "")
+        _never_fail_to_encode()
         code: int = options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except CommandError as error:
-        print(f"katcp: {error}", file=sys.stderr)
-        return error.code
+        return _report(error, form)
     except BrokenPipeError:
-        # The reader of our output has gone. Python would complain at exit,
-        # when it writes what is left.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        # The reader of our output has gone.
+        _drop_output()
+        return FAILED
+    except OSError as error:
+        _drop_output()
+        tell(f"cannot write the output: {error.strerror or error}")
+        return FAILED
     return code
+
+
+def _report(error: CommandError, form: str) -> int:
+    """Tell what is wrong, in the output too if that is JSON; return the exit code."""
+    if form in ("json", "jsonl") and not error.is_in_output:
+        print_json({"ok": False, "error": str(error), "code": error.code})
+    sys.stdout.flush()
+    tell(str(error))
+    return error.code
+
+
+def _drop_output() -> None:
+    """Let Python not complain at exit, when it writes what is left of the output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _never_fail_to_encode() -> None:
@@ -63,20 +94,25 @@ def _never_fail_to_encode() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _make_argument_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="katcp", description="Talk to devices that speak KATCP.", allow_abbrev=False
+def _make_parser() -> tuple[Parser, Any]:
+    """Return the parser of the whole, and its subcommands."""
+    parser = Parser(
+        prog="katcp",
+        usage="katcp COMMAND [...]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"katcp {__version__}")
-    parser.set_defaults(run=None)
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", prog="katcp", parser_class=SubcommandParser
+    )
+    parser.set_defaults(run=help.run, parser=parser, commands=commands.choices)
     for add_subcommand in _SUBCOMMANDS:
-        add_subcommand(subparsers)
-    return parser
+        add_subcommand(commands)
+    return parser, commands
 
 
 _SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (
-    demo.add_subcommand,
     request.add_subcommand,
     shell.add_subcommand,
     sensors.add_subcommand,
@@ -85,4 +121,7 @@ _SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (
     simulate.add_subcommand,
     record.add_subcommand,
     replay.add_subcommand,
+    demo.add_subcommand,
+    completion.add_subcommand,
+    help.add_subcommand,
 )

@@ -2,61 +2,37 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import struct
 from typing import Awaitable, Callable
 
-from .common import FAILED, Address, CommandError, parse_address
+from .devices import Address
+from .output import FAILED, CommandError, on_signal
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def parse_listen_address(text: str) -> Address:
-    """Return where to listen, from ``PORT`` or ``HOST:PORT``: the type of an argument."""
-    if text == "0":
-        return Address("127.0.0.1", 0)
-    return parse_address(text if ":" in text else f"127.0.0.1:{text}")
-
-
 class Server:
-    """Serves clients until Ctrl-C, SIGTERM or `fail`.
-
-    Parameters
-    ----------
-    address : Address
-        Where to listen; port 0 means any free one.
-    handler : callable
-        A coroutine function that serves one client. It is cancelled at the end.
-    """
+    """Serves clients until Ctrl-C, SIGTERM or `fail`."""
 
     def __init__(self, address: Address, handler: Handler) -> None:
         self._address = address
         self._handler = handler
 
     async def run(self, announce: Callable[[Address], None]) -> None:
-        """Listen, tell *announce* where, and serve until the end.
-
-        Raises
-        ------
-        CommandError
-            If it cannot listen, or the error given to `fail`.
-        """
-        loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[None] = loop.create_future()
+        """Listen, tell *announce* where, and serve until the end."""
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Where that cannot be, Ctrl-C raises KeyboardInterrupt.
         for number in (signal.SIGINT, signal.SIGTERM):
-            # Not on every platform; there Ctrl-C raises KeyboardInterrupt.
-            with contextlib.suppress(NotImplementedError):
-                loop.add_signal_handler(number, self._end)
+            on_signal(number, self._end)
         try:
-            server = await asyncio.start_server(self._serve, *self._address)
+            server = await asyncio.start_server(self._serve, *self._address[:2])
         except OSError as error:
-            raise CommandError(
-                f"cannot listen on {self._address}: {error.strerror or error}", FAILED
-            ) from None
+            raise cannot_listen(self._address, error) from None
         try:
             announce(Address(*server.sockets[0].getsockname()[:2]))
             await self._ended
@@ -81,6 +57,13 @@ class Server:
                 writer.close()
 
 
+def cannot_listen(address: Address, error: OSError) -> CommandError:
+    """Return the error that tells why nothing can listen there."""
+    # asyncio says it in its own words; the number tells it short.
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return CommandError(f"cannot listen on {address}: {reason}; --listen chooses a port", FAILED)
+
+
 def peer_of(writer: asyncio.StreamWriter) -> Address:
     """Return the address of the other side."""
     return Address(*writer.get_extra_info("peername")[:2])
@@ -92,15 +75,3 @@ def reset(writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
-
-
-def add_listen_argument(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add the option that says where to listen."""
-    parser.add_argument(
-        name,
-        metavar="[HOST:]PORT",
-        dest="listen",
-        type=parse_listen_address,
-        default=Address("127.0.0.1", 0),
-        help="where to listen (default: any free port, for programs on this computer)",
-    )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Optional
+import math
+from typing import NamedTuple, Optional
 
-from .._wire.flags import ProtocolFlags
-from .._wire.message import Message
-from .common import paint, printable, printable_lines
+from ..core import Message, ProtocolFlags
+from .output import paint, printable, printable_lines
 from .readings import parse_timestamp, show_time
 
 # From the lowest to the highest; the first and the last are settings only.
@@ -22,21 +22,32 @@ _LEVEL_COLOURS = {
 }
 
 
-def level_of(msg: Message) -> str:
-    """Return the level of a ``#log``, in lower case; ``?`` if it has none."""
-    return printable(msg.arguments[0]).lower() if msg.arguments else "?"
+class LogLine(NamedTuple):
+    """What a ``#log`` says; any part may be missing. The timestamp is in seconds."""
+
+    level: str
+    moment: bytes
+    timestamp: float
+    logger: str
+    text: bytes
 
 
-def show_log(msg: Message, protocol: Optional[ProtocolFlags]) -> str:
-    """Return a ``#log`` as lines: time (UTC), level, logger and text; any may be missing."""
-    level = level_of(msg)
+def parse_log(msg: Message, protocol: Optional[ProtocolFlags]) -> LogLine:
+    """Return what a ``#log`` says."""
+    level = printable(msg.arguments[0]).lower() if msg.arguments else "?"
     moment = b"".join(msg.arguments[1:2])
+    timestamp = parse_timestamp(moment, protocol) if moment else math.nan
     *names, text = msg.arguments[2:] or [b""]
-    shown_time = show_time(parse_timestamp(moment, protocol))
+    return LogLine(level, moment, timestamp, ": ".join(map(printable, names)), text)
+
+
+def show_log(line: LogLine) -> str:
+    """Return a line of a log for people: time (UTC), level, logger and text."""
+    shown_time = show_time(line.timestamp)
     head = [
-        (printable(moment) or "-") if shown_time == "?" else shown_time,
-        paint(level.upper().ljust(5), _LEVEL_COLOURS.get(level)),
-        *(f"{printable(name)}:" for name in names),
+        (printable(line.moment) or "-") if shown_time == "?" else shown_time,
+        paint(line.level.upper().ljust(5), _LEVEL_COLOURS.get(line.level)),
+        *([f"{line.logger}:"] if line.logger else []),
     ]
-    first, *others = printable_lines(text)
+    first, *others = printable_lines(line.text)
     return "\n    ".join([" ".join([*head, first]), *others])

@@ -52,18 +52,9 @@ class BadWords(Exception):
 
 
 def split(line: str) -> list[bytes]:
-    """Return the words of a line, as bytes.
+    """Return the words of a line, as bytes, or raise `BadWords`.
 
-    Parameters
-    ----------
-    line : str
-        Bytes that are not UTF-8 are in it as surrogates, as Python reads them
-        from a terminal.
-
-    Raises
-    ------
-    BadWords
-        If there is an unknown escape, or a quote is not closed.
+    Bytes that are not UTF-8 are in it as surrogates, as Python reads them from a terminal.
     """
     words: list[bytes] = []
     word: bytearray | None = None
@@ -94,13 +85,7 @@ def split(line: str) -> list[bytes]:
 
 
 def quote(argument: bytes) -> str:
-    """Return an argument as text of one line: as it is where it can be, else quoted.
-
-    Parameters
-    ----------
-    argument : bytes
-        What a device sent.
-    """
+    """Return an argument as text of one line: as it is where it can be, else quoted."""
     text = argument.decode("utf-8", "surrogateescape")
     if text and text.isprintable() and not _UNSAFE_RE.search(text):
         return text

@@ -1,8 +1,4 @@
-"""Sensors as the command line shows them: reading what a device tells, and its words.
-
-Everything here is lenient: a device that describes one sensor oddly shall not
-cost the user the others.
-"""
+"""Sensors as the command line shows them: which are meant, and their readings in words."""
 
 from __future__ import annotations
 
@@ -10,14 +6,23 @@ import datetime
 import fnmatch
 import math
 import re
-import sys
-import time
-from typing import Any, NamedTuple, Optional, Sequence, Union
+from typing import Any, Iterable, Mapping, Optional, Sequence, Union
 
-from .._wire.arguments import read_float, read_timestamp
-from .._wire.flags import SEC_TS_KATCP_MAJOR, ProtocolFlags
-from .._wire.message import Message
-from .common import CommandClient, answers, check_reply, is_terminal, printable
+from .._wire.arguments import read_timestamp
+from ..client import RemoteSensor
+from ..core import SEC_TS_KATCP_MAJOR, Message, ProtocolFlags, Reading
+from .connect import NO_LIMIT, CommandClient, patiently
+from .devices import Address
+from .formats import Record, json_text
+from .output import REFUSED, USAGE, CommandError, did_you_mean, printable
+
+FILTER_HELP = """\
+FILTER      which sensors: a name; a part of names, if no sensor has that name; a
+            pattern of whole names, like 'rack*.temp?'; or a regular expression,
+            like '/temp|volt/'. Default: all"""
+
+# What every reading has for programs.
+RECORD_FIELDS = ("timestamp", "name", "status", "value", "units")
 
 STATUS_COLOURS = {
     "nominal": "green",
@@ -28,12 +33,7 @@ STATUS_COLOURS = {
     "inactive": "dim",
     "unknown": "dim",
 }
-# The statuses with which the value means something.
-USABLE_STATUSES = ("nominal", "warn", "error")
-NUMBER_TYPES = ("integer", "float")
 
-# Seconds between two looks of the progress.
-_PROGRESS_INTERVAL = 0.1
 # What the age of a reading is told in, from how many seconds on.
 _UNITS_OF_AGE: tuple[tuple[Any, ...], ...] = (
     (86400, 86400, "d"),
@@ -41,171 +41,104 @@ _UNITS_OF_AGE: tuple[tuple[Any, ...], ...] = (
     (120, 60, "min"),
     (0, 1, "s"),
 )
+_NO_TYPES: Mapping[bytes, str] = {}
+_WILDCARDS = re.compile(r"[*?\[]")
+
+# As `katcp.client` understands it: a name, a pattern like those of files, or a regex.
+Pattern = Union[str, "re.Pattern[str]"]
 
 
-class Description(NamedTuple):
-    """What a device says of a sensor, once."""
-
-    name: bytes
-    units: str
-    type: str
+# ---- which sensors ----
 
 
-class Reading(NamedTuple):
-    """What a sensor shows; the timestamp is in seconds, or not a number."""
-
-    name: bytes
-    timestamp: float
-    status: str
-    value: bytes
-
-
-class SensorFilter:
-    """Which sensors are meant.
-
-    Parameters
-    ----------
-    text : str
-        ``/regex/`` is for the device to understand. A text with one of ``*?[`` is
-        a pattern for whole names, as in a shell. Any other text is a part of a name.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        is_regex = len(text) > 1 and text.startswith("/") and text.endswith("/")
-        self.arguments = [text] if is_regex else []
-        self._is_pattern = is_pattern(text)
-
-    def matches(self, name: bytes) -> bool:
-        """Return whether a sensor is meant; those of a regex the device has chosen."""
-        if self.arguments:
-            return True
-        text = printable(name)
-        if self._is_pattern:
-            return fnmatch.fnmatchcase(text, self._text)
-        return self._text in text
+async def find_sensors(
+    client: CommandClient, filters: Sequence[str], what: str = ""
+) -> tuple[list[RemoteSensor], Pattern, list[str]]:
+    """Return sensors as `choose_sensors`; raise `CommandError` if none is meant."""
+    work = client.sensors.async_find(timeout=NO_LIMIT)
+    sensors = await patiently(client, Message.request("sensor-list"), work, what)
+    chosen, pattern, problems = choose_sensors(sensors, filters)
+    if not chosen:
+        raise CommandError(f"{client.device}: {'; '.join(problems)}", REFUSED)
+    return chosen, pattern, [f"{client.device}: {problem}" for problem in problems]
 
 
-class Progress:
-    """How far a long answer is, on the standard error, if that is a terminal.
-
-    Parameters
-    ----------
-    what : str
-        What is going on.
-    total : int, optional
-        How many lines there will be.
-    """
-
-    def __init__(self, what: str, total: Optional[int] = None) -> None:
-        self._what = what
-        self._of_total = f" of {total}" if total else ""
-        self._is_shown = is_terminal(sys.stderr)
-        self._is_dirty = False
-        self._next_time = time.monotonic() + _PROGRESS_INTERVAL
-
-    def show(self, count: int) -> None:
-        """Tell that *count* lines are there, now and then."""
-        if self._is_shown and time.monotonic() >= self._next_time:
-            self._next_time = time.monotonic() + _PROGRESS_INTERVAL
-            self._write(f"{self._what}: {count}{self._of_total}")
-            self._is_dirty = True
-
-    def clear(self) -> None:
-        """Leave nothing behind."""
-        if self._is_dirty:
-            self._write("")
-
-    def _write(self, text: str) -> None:
-        print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+def choose_sensors(
+    sensors: Sequence[RemoteSensor], filters: Sequence[str]
+) -> tuple[list[RemoteSensor], Pattern, list[str]]:
+    """Return the sensors that any filter means, sorted, or all; their pattern; what is wrong."""
+    named = {sensor.name: sensor for sensor in sensors}
+    patterns = [_pattern_of(text, named) for text in filters or ["*"]]
+    chosen: set[str] = set()
+    problems = []
+    for text, pattern in zip(filters or ["*"], patterns):
+        found = [name for name in named if _matches(pattern, name)]
+        chosen.update(found)
+        if not found:
+            hint = did_you_mean(text, map(printable, named))
+            problems.append(f"no sensor matches {text!r}{hint}")
+    if not named:
+        problems = ["the device has no sensors"]
+    ordered = [named[name] for name in sorted(chosen, key=natural_key)]
+    return ordered, _any_of(patterns), problems
 
 
-# ---- asking ----
+def _any_of(patterns: Sequence[Pattern]) -> Pattern:
+    """Return the pattern of what any of some patterns means."""
+    if len(patterns) == 1:
+        return patterns[0]
+    sources = [
+        rf"\A{fnmatch.translate(pattern)}" if isinstance(pattern, str) else pattern.pattern
+        for pattern in patterns
+    ]
+    return re.compile("|".join(f"(?:{source})" for source in sources))
 
 
-def ask_all(
-    client: CommandClient,
-    name: str,
-    arguments: Sequence[Union[str, bytes]],
-    timeout: float,
-    progress: Progress,
-) -> list[Message]:
-    """Return the informs of a request that succeeds, or raise `CommandError`."""
-    informs = []
-    try:
-        for message in answers(client, Message.request(name, *arguments), timeout):
-            if message.mtype == Message.REPLY:
-                check_reply(message, f"?{name}")
-            else:
-                informs.append(message)
-                progress.show(len(informs))
-    finally:
-        progress.clear()
-    return informs
+def _pattern_of(text: str, names: Iterable[str]) -> Pattern:
+    """Return what a filter means: see `FILTER_HELP`."""
+    if len(text) > 1 and text.startswith("/") and text.endswith("/"):
+        try:
+            return re.compile(text[1:-1])
+        except re.error as error:
+            raise CommandError(f"bad regular expression {text}: {error}", USAGE) from None
+    if text in names:
+        return exact_pattern(text)
+    return text if _WILDCARDS.search(text) else re.compile(re.escape(text))
 
 
-def list_sensors(
-    client: CommandClient, arguments: Sequence[Union[str, bytes]], timeout: float
-) -> dict[bytes, Description]:
-    """Return the descriptions of sensors by name, or raise `CommandError`."""
-    informs = ask_all(client, "sensor-list", arguments, timeout, Progress("Listing sensors"))
-    found = map(parse_description, informs)
-    return {description.name: description for description in found if description is not None}
+def exact_pattern(name: str) -> Pattern:
+    """Return the pattern of one name, whatever characters it has."""
+    return re.compile(f"^{re.escape(name)}$") if _WILDCARDS.search(name) else name
 
 
-# ---- reading ----
+def _matches(pattern: Pattern, name: str) -> bool:
+    if isinstance(pattern, str):
+        return fnmatch.fnmatchcase(name, pattern)
+    return pattern.search(name) is not None
 
 
-def parse_description(inform: Message) -> Optional[Description]:
-    """Return what a ``#sensor-list`` says, or None if it says too little."""
-    if len(inform.arguments) < 4:
-        return None
-    name, _, units, sensor_type = inform.arguments[:4]
-    return Description(name, printable(units), printable(sensor_type))
-
-
-def parse_readings(inform: Message, protocol: Optional[ProtocolFlags]) -> list[Reading]:
-    """Return the readings in a ``#sensor-value`` or ``#sensor-status``; none if it is malformed."""
-    head, triples = inform.arguments[:2], inform.arguments[2:]
-    # The number of readings has few digits: a long text is never converted.
-    if len(head) < 2 or not head[1].isdigit() or len(head[1]) > 9:
-        return []
-    if len(triples) != 3 * int(head[1]):
-        return []
-    timestamp = parse_timestamp(head[0], protocol)
+def natural_key(name: str) -> list[Union[tuple[int, str], tuple[int, int, str]]]:
+    """Return a key that sorts ``antenna-2`` before ``antenna-10``."""
     return [
-        Reading(name, timestamp, printable(status), value)
-        for name, status, value in zip(triples[::3], triples[1::3], triples[2::3])
+        (1, len(part.lstrip("0")), part.lstrip("0")) if part.isdigit() else (0, part)
+        for part in re.split("([0-9]+)", name)
     ]
 
 
-def parse_timestamp(text: bytes, protocol: Optional[ProtocolFlags]) -> float:
-    """Return a time in seconds since 1970, or not a number."""
-    milliseconds = None if protocol is None else protocol.major < SEC_TS_KATCP_MAJOR
-    try:
-        return read_timestamp(text, milliseconds)
-    except ValueError:
-        return math.nan
+# ---- for people ----
 
 
-def parse_number(text: bytes) -> float:
-    """Return the number that *text* is; what is none is not a number."""
-    try:
-        return read_float(text)
-    except ValueError:
-        return math.nan
-
-
-# ---- words ----
-
-
-def show_value(reading: Reading, sensor_type: str, protocol: Optional[ProtocolFlags]) -> str:
+def show_value(value: Any, sensor_type: str) -> str:
     """Return the value of a reading for people: a time as a date."""
-    if sensor_type == "timestamp" and reading.status in USABLE_STATUSES:
-        moment = parse_timestamp(reading.value, protocol)
-        if not math.isnan(moment):
-            return show_time(moment)
-    return printable(reading.value)
+    if sensor_type == "timestamp" and isinstance(value, float):
+        shown = show_time(value)
+        return str(value) if shown == "?" else shown
+    if isinstance(value, tuple):
+        host, port = value
+        return host if port is None else str(Address(host, port))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else printable(str(value))
 
 
 def show_time(timestamp: float) -> str:
@@ -218,29 +151,74 @@ def show_time(timestamp: float) -> str:
     return moment.replace(tzinfo=None).isoformat(" ", "milliseconds") + "Z"
 
 
-def show_age(seconds: float) -> str:
-    """Return how long ago something was; clocks may differ, so it may be negative."""
-    if not math.isfinite(seconds):
-        return "?"
+def show_age(timestamp: float, now: float) -> str:
+    """Return how long ago something was; clocks may differ, so it may be negative.
+
+    A timestamp of 0 is that of a sensor that was never read.
+    """
+    seconds = now - timestamp
+    if not timestamp or not math.isfinite(seconds):
+        return "?" if timestamp else "never"
     size, unit = next(rest for least, *rest in _UNITS_OF_AGE if abs(seconds) >= least)
     # 0.0 is added because a rounded number may be -0.0.
     number = round(seconds / size, 1 if abs(seconds) < 10 else 0) + 0.0
     return f"{number:.1f} {unit}" if abs(seconds) < 10 else f"{number:.0f} {unit}"
 
 
-def natural_key(name: bytes) -> list[Union[tuple[int, bytes], tuple[int, int, bytes]]]:
-    """Return a key that sorts ``antenna-2`` before ``antenna-10``."""
-    return [
-        (1, len(part.lstrip(b"0")), part.lstrip(b"0")) if part.isdigit() else (0, part)
-        for part in re.split(rb"([0-9]+)", name)
-    ]
+def parse_timestamp(text: bytes, protocol: Optional[ProtocolFlags]) -> float:
+    """Return a time in seconds since 1970, or not a number."""
+    milliseconds = None if protocol is None else protocol.major < SEC_TS_KATCP_MAJOR
+    try:
+        return read_timestamp(text, milliseconds)
+    except ValueError:
+        return math.nan
 
 
-def is_pattern(text: str) -> bool:
-    """Return whether *text* is a pattern of names, not a name."""
-    return any(character in text for character in "*?[")
+def show_arguments(
+    inform: Message, protocol: Optional[ProtocolFlags], types: Mapping[bytes, str] = _NO_TYPES
+) -> list[bytes]:
+    """Return the arguments of an inform for people: the times in readings as dates.
+
+    *types* are those of sensors, by their names.
+    """
+    if inform.name not in ("sensor-value", "sensor-status"):
+        return inform.arguments
+
+    def show(text: bytes) -> bytes:
+        moment = show_time(parse_timestamp(text, protocol))
+        return text if moment == "?" else moment.replace(" ", "T").encode()
+
+    shown = [show(text) if place == 0 else text for place, text in enumerate(inform.arguments)]
+    for place in range(2, len(shown) - 2, 3):
+        if types.get(shown[place]) == "timestamp":
+            shown[place + 2] = show(shown[place + 2])
+    return shown
 
 
-def shorten_cell(text: str, width: int) -> str:
-    """Return *text*, cut to *width* characters; what was cut is shown by dots."""
-    return text if len(text) <= width else f"{text[: max(width - 3, 0)]}..."[:width]
+# ---- for programs ----
+
+
+def json_value(value: Any) -> Any:
+    """Return a value as JSON knows it: what is no number or boolean is text."""
+    if isinstance(value, str):
+        return json_text(value.encode("utf-8", "surrogateescape"))
+    if isinstance(value, tuple):
+        return show_value(value, "address")
+    # JSON knows no infinity.
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_time(timestamp: float) -> Optional[float]:
+    """Return a time as JSON has it: None for one that is none."""
+    return round(timestamp, 6) if math.isfinite(timestamp) else None
+
+
+def make_record(sensor: RemoteSensor, reading: Optional[Reading]) -> Record:
+    """Return a reading for programs."""
+    return {
+        "timestamp": None if reading is None else json_time(reading.timestamp),
+        "name": printable(sensor.name),
+        "status": None if reading is None else str(reading.status),
+        "value": None if reading is None else json_value(reading.value),
+        "units": printable(sensor.units),
+    }

@@ -10,11 +10,12 @@ import concurrent.futures
 import contextlib
 import re
 import time
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, Sequence
 
-from .._wire.message import Message
-from .common import CommandClient, paint
-from .loglines import show_log
+from ..core import Message
+from .connect import CommandClient
+from .loglines import parse_log, show_log
+from .output import paint
 from .quoting import BadWords, quote, split
 
 _NAME_RE = re.compile(rb"[a-zA-Z][a-zA-Z0-9-]*")
@@ -25,22 +26,23 @@ class ShellClient(CommandClient):
 
     def unhandled_inform(self, msg: Message) -> None:
         """Show an inform that belongs to no request."""
-        self._print(self.text_of_unasked(msg))
+        if msg.name == "log" and len(msg.arguments) >= 3:
+            self._print(show_log(parse_log(msg, self.protocol_flags)))
+        else:
+            self._print(self.text_of(msg))
 
     def unhandled_reply(self, msg: Message) -> None:
         """Show a reply that nobody waits for."""
-        self._print(text_of(msg))
+        self._print(self.text_of(msg))
+
+    def text_of(self, msg: Message) -> str:
+        """Return a message as a line."""
+        return text_of(msg)
 
     def _print(self, text: str) -> None:
         # The main thread finds it out, too, and ends.
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             print(text, flush=True)
-
-    def text_of_unasked(self, msg: Message) -> str:
-        """Return what to show of an inform that belongs to no request."""
-        if msg.name != "log" or len(msg.arguments) < 3:
-            return text_of(msg)
-        return show_log(msg, self.protocol_flags)
 
 
 class Answer(NamedTuple):
@@ -51,19 +53,7 @@ class Answer(NamedTuple):
 
 
 class Asking:
-    """One request; what comes of it is shown in the client's thread, in its order.
-
-    Parameters
-    ----------
-    client : ShellClient
-        Who sends it.
-    request : Message
-        The request.
-    timeout : float
-        How many seconds to wait for the reply.
-    show : callable
-        Shows the answer.
-    """
+    """One request; what comes of it is shown in the client's thread, in its order."""
 
     def __init__(
         self,
@@ -72,6 +62,7 @@ class Asking:
         timeout: float,
         show: Callable[[Answer], None],
     ) -> None:
+        self._client = client
         self._show = show
         self._is_given_up = False
         self._answered: concurrent.futures.Future[Answer] = concurrent.futures.Future()
@@ -105,7 +96,7 @@ class Asking:
 
     def _print(self, msg: Message) -> None:
         late = f"   {paint('(late)', 'dim')}" if self._is_given_up else ""
-        print(f"{text_of(msg)}{late}", flush=True)
+        print(f"{self._client.text_of(msg)}{late}", flush=True)
 
     def _try(self, show: Callable[[Any], None], shown: Any) -> None:
         """Show something; the one who waits is told what went wrong."""
@@ -117,14 +108,8 @@ class Asking:
 
 
 def parse_line(line: str) -> Optional[Message]:
-    """Return the request that a line asks for, None if it is blank.
-
-    Raises
-    ------
-    BadWords
-        If it cannot be understood.
-    """
-    words = split(line)
+    """Return the request that a line asks for, None if it is blank or a comment."""
+    words = [] if line.lstrip().startswith("#") else split(line)
     if not words:
         return None
     name = words[0].removeprefix(b"?")
@@ -133,7 +118,8 @@ def parse_line(line: str) -> Optional[Message]:
     return Message.request(name.decode(), *words[1:])
 
 
-def text_of(msg: Message) -> str:
+def text_of(msg: Message, arguments: Optional[Sequence[bytes]] = None) -> str:
     """Return a message as a line, without its id; the arguments as they can be typed."""
     symbol = Message.TYPE_SYMBOLS[msg.mtype].decode()
-    return " ".join([symbol + msg.name, *map(quote, msg.arguments)])
+    shown = msg.arguments if arguments is None else arguments
+    return " ".join([symbol + msg.name, *map(quote, shown)])

@@ -9,7 +9,7 @@ from typing import Any, Awaitable, Callable, Optional, Union
 
 from .._runtime.waiter import Waiter
 from .._state.replies import Answer, answer_of
-from .._state.validation import check_callback, check_request, check_timeout
+from .._state.validation import check_callback, check_request, check_timeout, make_request
 from .._wire.message import Message
 from ..errors import KatcpClientError, KatcpUsageError
 from ._device import DeviceClient, _default_logger
@@ -349,7 +349,7 @@ class AsyncClient(DeviceClient):
         name : str
             The name of the request.
         *args
-            Its arguments, as for `Message.request`.
+            Its arguments: text, bytes, numbers and booleans.
         timeout : float in seconds
             How long to wait for a reply. The default is the timeout set
             when creating the AsyncClient.
@@ -365,6 +365,9 @@ class AsyncClient(DeviceClient):
             If the device refuses the request.
         KatcpClientTimeout, KatcpClientDisconnected, KatcpClientStopped
             If there is no reply.
+        KatcpTypeError
+            If an argument is None, a list, a tuple, a set or a dict. `Message.request` sends
+            them as Python shows them.
         KatcpUsageError
             Before `start`, after `stop` or in the ioloop.
 
@@ -380,8 +383,9 @@ class AsyncClient(DeviceClient):
         >>> informs[0].get_float(4)
         21.5
         """
-        msg = Message.request(name, *args)
+        msg = make_request(name, args)
         self._session.portal_to_wait("ask", ", use await async_ask()")
+        self._session.started_portal("ask")
         return answer_of(*AsyncClient.blocking_request(self, msg, timeout))
 
     async def async_ask(self, name: str, *args: Any, timeout: Optional[float] = None) -> Answer:
@@ -394,7 +398,8 @@ class AsyncClient(DeviceClient):
         May be awaited in any asyncio loop: the client's own, or another one in
         another thread.
         """
-        msg = Message.request(name, *args)
+        msg = make_request(name, args)
+        self._session.started_portal("async_ask")
         return answer_of(*await AsyncClient.async_request(self, msg, timeout))
 
     @shortcut("inform_of_request")

@@ -72,7 +72,7 @@ class Sensors:
             await self._session.run_anywhere("async_get", self._tracker.describe, name)
         )
 
-    def find(self, pattern: Pattern = "*") -> list[RemoteSensor]:
+    def find(self, pattern: Pattern = "*", timeout: Optional[float] = None) -> list[RemoteSensor]:
         """Return the sensors that match.
 
         Parameters
@@ -80,21 +80,63 @@ class Sensors:
         pattern : str or re.Pattern, optional
             A name, with ``*``, ``?`` and ``[...]`` as in the names of files; or a regular
             expression that is searched for in the names. Default: all.
+        timeout : float in seconds, optional
+            How long to wait for the reply. Default: as for requests.
 
         Returns
         -------
         list of RemoteSensor
         """
-        return [*map(self._sensor, self._session.run_and_wait("find", self._tracker.find, pattern))]
+        limit = check_timeout(timeout)
+        found = self._session.run_and_wait("find", self._tracker.find, pattern, limit)
+        return [*map(self._sensor, found)]
 
-    async def async_find(self, pattern: Pattern = "*") -> list[RemoteSensor]:
+    async def async_find(
+        self, pattern: Pattern = "*", timeout: Optional[float] = None
+    ) -> list[RemoteSensor]:
         """Return the sensors that match, as `find`; may be awaited in any asyncio loop."""
-        return [
-            *map(
-                self._sensor,
-                await self._session.run_anywhere("async_find", self._tracker.find, pattern),
-            )
-        ]
+        limit = check_timeout(timeout)
+        found = await self._session.run_anywhere("async_find", self._tracker.find, pattern, limit)
+        return [*map(self._sensor, found)]
+
+    def read(self, *patterns: Pattern, timeout: Optional[float] = None) -> dict[str, Reading]:
+        """Ask the device for the readings of the sensors that match.
+
+        If they are many, the readings of all sensors are asked for with one request.
+
+        Parameters
+        ----------
+        *patterns : str or re.Pattern
+            As for `find`. Default: all sensors.
+        timeout : float in seconds, optional
+            How long to wait for each reply. Default: as for requests.
+
+        Returns
+        -------
+        dict of Reading
+            By name. One that makes no sense is logged, and its status is unknown; one that
+            the device does not send is missing.
+
+        Raises
+        ------
+        KatcpSensorError
+            If the device has no such sensor.
+        KatcpReplyError
+            If the device refuses.
+        KatcpClientTimeout, KatcpClientDisconnected, KatcpClientStopped
+            If there is no reply.
+        """
+        limit = check_timeout(timeout)
+        return self._session.run_and_wait("read", self._tracker.read_all, patterns or ("*",), limit)
+
+    async def async_read(
+        self, *patterns: Pattern, timeout: Optional[float] = None
+    ) -> dict[str, Reading]:
+        """Ask the device for readings, as `read`; may be awaited in any asyncio loop."""
+        limit = check_timeout(timeout)
+        return await self._session.run_anywhere(
+            "async_read", self._tracker.read_all, patterns or ("*",), limit
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter([sensor.name for sensor in self.find()])

@@ -289,8 +289,19 @@ class Session:
         loop = self.started_portal(name).asyncio_loop
         if running_loop() is loop:
             return await function(*args)
-        call = self._run_until_stopped(function, *args)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, loop))
+        result: Optional[Future[_T]] = None
+
+        async def call() -> _T:
+            try:
+                return await self._run_until_stopped(function, *args)
+            except Exception:
+                if result is not None and result.cancelled():
+                    # Nobody hears of it: asyncio would log that.
+                    raise asyncio.CancelledError from None
+                raise
+
+        result = asyncio.run_coroutine_threadsafe(call(), loop)
+        return await asyncio.wrap_future(result)
 
     async def _run_until_stopped(self, function: Callable[..., Awaitable[_T]], *args: Any) -> _T:
         """Run a coroutine function, which a managed loop cancels when it ends."""

@@ -122,6 +122,8 @@ class Tracker:
         # What the device has told of its sensors on this connection; all of it?
         self._descriptions: dict[str, Description] = {}
         self._is_complete = False
+        # Whether its greeting on this connection was waited for in vain.
+        self._is_silent = False
         # By their names as they come.
         self._watched: dict[bytes, _Watched] = {}
         self._subscriptions: Subscriptions[Consumer] = Subscriptions()
@@ -156,9 +158,11 @@ class Tracker:
     async def _major(self) -> int:
         """Return the major version of the device's protocol; 4 if it does not say."""
         protocol = self._session.protocol
-        if protocol.flags is None:
-            with contextlib.suppress(TornadoTimeoutError):
+        if protocol.flags is None and not self._is_silent:
+            try:
                 await self._session.run.events["protocol"].until_set(GREETING_TIMEOUT)
+            except TornadoTimeoutError:
+                self._is_silent = True
         return 4 if protocol.flags is None else protocol.flags.major
 
     # Which sensors there are.
@@ -244,6 +248,49 @@ class Tracker:
                     return self._reading(description, decode, major, inform.arguments[0], *raw)
         raise KatcpSensorError(f"{self.address()} has sent no value of sensor {name!r}")
 
+    async def read_all(
+        self, patterns: Sequence[Pattern], timeout: Optional[float] = None
+    ) -> dict[str, Reading]:
+        """Ask the device for the readings of sensors, with one request if they are many."""
+        wanted = {
+            description.name: description
+            for pattern in patterns
+            for description in await self.find(pattern, timeout)
+        }
+        major = await self._major()
+        asked = [(name,) for name in wanted] if len(wanted) < _FEW else [()]
+        answers = await asyncio.gather(*(self._values(timeout, *names) for names in asked))
+        readings = {}
+        for inform in (inform for informs in answers for inform in informs):
+            for raw_name, *raw in triples_of(inform):
+                description = wanted.get(as_text(raw_name))
+                if description is not None:
+                    readings[description.name] = self._reading_or_unknown(
+                        description,
+                        decoder_of(description, major),
+                        major,
+                        inform.arguments[0],
+                        *raw,
+                    )
+        return readings
+
+    async def _values(self, timeout: Optional[float], *names: str) -> list[Message]:
+        """Return the informs of ``?sensor-value``; none of a sensor that has vanished."""
+        try:
+            return (await self._ask("sensor-value", *names, timeout=timeout)).informs
+        except KatcpReplyError:
+            if names:
+                return []
+            raise
+
+    def _reading_or_unknown(self, *parts: Any) -> Reading:
+        """Return a reading as `_reading`; one that makes no sense is logged, and unknown."""
+        try:
+            return self._reading(*parts)
+        except KatcpSensorError as error:
+            self._log.warning("%s", error)
+            return Reading(time.time(), Status.UNKNOWN, None)
+
     def _reading(
         self,
         description: Description,
@@ -291,25 +338,16 @@ class Tracker:
                     watched.read_time(raw_time), _STATUSES[raw_status], watched.decode(raw_value)
                 )
             except (KeyError, ValueError):
-                reading = self._odd_reading(watched, raw_time, raw_status, raw_value)
+                # Somebody who watches must hear of it, and hear of the next one.
+                reading = self._reading_or_unknown(
+                    watched.description,
+                    watched.decode,
+                    self._session.protocol.major,
+                    raw_time,
+                    raw_status,
+                    raw_value,
+                )
             self._put(watched, reading)
-
-    def _odd_reading(
-        self, watched: _Watched, raw_timestamp: bytes, raw_status: bytes, raw_value: bytes
-    ) -> Reading:
-        """Return a reading for those who watch, who must hear of it, and hear of the next one."""
-        try:
-            return self._reading(
-                watched.description,
-                watched.decode,
-                self._session.protocol.major,
-                raw_timestamp,
-                raw_status,
-                raw_value,
-            )
-        except KatcpSensorError as error:
-            self._log.warning("%s", error)
-            return Reading(time.time(), Status.UNKNOWN, None)
 
     def _put(self, watched: _Watched, reading: Reading) -> None:
         watched.reading = reading
@@ -470,6 +508,7 @@ class Tracker:
     def _on_connection(self, connected: bool) -> None:
         self._descriptions.clear()
         self._is_complete = False
+        self._is_silent = False
         if connected:
             self._subscriptions.note_connected()
             self._restore_soon(None)

@@ -24,16 +24,30 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m katcp.simdevice", description="Run a simulated KATCP device."
     )
-    add_arguments(parser)
-    return run(parser.parse_args(arguments))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that `run` needs."""
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
     parser.add_argument("--port", type=int, default=0, help="the port (any free one)")
+    add_behaviour_arguments(parser)
+    try:
+        run(parser.parse_args(arguments))
+    except ValueError as error:
+        print(f"katcp.simdevice: {error}", file=sys.stderr)
+        return 2
+    except CannotListen as error:
+        print(f"katcp.simdevice: cannot listen: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class CannotListen(OSError):
+    """The device cannot listen where it should."""
+
+
+def add_behaviour_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `run` needs, but for ``host`` and ``port``."""
     parser.add_argument(
-        "--protocol", default="5.1-MIB", help="version and flags, like 4 or 5.1-MIBT (%(default)s)"
+        "--protocol",
+        default="5.1-MIB",
+        help="version, 4 or 5, and flags, like 4 or 5.1-MIBT (%(default)s)",
     )
     parser.add_argument("--name", default="simulated-device", help="its name (%(default)s)")
     parser.add_argument(
@@ -49,35 +63,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list-faults", action="store_true", help="list all faults, and exit")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run the device that the command line describes; return the exit status."""
+def run(options: argparse.Namespace) -> None:
+    """Run the device that the command line describes.
+
+    Raises `ValueError` if an option is wrong, and `CannotListen`.
+    """
     if options.list_faults:
         for name, description in list_faults().items():
             print(f"{name:<28} {description}")
-        return 0
-    try:
-        device = SimulatedDevice(
-            options.host,
-            options.port,
-            protocol=options.protocol,
-            name=options.name,
-            faults=options.fault,
-            log_level=options.log_level,
-        )
-    except ValueError as error:
-        print(f"katcp.simdevice: {error}", file=sys.stderr)
-        return 2
-    try:
-        asyncio.run(_serve(device))
-    except OSError as error:
-        print(f"katcp.simdevice: cannot listen: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return
+    device = SimulatedDevice(
+        options.host,
+        options.port,
+        protocol=options.protocol,
+        name=options.name,
+        faults=options.fault,
+        log_level=options.log_level,
+    )
+    if device.protocol.major not in (4, 5):
+        raise ValueError(f"{options.protocol!r} is not a version of KATCP: 4 and 5 are.")
+    asyncio.run(_serve(device))
 
 
 async def _serve(device: SimulatedDevice) -> None:
     """Run a device until a signal or a request stops it."""
-    device.start_in(IOLoop.current())
+    try:
+        device.start_in(IOLoop.current())
+    except OSError as error:
+        raise CannotListen(error.errno, error.strerror or str(error)) from error
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, device.stop)

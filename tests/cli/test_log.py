@@ -1,15 +1,15 @@
 """``katcp log``."""
 
 import contextlib
+import json
 
 import pytest
 
 from katcp import Message, ProtocolFlags, cli
-from katcp.cli.loglines import show_log
+from katcp.cli.loglines import parse_log, show_log
 from tests.support.helpers import TestDevice
 from tests.support.process import KatcpProcess
 
-LOST = "katcp: the connection is lost; trying to connect again\n"
 V4, V5 = ProtocolFlags(4, 0, ""), ProtocolFlags(5, 1, "I")
 
 
@@ -17,8 +17,17 @@ V4, V5 = ProtocolFlags(4, 0, ""), ProtocolFlags(5, 1, "I")
 def log(device, *arguments):
     host, port = device.address
     with KatcpProcess("log", f"{host}:{port}", *arguments) as process:
-        device.wait_for_client()
+        # It is ready when it has said so.
+        process.told = process.error_line()
         yield process
+
+
+def lost(device):
+    where = "{}:{}".format(*device.address)
+    return [
+        f"katcp: {where}: connection lost; reconnecting\n",
+        f"katcp: {where}: connected again\n",
+    ]
 
 
 @pytest.mark.parametrize("protocol", ["5.1-MIB", "4"])
@@ -31,6 +40,8 @@ def test_log(protocol):
         assert len(f"{date} {time}") == len("2026-11-22 19:38:41.250Z")
         process.interrupt()
         assert process.end() == (130, "", "")
+        where = "{}:{}".format(*device.address)
+        assert process.told == f"katcp: {where} sends warn and above. Ctrl-C ends.\n"
 
 
 @pytest.mark.parametrize(
@@ -51,12 +62,11 @@ def test_log(protocol):
 )
 def test_lines(arguments, protocol, text):
     msg = Message.inform("log", *arguments)
-    assert show_log(msg, protocol) == text
+    assert show_log(parse_log(msg, protocol)) == text
 
 
 def test_level():
     with TestDevice(log_level="all") as device, log(device, "--level", "warn") as process:
-        device.wait_for_request("log-level")
         for level in ("trace", "debug", "info", "warn", "error", "fatal"):
             device.log(level, level)
         device.inform(Message.inform("log", "notice", 1, "power", "odd"))
@@ -67,20 +77,19 @@ def test_level():
 
 def test_level_that_the_device_does_not_send(device):
     with log(device, "--level", "info") as process:
-        assert process.error_line() == (
-            "katcp: the device itself sends warn and above only; "
-            "--set-level changes that, for all its clients\n"
+        where = "{}:{}".format(*device.address)
+        assert process.told == (
+            f"katcp: {where} sends warn and above; --set-level info changes that, "
+            "for all its clients. Ctrl-C ends.\n"
         )
 
 
 def test_set_level_and_lost_connection(device):
     with log(device, "--set-level", "debug") as process:
-        device.wait_for_request("log-level")
-        device.wait_until(lambda: device.log_level == "debug")
+        assert process.told.endswith(" sends debug and above. Ctrl-C ends.\n")
         device.log_level = "off"
         device.close_clients()
-        assert process.error_line() == LOST
-        assert process.error_line() == "katcp: connected again\n"
+        assert [process.error_line() for _ in range(2)] == lost(device)
         device.wait_for_request("log-level", count=2)
         device.wait_until(lambda: device.log_level == "debug")
         device.log("debug", "back")
@@ -89,18 +98,17 @@ def test_set_level_and_lost_connection(device):
 
 def test_level_that_is_refused_after_a_reconnect(device):
     with log(device, "--set-level", "debug") as process:
-        device.wait_for_request("log-level")
         device.faults = ["unknown-code:log-level"]
         device.close_clients()
-        assert [process.error_line() for _ in range(2)] == [LOST, "katcp: connected again\n"]
-        assert process.error_line().startswith("katcp: ?log-level: ")
+        assert [process.error_line() for _ in range(2)] == lost(device)
+        assert " ?log-level debug: " in process.error_line()
 
 
 def test_level_that_is_refused(device, capsys):
     device.faults = ["unknown-code:log-level"]
     host, port = device.address
     assert cli.main(["log", f"{host}:{port}", "--set-level", "debug"]) == 1
-    assert capsys.readouterr().err.startswith("katcp: ?log-level: ")
+    assert capsys.readouterr().err.startswith(f"katcp: {host}:{port} ?log-level debug: ")
 
 
 def test_nobody_listens(refused_address, capsys):
@@ -115,4 +123,51 @@ def test_reader_goes_away(device):
         assert process.line().endswith("first\n")
         process.close_output()
         device.log("warn", "second")
-        assert process.end() == (1, "", "")
+        code, _, errors = process.end()
+    assert (code, errors) == (1, "")
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "csv"])
+def test_for_programs(form, device):
+    with log(device, "-o", form) as process:
+        if form == "csv":
+            assert process.line() == "timestamp,level,logger,message\n"
+        device.inform(Message.inform("log", "warn", "1700000000.5", "a.b", "two\nlines"))
+        line = process.line()
+    if form == "csv":
+        assert line == "1700000000.5,warn,a.b,two\\nlines\n"
+    else:
+        assert json.loads(line) == {
+            "timestamp": 1700000000.5,
+            "level": "warn",
+            "logger": "a.b",
+            "message": "two\nlines",
+        }
+
+
+def test_several_devices(device, refused_address):
+    """One that is not there is told of, and the others are shown."""
+    with TestDevice() as other:
+        names = ["{}:{}".format(*it[:2]) for it in (device.address, other.address, refused_address)]
+        with KatcpProcess("log", *names) as process:
+            other.wait_for_request("log-level")
+            other.log("warn", "here")
+            line = process.line()
+            process.interrupt()
+            code, _, errors = process.end()
+    assert line.startswith(f"{names[1]} ")
+    assert line.endswith("here\n")
+    assert code == 130
+    assert f"katcp: cannot connect to {names[2]}: Connection refused; trying again\n" in errors
+
+
+def test_a_silent_device_is_told_of(device):
+    device.faults = ["no-reply"]
+    with log(device, "--timeout", "0.3") as process:
+        where = "{}:{}".format(*device.address)
+        assert process.told == (
+            f"katcp: {where} ?log-level: no reply within 0.3 seconds; "
+            "waiting for log messages nevertheless\n"
+        )
+        device.log("error", "after all")
+        assert process.line().endswith("after all\n")

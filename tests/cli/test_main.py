@@ -1,6 +1,7 @@
 """The command ``katcp``."""
 
 import re
+import shlex
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import pytest
 import katcp
 from katcp import cli
 from katcp.cli.commands import demo
+from katcp.cli.devices import split_devices
+from katcp.cli.options import parse
 from katcp.simdevice import SimulatedDevice
 from tests.support.process import ENVIRONMENT
 
@@ -93,7 +96,7 @@ def test_demo_whose_reader_goes_away():
     [
         (["no-greeting"], "the device did not say which protocol it speaks"),
         (["no-reply"], r"\?version-list failed: Request version-list timed out after .* seconds\."),
-        (["no-code:help"], r"\?help failed: no reason was given"),
+        (["no-code:help"], r"\?help failed: refused, and no reason was given"),
     ],
     ids=lambda value: str(value)[:16],
 )
@@ -102,7 +105,7 @@ def test_demo_with_a_faulty_device(faults, reason, capsys, monkeypatch):
     monkeypatch.setattr(demo, "PATIENCE", 0.3)
     code, _, errors = run_in_process(capsys, "demo")
     assert code == 1
-    assert re.fullmatch(f"katcp demo: {reason}\n", errors)
+    assert re.fullmatch(f"katcp: {reason}\n", errors)
 
 
 def test_demo_without_updates(capsys, monkeypatch):
@@ -113,7 +116,7 @@ def test_demo_without_updates(capsys, monkeypatch):
     monkeypatch.setattr(demo, "PATIENCE", 0.3)
     code, _, errors = run_in_process(capsys, "demo")
     assert code == 1
-    assert errors == "katcp demo: an update of the sensor did not come within 0.3 seconds\n"
+    assert errors == "katcp: an update of the sensor did not come within 0.3 seconds\n"
 
 
 def test_interrupted(capsys, monkeypatch):
@@ -133,22 +136,74 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"katcp {katcp.__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"]], ids=" ".join)
-def test_help(arguments, capsys):
+COMMANDS = cli._make_parser()[1].choices
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help(name, capsys):
+    """It fits a terminal, shows what is optional as optional, and has examples."""
     with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
+        cli.main([name, "--help"])
     assert exit_.value.code == 0
-    assert "usage: katcp" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert cli.main(["help", name]) == 0
+    assert capsys.readouterr().out == text
+    assert re.match(rf"usage: katcp {name}( [][A-Z|a-z.]+)* \[options\]\n\n[A-Z]", text)
+    assert max(map(len, text.splitlines())) <= 90
+    assert ("\nexamples:\n  katcp " in text) == (name not in ("demo", "help"))
 
 
-def test_without_command(capsys):
-    code, output, _ = run_in_process(capsys)
+@pytest.mark.parametrize(
+    "example",
+    [
+        line
+        for parser in COMMANDS.values()
+        if parser.epilog
+        for line in parser.epilog.splitlines()[1:]
+    ],
+)
+def test_examples_are_understood(example):
+    words = shlex.split(re.split(" >>? | < ", example)[0])
+    assert words.pop(0) == "katcp"
+    options = parse(*cli._make_parser(), words)
+    assert split_devices(getattr(options, "device", []), options.words, None)[0]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["help"], []], ids=str)
+def test_help_of_the_whole(arguments, capsys):
+    try:
+        code = cli.main(arguments)
+    except SystemExit as exit_:
+        code = exit_.code
+    text = capsys.readouterr().out
     assert code == 0
-    assert "demo" in output
+    assert all(re.search(rf"^    {name}\s+\w", text, re.MULTILINE) for name in COMMANDS)
+    assert "exit codes: 0 " in text
 
 
 def test_unknown_command(capsys):
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["dance"])
-    assert exit_.value.code == 2
-    assert "invalid choice" in capsys.readouterr().err
+    assert run_in_process(capsys, "dance") == (
+        2,
+        "",
+        "katcp: unknown command 'dance'; see katcp --help\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["help"], ["demo"], ["simulate", "--list-faults"]], ids=" ".join
+)
+def test_full_disk(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "katcp", *arguments],
+            env=ENVIRONMENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "katcp: cannot write the output: No space left on device\n",
+    )

@@ -1,24 +1,19 @@
 """Sensors as the command line shows them."""
 
-import io
 import math
-import sys
+import types
 
 import pytest
 
 from katcp import Message, ProtocolFlags
+from katcp.cli.output import CommandError
 from katcp.cli.readings import (
-    Description,
-    Progress,
-    Reading,
-    SensorFilter,
+    choose_sensors,
+    json_value,
     natural_key,
-    parse_description,
-    parse_number,
-    parse_readings,
     parse_timestamp,
-    shorten_cell,
     show_age,
+    show_arguments,
     show_time,
     show_value,
 )
@@ -26,56 +21,46 @@ from katcp.cli.readings import (
 V4, V5 = ProtocolFlags(4, 0, ""), ProtocolFlags(5, 1, "I")
 
 
-@pytest.mark.parametrize(
-    ("text", "arguments", "names"),
-    [
-        ("", [], ["rack1.temp", "rack2.temp", "mode"]),
-        ("temp", [], ["rack1.temp", "rack2.temp"]),
-        ("rack?.t*", [], ["rack1.temp", "rack2.temp"]),
-        ("temp*", [], []),
-        ("rack[12].temp", [], ["rack1.temp", "rack2.temp"]),
-        ("/od/", ["/od/"], ["rack1.temp", "rack2.temp", "mode"]),
-        ("/", [], []),
-    ],
-)
-def test_filter(text, arguments, names):
-    chosen = SensorFilter(text)
-    assert chosen.arguments == arguments
-    assert [n for n in ("rack1.temp", "rack2.temp", "mode") if chosen.matches(n.encode())] == names
+SENSORS = [types.SimpleNamespace(name=name) for name in ("rack10.t", "rack2.t", "rack2", "mode")]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "description"),
+    ("filters", "names"),
     [
-        (["a", "text", "m/s", "float", 1, 2], Description(b"a", "m/s", "float")),
-        (["a", "", "", "odd"], Description(b"a", "", "odd")),
-        ([b"\xff", b"\xff", b"\xb0C", "float"], Description(b"\xff", r"\xb0C", "float")),
-        (["a", "", ""], None),
-        ([], None),
+        ([], "mode rack2 rack2.t rack10.t"),
+        (["ack"], "rack2 rack2.t rack10.t"),
+        (["rack2"], "rack2"),
+        (["rack?.t"], "rack2.t"),
+        (["t*"], ""),
+        (["rack[12]*"], "rack2 rack2.t rack10.t"),
+        (["/^m|2$/"], "mode rack2"),
+        (["/"], ""),
+        (["mode", "*.t"], "mode rack2.t rack10.t"),
     ],
 )
-def test_descriptions(arguments, description):
-    assert parse_description(Message.inform("sensor-list", *arguments)) == description
+def test_filters(filters, names):
+    chosen, _, problems = choose_sensors(SENSORS, filters)
+    assert " ".join(sensor.name for sensor in chosen) == names
+    assert bool(problems) == (not names)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "readings"),
-    [
-        (["2", "1", "a", "nominal", "5"], [Reading(b"a", 2.0, "nominal", b"5")]),
-        (
-            ["2", "2", "a", "nominal", "5", b"\xff", "odd", b"\xfe"],
-            [Reading(b"a", 2.0, "nominal", b"5"), Reading(b"\xff", 2.0, "odd", b"\xfe")],
-        ),
-        (["2", "0"], []),
-        (["2", "2", "a", "nominal", "5"], []),
-        (["2", "x", "a", "nominal", "5"], []),
-        (["2", "1" * 5000, "a", "nominal", "5"], []),
-        (["2"], []),
-        ([], []),
-    ],
-)
-def test_readings(arguments, readings):
-    assert parse_readings(Message.inform("sensor-status", *arguments), V5) == readings
+def test_filters_that_match_nothing():
+    _, pattern, problems = choose_sensors(SENSORS, ["modes", "x", "mode"])
+    names = ["mode", "modesty", "axe", "mod"]
+    assert [name for name in names if pattern.search(name)] == ["mode", "modesty", "axe"]
+    assert problems == ["no sensor matches 'modes'; did you mean mode?", "no sensor matches 'x'"]
+    assert choose_sensors([], ["x"])[::2] == ([], ["the device has no sensors"])
+
+
+def test_a_name_wins_over_what_it_means_as_a_pattern():
+    sensors = [types.SimpleNamespace(name=name) for name in ("a[0]", "a0", "a[0]b")]
+    (chosen,), _, _ = choose_sensors(sensors, ["a[0]"])
+    assert chosen.name == "a[0]"
+
+
+def test_regular_expression_that_is_none():
+    with pytest.raises(CommandError, match="^bad regular expression /\\(/: "):
+        choose_sensors(SENSORS, ["/(/"])
 
 
 @pytest.mark.parametrize(
@@ -93,29 +78,23 @@ def test_timestamps(text, protocol, seconds):
     assert parse_timestamp(text, protocol) == pytest.approx(seconds, rel=1e-12)
 
 
-@pytest.mark.parametrize("text", [b"", b"1_0", b" 1", b"1\n", b"0x10", b"now", b"\xff", b"3+4j"])
-def test_no_numbers(text):
-    assert math.isnan(parse_number(text))
-
-
-def test_numbers():
-    texts = [b"-3", b"+.5", b"1e3", b"INF", b"-inf"]
-    assert [parse_number(text) for text in texts] == [-3, 0.5, 1000, math.inf, -math.inf]
-
-
 @pytest.mark.parametrize(
-    ("value", "status", "sensor_type", "protocol", "text"),
+    ("value", "sensor_type", "text"),
     [
-        (b"1700000000.5", "nominal", "timestamp", V5, "2023-11-14 22:13:20.500Z"),
-        (b"1700000000500", "nominal", "timestamp", V4, "2023-11-14 22:13:20.500Z"),
-        (b"1700000000.5", "failure", "timestamp", V5, "1700000000.5"),
-        (b"soon", "nominal", "timestamp", V5, "soon"),
-        (b"1700000000.5", "nominal", "float", V5, "1700000000.5"),
-        (b"\xff\n", "nominal", "string", V5, r"\xff\n"),
+        (1700000000.5, "timestamp", "2023-11-14 22:13:20.500Z"),
+        (1e300, "timestamp", "1e+300"),
+        (1700000000.5, "float", "1700000000.5"),
+        (7, "integer", "7"),
+        (False, "boolean", "false"),
+        (("10.0.0.1", 7148), "address", "10.0.0.1:7148"),
+        (("::1", 7148), "address", "[::1]:7148"),
+        (("10.0.0.1", None), "address", "10.0.0.1"),
+        (None, "float", ""),
+        ("\udcff\n", "string", r"\xff\n"),
     ],
 )
-def test_values(value, status, sensor_type, protocol, text):
-    assert show_value(Reading(b"a", 0.0, status, value), sensor_type, protocol) == text
+def test_values(value, sensor_type, text):
+    assert show_value(value, sensor_type) == text
 
 
 @pytest.mark.parametrize("timestamp", [math.nan, math.inf, 1e18, -1e18])
@@ -139,37 +118,46 @@ def test_times_that_are_none(timestamp):
     ],
 )
 def test_ages(seconds, text):
-    assert show_age(seconds) == text
+    assert show_age(1e6 - seconds, 1e6) == text
+
+
+def test_age_of_what_was_never_read():
+    assert show_age(0.0, 1.8e9) == "never"
 
 
 def test_order_of_names():
-    names = [b"", b"10", b"antenna-2.x", b"antenna-10.x", b"antenna-x", b"b" + b"9" * 5000]
+    names = ["", "10", "antenna-2.x", "antenna-10.x", "antenna-x", "b" + "9" * 5000]
     backwards = names[::-1]
     assert sorted(backwards, key=natural_key) == names
 
 
 @pytest.mark.parametrize(
-    ("text", "width", "cell"),
-    [("abcdef", 6, "abcdef"), ("abcdef", 5, "ab..."), ("abcdef", 2, "..")],
+    ("value", "result"),
+    [
+        (-12, -12),
+        (1000.0, 1000.0),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+        (False, False),
+        (None, None),
+        ("1", "1"),
+        ("\udcff", {"base64": "/w=="}),
+        (("::1", 7148), "[::1]:7148"),
+    ],
 )
-def test_cells(text, width, cell):
-    assert shorten_cell(text, width) == cell
+def test_values_in_json(value, result):
+    found = json_value(value)
+    assert (found, type(found)) == (result, type(result))
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_progress(is_terminal, monkeypatch):
-    monkeypatch.setenv("TERM", "xterm")
-    stream = Terminal() if is_terminal else io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr("katcp.cli.readings._PROGRESS_INTERVAL", 0)
-    progress = Progress("Reading", 20)
-    progress.clear()
-    assert stream.getvalue() == ""
-    progress.show(7)
-    progress.clear()
-    assert stream.getvalue() == ("\rReading: 7 of 20\x1b[K\r\x1b[K" if is_terminal else "")
+def test_times_in_informs():
+    reading = Message.inform("sensor-value", "1700000000.5", 1, "since", "nominal", "1700000000")
+    moment, since = b"2023-11-14T22:13:20.500Z", b"2023-11-14T22:13:20.000Z"
+    rest = [b"1", b"since", b"nominal"]
+    assert show_arguments(reading, V5) == [moment, *rest, b"1700000000"]
+    assert show_arguments(reading, V5, {b"since": "timestamp"}) == [moment, *rest, since]
+    for arguments in (["never", "1"], []):
+        odd = Message.inform("sensor-status", *arguments)
+        assert show_arguments(odd, V5) == odd.arguments
+    other = Message.inform("echo", "1700000000.5")
+    assert show_arguments(other, V5) == other.arguments

@@ -1,10 +1,10 @@
-"""``katcp record``: passed on unchanged, and recorded as the tests' transcripts are."""
+"""``katcp record``: what is said is passed on unchanged, shown, and recorded."""
 
-import contextlib
-import json
+import re
 import signal
 import socket
 import struct
+import subprocess
 import threading
 import time
 
@@ -13,9 +13,7 @@ import pytest
 import katcp
 from katcp import BlockingClient, Message, cli
 from katcp.cli.commands import record as cli_record
-from katcp.cli.commands.record import _Session
-from katcp.cli.transcript import Entry, TranscriptError, read_transcript
-from tests.support import replay
+from katcp.cli.recording import ENDED, REMARK, SAID, SENT, read_recording
 from tests.support.command import Listening, read_all, read_until, recording_of
 from tests.support.helpers import PATIENCE, TestDevice, closed_port
 
@@ -25,13 +23,18 @@ BINARY = bytes(range(256)) * 8
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "recording.json"
+    return tmp_path / "recording.txt"
 
 
 def conversation(path, number=0):
     """Return all that client and device said on a recorded connection."""
-    entries = read_transcript(path)[number]
-    return b"".join(e.sent for e in entries), b"".join(e.received for e in entries)
+    events = read_recording(path)[number]
+    return tuple(b"".join(it.data for it in events if it.kind == kind) for kind in (SENT, SAID))
+
+
+def recording(address, path):
+    """Run ``katcp record``, as long as nobody reads its output."""
+    return Listening("record", address, path, "--listen", "0", "--quiet")
 
 
 class PlainServer:
@@ -67,28 +70,29 @@ def test_a_client_of_ours_through_the_proxy(protocol, path):
                 assert len(informs) == 1000
             finally:
                 client.stop(PATIENCE)
-            record.wait_output("1: 127.0.0.1")
-            record.wait_output("ended")
             assert record.stop() == 0
         assert record.errors == ""
-        assert "1 connection is recorded" in record.output
-    entries = read_transcript(path)[0]
-    assert (entries[0].note, entries[0].sent) == ("on connect", b"")
-    assert entries[0].received.startswith(b"#version")
+        assert record.output.endswith(f"Recorded 1 connection in {path}.\n")
+    events = read_recording(path)[0]
+    assert [event.kind for event in events[:2]] == ["connected", SAID]
+    assert events[1].data.startswith(b"#version")
     sent, received = conversation(path)
     id_ = b"[1]" if "I" in protocol else b""
     echo = bytes(Message.request("echo", BINARY))[len("?echo") :]
     assert sent.startswith(b"?echo" + id_ + echo + b"\n")
     assert b"!echo" + id_ + b" ok" + echo + b"\n" in received
-    times = [entry.time for entry in entries]
+    times = [event.time for event in events]
     assert times == sorted(times)
-    assert began <= times[0] <= times[-1] <= time.time()
-    assert all(entry.delay >= 0 for entry in entries)
-    assert entries[-1].closed == "", "the client closed it"
+    assert began <= times[0] + 1e-6
+    assert times[-1] <= time.time()
+    assert ENDED not in [event.kind for event in events], "the client closed it"
 
 
 def test_bytes_are_passed_on_and_recorded_as_they_are(path):
-    with PlainServer() as server, Listening("record", server.address, path) as record:
+    with (
+        PlainServer() as server,
+        recording(server.address, path) as record,
+    ):
         with record.connect() as client, server.accept() as device:
             device.sendall(b"\r\n" + BINARY)
             assert read_until(client, BINARY) == b"\r\n" + BINARY
@@ -100,15 +104,17 @@ def test_bytes_are_passed_on_and_recorded_as_they_are(path):
             device.sendall(b"\xfflast\n")
             device.shutdown(socket.SHUT_WR)
             assert read_all(client) == b"\xfflast\n"
-        record.wait_output("ended")
         assert record.stop(signal.SIGTERM) == 0
     assert conversation(path) == (BINARY + b"half a line", b"\r\n" + BINARY + b"\xfflast\n")
 
 
 def test_much_is_passed_on_to_one_who_reads_slowly(path):
     """What the client does not read is not piled up, and nothing of it is lost."""
-    data = BINARY * 12288 + b"end\n"
-    with PlainServer() as server, Listening("record", server.address, path) as record:
+    data = (b"x" * 1000 + b"\n") * 25000 + b"end\n"
+    with (
+        PlainServer() as server,
+        recording(server.address, path) as record,
+    ):
         with record.connect() as client, server.accept() as device:
             sender = threading.Thread(target=device.sendall, args=(data,))
             sender.start()
@@ -117,14 +123,16 @@ def test_much_is_passed_on_to_one_who_reads_slowly(path):
             assert sender.is_alive()
             assert read_until(client, b"end\n") == data
             sender.join(PATIENCE)
-        record.wait_output("ended")
         assert record.stop() == 0
     assert conversation(path)[1] == data
 
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["eof", "reset"])
 def test_the_device_closes(is_reset, path):
-    with PlainServer() as server, Listening("record", server.address, path) as record:
+    with (
+        PlainServer() as server,
+        recording(server.address, path) as record,
+    ):
         with record.connect() as client:
             device = server.accept()
             device.sendall(b"#disconnect bye\n")
@@ -137,23 +145,25 @@ def test_the_device_closes(is_reset, path):
                     client.recv(1)
             else:
                 assert client.recv(1) == b""
-        record.wait_output("ended")
         assert record.stop() == 0
-    closed = read_transcript(path)[0][-1].closed
-    assert closed == ("reset (ConnectionResetError)" if is_reset else "eof")
+    ending = read_recording(path)[0][-1]
+    expected = b"reset (ConnectionResetError)" if is_reset else b"eof"
+    assert (ending.kind, ending.data) == (ENDED, expected)
 
 
 def test_the_client_breaks_the_connection(path):
-    with PlainServer() as server, Listening("record", server.address, path) as record:
+    with (
+        PlainServer() as server,
+        recording(server.address, path) as record,
+    ):
         client = record.connect()
         with server.accept() as device:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
             with pytest.raises(ConnectionResetError):
                 device.recv(1)
-        record.wait_output("ended")
         assert record.stop() == 0
-    assert read_transcript(path)[0][-1].closed == ""
+    assert ENDED not in [event.kind for event in read_recording(path)[0]]
     assert record.errors == ""
 
 
@@ -178,7 +188,7 @@ def test_interrupted_in_the_middle(path):
         device.next_held()
         assert record.stop() == 0
         read_all(client)
-    assert read_transcript(path)[0][-1]._replace(time=0) == Entry(1, b"?hold\n")
+    assert read_recording(path)[0][-1][1:] == (1, SENT, b"?hold\n")
 
 
 def test_killed(path):
@@ -187,34 +197,42 @@ def test_killed(path):
         for number in range(3):
             client.sendall(b"?echo %d\n" % number)
             read_until(client, b"!echo ok %d\n" % number)
-        said = b""
-        while b"ok 2" not in said:
-            assert record.is_running()
-            # The file may be read while its end is written anew.
-            with contextlib.suppress(TranscriptError):
-                said = conversation(path)[1]
+        assert conversation(path)[1].endswith(b"!echo ok 2\n")
         record.stop(signal.SIGKILL)
     assert conversation(path)[0] == b"?echo 0\n?echo 1\n?echo 2\n"
 
 
-def test_the_tests_own_reader_reads_it_and_plays_it_again(path):
-    with TestDevice() as device, recording_of(device, path) as record:
+@pytest.mark.parametrize("option", [[], ["--quiet"]], ids=str)
+def test_what_is_said_is_shown(option, path):
+    with TestDevice() as device, recording_of(device, path, *option) as record:
         with record.connect() as client:
-            greeting = read_until(client, f"-{katcp.__version__}\n".encode())
-            client.sendall(b"?echo[3] \xff\n")
-            answer = read_until(client, b"\n")
-        record.wait_output("ended")
+            read_until(client, f"-{katcp.__version__}\n".encode())
+            client.sendall(b"?echo[3] a\\_b \xff" + b"x" * 1000 + b"\n")
+            read_until(client, b"x\n")
+            if not option:
+                record.wait_output("!echo[3]")
         assert record.stop() == 0
-    connections = replay.read_transcript(str(path.with_suffix("")))
-    with (
-        replay.ReplayServer(connections, bytewise=False) as server,
-        socket.create_connection(server.address, PATIENCE) as client,
-    ):
-        server.play_next()
-        assert read_until(client, greeting) == greeting
-        server.play_next()
-        client.sendall(b"?echo[3] \xff\n")
-        assert read_until(client, b"\n") == answer == b"!echo[3] ok \xff\n"
+    shown = [line.split(" ", 1)[1] for line in record.output.splitlines() if line[2] == ":"]
+    if option:
+        assert shown == []
+    else:
+        echoed = r"a\_b \xffxxx"
+        assert shown[0].startswith("1 connected 127.0.0.1:")
+        assert shown[-2].startswith(f"1 > ?echo[3] {echoed}")
+        assert shown[-1].startswith(f"1 < !echo[3] ok {echoed}")
+        assert all(line.endswith("...") and len(line) <= 200 for line in shown[-2:])
+
+
+def test_grep_reads_it(path):
+    with TestDevice() as device, recording_of(device, path, "--quiet") as record:
+        with record.connect() as client:
+            client.sendall("?echo caf\u00e9\n".encode())
+            read_until(client, b"!echo ok caf\xc3\xa9\n")
+        assert record.stop() == 0
+    done = subprocess.run(["grep", "caf\u00e9", path], capture_output=True, text=True, check=True)
+    sent, said = done.stdout.splitlines()
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT[0-9:.]{15}Z 1 > \?echo caf\u00e9", sent)
+    assert said.endswith("Z 1 < !echo ok caf\u00e9")
 
 
 def test_a_device_that_is_away_and_comes(path):
@@ -222,15 +240,12 @@ def test_a_device_that_is_away_and_comes(path):
     with recording_of(device, path) as record:
         with record.connect() as client:
             assert read_all(client) == b""
-        record.wait_output("no connection to the device: ")
+        record.wait_output(" sent away, cannot connect: ")
         with device, record.connect() as client:
             read_until(client, b"\n")
-        record.wait_output("2: 127.0.0.1")
-        record.wait_output("ended")
         assert record.stop() == 0
-    remarks = [entry for entry in json.loads(path.read_text()) if entry.get("meta")]
-    assert [(remark["conn"], remark["send_hex"]) for remark in remarks] == [(1, "")]
-    assert [entries[0].connection for entries in read_transcript(path)] == [2]
+    assert f" 1 {REMARK} 127.0.0.1:" in path.read_text()
+    assert [events[0].connection for events in read_recording(path)] == [2]
 
 
 def run(capsys, *arguments):
@@ -260,49 +275,21 @@ def test_a_port_that_is_taken(path, device, capsys):
 
 
 def test_a_full_disk_ends_it(path, device, capsys, monkeypatch):
-    def write(self, entry):
+    def write(self, events):
         raise OSError(28, "No space left on device")
 
     def begin_and_connect(recorder, address):
         begin(recorder, address)
-        sockets.append(socket.create_connection(address, PATIENCE))
+        sockets.append(socket.create_connection(address[:2], PATIENCE))
 
     sockets, begin = [], cli_record._Recorder._begin
-    monkeypatch.setattr(cli_record.TranscriptWriter, "write", write)
+    monkeypatch.setattr(cli_record.RecordingWriter, "write", write)
     monkeypatch.setattr(cli_record._Recorder, "_begin", begin_and_connect)
-    code, errors = run(capsys, "{}:{}".format(*device.address), path)
+    code, errors = run(capsys, "{}:{}".format(*device.address), path, "--listen", 0)
     assert (code, errors) == (1, f"katcp: cannot write {path}: No space left on device\n")
     sockets[0].close()
 
 
-def test_entries_hold_what_belongs_together(ioloop, monkeypatch):
-    """What comes within `BURST` is one entry; an answer after it begins none."""
-    monkeypatch.setattr(cli_record.time, "time", lambda: now)
-    recorded = []
-    now = 100.0
-
-    async def play():
-        nonlocal now
-        session = _Session(1, recorded.append)
-        session._on_received(b"#version 1\n")
-        now = 101.0
-        session._on_sent(b"?a")
-        session._on_sent(b" x\n")
-        now = 102.5
-        session._on_sent(b"?b\n")
-        now = 103.0
-        session._on_received(b"!a ok\n")
-        session._on_received(b"!b ok\n")
-        session._finish()
-        now = 104.0
-        session._on_received(b"#log\n")
-        session._finish()
-        session._finish()
-
-    ioloop.run_sync(play)
-    assert recorded == [
-        Entry(1, b"", b"#version 1\n", "on connect", 100.0),
-        Entry(1, b"?a x\n", time=101.0),
-        Entry(1, b"?b\n", b"!a ok\n!b ok\n", time=102.5, delay=0.5),
-        Entry(1, b"", b"#log\n", time=104.0),
-    ]
+@pytest.mark.parametrize("words", [[], ["a:1", "b:2", "file"]])
+def test_words_that_are_missing_or_too_many(words, capsys):
+    assert run(capsys, *words) == (2, "katcp: which FILE? see katcp record --help\n")

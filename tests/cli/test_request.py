@@ -2,13 +2,16 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from katcp import cli
-from tests.support.process import ENVIRONMENT
+from katcp.simdevice import Sensor
+from tests.support.helpers import TestDevice
+from tests.support.process import ENVIRONMENT, KatcpProcess
 
 BINARY = bytes(range(256)) * 4
 
@@ -73,17 +76,31 @@ def test_arguments_that_begin_with_a_dash(device, capsys):
 
 def test_refused(device, capsys):
     assert request(device, "refuse") == 1
-    assert capsys.readouterr().out == "fail  not today\n"
+    where = "{}:{}".format(*device.address)
+    assert capsys.readouterr() == ("", f"katcp: {where} ?refuse: not today\n")
 
 
 def test_reply_without_code(talker, capsys):
     assert request(talker, "no-code") == 1
-    assert capsys.readouterr() == ("\n", "")
+    assert "?no-code: refused, and no reason was given\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("eco", "; did you mean echo?"), ("xyzzy", "."), ("count", ".")]
+)
+def test_request_that_the_device_does_not_know(name, hint, device, capsys):
+    assert request(device, name) == 1
+    errors = capsys.readouterr().err
+    assert errors.endswith(f"{hint}\n")
+    assert f" ?{name}: " in errors
 
 
 def test_wrong_name(device, capsys):
-    assert request(device, "no such name") == 2
-    assert capsys.readouterr().err.startswith("katcp: ")
+    assert request(device, "host.name") == 2
+    assert capsys.readouterr().err == (
+        "katcp: 'host.name' is not the name of a request; a device has a port, or stands "
+        "behind -d\n"
+    )
     assert device.received == []
 
 
@@ -103,27 +120,48 @@ def test_connection_lost(device, capsys):
         device.close_clients()
 
     assert request(device, "leave") == 3
-    assert "katcp: ?leave: Connection closed before reply" in capsys.readouterr().err
+    assert " ?leave: Connection closed before reply was received\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("form", [[], ["--raw"], ["--json"]], ids=str)
+@pytest.mark.parametrize("form", ["table", "lines", "json", "jsonl", "csv", "raw"])
 def test_no_reply(form, device, capsys):
-    assert request(device, "silent", "--timeout", "0.2", *form) == 4
+    option = ["--raw-output"] if form == "raw" else ["-o", form]
+    assert request(device, "silent", "--timeout", "0.2", *option) == 4
     output, errors = capsys.readouterr()
-    assert errors == "katcp: ?silent: no reply within 0.2 seconds\n"
-    if form == ["--json"]:
-        answer = {"ok": False, "reply": None, "informs": [], "error": "no reply within 0.2 seconds"}
-        assert json.loads(output) == answer
-    else:
-        assert output == ""
+    where, reason = "{}:{}".format(*device.address), "no reply within 0.2 seconds"
+    assert errors == f"katcp: {where} ?silent: {reason}\n"
+    expected = {
+        "json": {
+            "ok": False,
+            "device": where,
+            "request": "silent",
+            "reply": None,
+            "informs": [],
+            "error": reason,
+        },
+        "jsonl": {"type": "error", "name": "silent", "error": reason},
+    }
+    assert (json.loads(output) if form in expected else output or None) == expected.get(
+        form, "type\n" if form == "csv" else None
+    )
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+def test_json_also_for_errors(form, refused_address, capsys):
+    host, port = refused_address
+    assert cli.main(["request", f"{host}:{port}", "-o", form, "help"]) == 3
+    output, errors = capsys.readouterr()
+    assert json.loads(output) == {"ok": False, "error": errors[7:-1], "code": 3}
 
 
 def test_json(talker, capsys):
-    assert request(talker, "table", "--json") == 0
+    assert request(talker, "table", "-o", "json") == 0
     output = capsys.readouterr().out
     assert output.count("\n") == 1
     assert json.loads(output) == {
         "ok": True,
+        "device": "{}:{}".format(*talker.address),
+        "request": "table",
         "reply": ["ok", "3"],
         "informs": [
             ["a", "short one", "1"],
@@ -135,13 +173,46 @@ def test_json(talker, capsys):
 
 
 def test_json_of_a_refusal(device, capsys):
-    assert request(device, "refuse", "--json") == 1
-    answer = {"ok": False, "reply": ["fail", "not today"], "informs": [], "error": None}
-    assert json.loads(capsys.readouterr().out) == answer
+    assert request(device, "refuse", "-o", "json") == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["ok"], answer["reply"], answer["error"]) == (
+        False,
+        ["fail", "not today"],
+        "not today",
+    )
 
 
-def test_raw(talker, capfdbinary):
-    assert request(talker, "table", "--raw") == 0
+def test_jsonl(talker, capsys):
+    assert request(talker, "page", "-o", "jsonl") == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {
+            "type": "inform",
+            "name": "page",
+            "arguments": ["page", "First line\n  second\tline\n\n"],
+        },
+        {"type": "reply", "name": "page", "arguments": ["ok", "done", "over\ntwo lines"]},
+    ]
+
+
+def test_csv(talker, capsys):
+    assert request(talker, "table", "-o", "csv") == 0
+    assert capsys.readouterr().out == (
+        "type,argument1,argument2,argument3\n"
+        "inform,a,short one,1\n"
+        "inform,long-name,,\u00b0C\n"
+        f"inform,{'x' * 50},\\xff\\x1b[2J,end\n"
+        "reply,ok,3,\n"
+    )
+
+
+def test_times_are_dates_for_people(capsys):
+    with TestDevice(sensors=[Sensor("a", "integer", value=1, timestamp=1700000000.5)]) as device:
+        assert request(device, "sensor-value", "a") == 0
+    assert capsys.readouterr().out == "2023-11-14T22:13:20.500Z  1  a  nominal  1\nok  1\n"
+
+
+def test_lines(talker, capfdbinary):
+    assert request(talker, "table", "-o", "lines") == 0
     assert capfdbinary.readouterr().out == (
         b"#table[1] a short\\_one 1\n"
         b"#table[1] long-name \\@ \xc2\xb0C\n" + b"#table[1] " + b"x" * 50 + b" \xff\\e[2J end\n"
@@ -150,7 +221,7 @@ def test_raw(talker, capfdbinary):
 
 
 def test_version_4(device_v4, capsys):
-    assert request(device_v4, "count", "2", "--raw") == 0
+    assert request(device_v4, "count", "2", "-o", "lines") == 0
     assert capsys.readouterr().out == "#count 0\n#count 1\n!count ok 2\n"
 
 
@@ -178,7 +249,7 @@ def run(device, *arguments, **kwargs):
 
 
 def test_any_bytes_through_pipes(device):
-    done = run(device, "echo", "-", b"argument \xff", "--raw", input=BINARY)
+    done = run(device, "echo", "-", b"argument \xff", "-o", "lines", input=BINARY)
     assert (done.returncode, done.stderr) == (0, b"")
     assert device.received[-1].arguments == [BINARY, b"argument \xff"]
     assert done.stdout == bytes(device.received[-1]).replace(b"?echo[1]", b"!echo[1] ok") + b"\n"
@@ -196,3 +267,72 @@ def test_terminal_without_the_characters(device):
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"ok  \\xb0C\n", b"")
+
+
+# ---- raw output ----
+
+
+def test_binary_out_and_in_again(device, tmp_path):
+    """What is read into a file can be written from it."""
+    path = tmp_path / "bram.bin"
+    data = (BINARY * 64)[: 64 * 1024]
+    where, words = "{}:{}".format(*device.address), ["read", "bram", "0", str(len(data))]
+    assert run(device, "write", "bram", "0", "-", input=data).returncode == 0
+    with path.open("wb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "katcp", "request", where, *words, "--raw-output"],
+            env=ENVIRONMENT,
+            stdout=file,
+            timeout=30,
+            check=True,
+        )
+    assert done.returncode == 0
+    assert path.read_bytes() == data
+
+
+def test_raw_output_of_several_arguments(device, capfdbinary):
+    assert request(device, "echo", "a b", "", "c", "-r") == 0
+    assert capfdbinary.readouterr().out == b"a b\n\nc"
+
+
+def test_raw_output_of_a_refusal(device, capfdbinary):
+    assert request(device, "refuse", "-r") == 1
+    output, errors = capfdbinary.readouterr()
+    assert output == b""
+    assert errors.endswith(b" ?refuse: not today\n")
+
+
+# ---- again and again ----
+
+
+def test_latencies(device, capsys):
+    assert request(device, "echo", "--repeat", "5") == 0
+    where = "{}:{}".format(*device.address)
+    number = r"\d+\.\d+ m?s"
+    statistics = f"min {number}, mean {number}, median {number}, p99 {number}, max {number}"
+    assert re.fullmatch(rf"{where} \?echo: 5 replies: {statistics}\n", capsys.readouterr().out)
+    assert len(device.received_requests("echo")) == 5
+
+
+def test_latencies_of_refusals(device, capsys):
+    assert request(device, "refuse", "--repeat", "1", "-o", "json") == 1
+    record = json.loads(capsys.readouterr().out)
+    assert (record["count"], record["refused"]) == (1, 1)
+    assert 0 < record["min_ms"] == record["p99_ms"] == record["max_ms"]
+
+
+def test_latencies_of_what_is_not_answered(device, capsys):
+    assert request(device, "silent", "--repeat", "2", "--timeout", "0.2") == 4
+    output, errors = capsys.readouterr()
+    assert output.endswith(" ?silent: no replies\n")
+    assert errors.endswith(" ?silent: no reply within 0.2 seconds\n")
+
+
+def test_latencies_until_ctrl_c(device):
+    arguments = ["{}:{}".format(*device.address), "echo", "--repeat", "0", "--interval", "0.001"]
+    with KatcpProcess("request", *arguments) as process:
+        device.wait_for_request("echo", count=3)
+        process.interrupt()
+        code, output, errors = process.end()
+    assert (code, errors) == (130, "")
+    assert re.search(r"\?echo: \d+ replies: min ", output)

@@ -415,8 +415,23 @@ def test_ask_refuses_misuse(device):
             in_loop(client, client.ask, "echo")
         with pytest.raises(KatcpTypeError):
             client.ask("echo", timeout="soon")
-    with pytest.raises(KatcpUsageError, match="stopped"):
+    with pytest.raises(KatcpUsageError, match=r"The client is stopped: call .* before ask\(\)"):
         client.ask("echo")
+    with pytest.raises(KatcpUsageError, match=r"is stopped: call .* before async_ask\(\)"):
+        asyncio.run(client.async_ask("echo"))
+
+
+@pytest.mark.parametrize("argument", [None, [1, 2], (1,), {}, set()], ids=repr)
+def test_ask_refuses_what_nobody_means_to_send(argument, device):
+    """A message of its own takes it, as in katcp 0.9.3."""
+    client = start_client(device)
+    with pytest.raises(KatcpTypeError) as failure:
+        client.ask("write", "bram", 0, argument)
+    assert str(failure.value).startswith(f"Argument 3 of ?write is {argument!r}: ")
+    with pytest.raises(KatcpTypeError):
+        asyncio.run(client.async_ask("write", argument))
+    assert Message.request("write", argument).arguments == [str(argument).encode()]
+    assert device.received_requests("write") == []
 
 
 def test_async_ask_in_the_loop_of_the_client(device):

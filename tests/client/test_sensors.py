@@ -28,6 +28,8 @@ from katcp import (
     Message,
     Status,
 )
+from katcp._runtime.events import AsyncEvent
+from katcp.client import _tracker
 from katcp.simdevice import Sensor, default_sensors
 from katcp.simdevice.requests import STANDARD_REQUESTS
 from tests.support.helpers import (
@@ -256,6 +258,65 @@ def test_reading_has_a_timeout(quiet_device):
         sensor.read(timeout=0.05)
     with pytest.raises(KatcpTypeError):
         sensor.read(timeout="soon")
+
+
+@pytest.mark.parametrize(("count", "alone"), [(3, 3), (100, 0)])
+def test_many_readings_need_one_request(count, alone):
+    sensors = [quiet(f"s{number}", value=number) for number in range(count)]
+    with TestDevice(sensors=[*sensors, quiet("other")]) as device:
+        client = start_client(device)
+        readings = client.sensors.read("s*", timeout=PATIENCE)
+        assert {name: reading.value for name, reading in readings.items()} == {
+            f"s{number}": number for number in range(count)
+        }
+        assert len(requests_of(device, "sensor-value")) == (alone or 1)
+        assert len(asyncio.run(client.sensors.async_read())) == count + 1
+
+
+def test_readings_that_make_no_sense_cost_no_others(quiet_device, logs):
+    @quiet_device.request("sensor-value")
+    def sensor_value(request, name):
+        """Have no a, and a value of b that is none."""
+        if name == b"a":
+            return "fail", "gone"
+        request.inform(1.5, 1, "b", "nominal", "many")
+        return "ok", 1
+
+    readings = start_client(quiet_device).sensors.read()
+    assert {name: reading[1:] for name, reading in readings.items()} == {
+        "b": (Status.UNKNOWN, None)
+    }
+    logs.expect("sensor b: b'many' is no value of type float")
+
+
+def test_who_gives_up_in_another_loop_leaves_nothing_to_log(quiet_device):
+    """Whatever comes of it later; conftest looks for log records."""
+    quiet_device.faults = ["no-reply:sensor-list"]
+    client = start_client(quiet_device)
+
+    async def give_up():
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.sensors.async_find(), 0.05)
+
+    asyncio.run(give_up())
+    client.stop()
+
+
+def test_a_greeting_that_never_comes_is_waited_for_once(quiet_device, monkeypatch):
+    waits = []
+    wait = AsyncEvent.until_set
+
+    def until_set(event, timeout=None, *args):
+        waits.append(timeout)
+        return wait(event, timeout, *args)
+
+    monkeypatch.setattr(_tracker, "GREETING_TIMEOUT", 0.05)
+    monkeypatch.setattr(AsyncEvent, "until_set", until_set)
+    quiet_device.faults = ["no-greeting"]
+    client = start_client(quiet_device, wait="connected")
+    client.sensors.find()
+    client.sensors.read()
+    assert waits.count(0.05) == 1
 
 
 def test_without_a_connection_reading_fails(quiet_device):

@@ -19,7 +19,7 @@ import katcp
 from katcp._state import lifecycle
 from katcp._state.lifecycle import EVENTS, MOVES
 from katcp.simdevice import SimulatedDevice
-from tests.support.snippets import DOCS, PAGES, PORT, rest_snippets, run_examples, run_page
+from tests.support.snippets import DOCS, PAGES, rest_snippets, run_examples, run_page
 
 
 def directives(text):
@@ -75,7 +75,7 @@ PAGES_WITH_CODE = [path for path in PAGES if any(rest_snippets(path.read_text("u
 @pytest.mark.parametrize("path", PAGES_WITH_CODE, ids=page_id)
 def test_code_of_page(path, logs):
     # The page itself says how the device is started.
-    faults = re.findall(rf"--port {PORT} --fault (\S+)", path.read_text("utf-8"))
+    faults = re.findall(r"katcp simulate --fault (\S+)", path.read_text("utf-8"))
     with SimulatedDevice(faults=faults) as device:
         assert run_page(path, device.address[1]) > 0
     for text in WARNINGS.get(page_id(path), []):

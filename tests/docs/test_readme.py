@@ -46,15 +46,16 @@ def test_the_two_commands_stand_alone():
 
 
 @pytest.mark.parametrize("arguments", re.findall(r"^    \.venv/bin/katcp (.+)$", README, re.M))
-def test_commands_that_look_at_the_device(arguments, capsys):
+def test_commands_that_look_at_the_device(arguments, capsys, monkeypatch):
     with SimulatedDevice() as device:
+        monkeypatch.setenv("KATCP_DEVICE", "{}:{}".format(*device.address))
         if arguments.startswith("simulate"):
             # It would run for ever.
             arguments += " --help"
             with pytest.raises(SystemExit, match="^0$"):
                 main(arguments.split())
         else:
-            assert main(arguments.replace(PORT, str(device.address[1])).split()) == 0
+            assert main(arguments.split()) == 0
     assert capsys.readouterr().out
 
 

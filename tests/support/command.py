@@ -25,11 +25,11 @@ class Listening(KatcpProcess):
 
     def __enter__(self) -> Listening:
         line = self.line()
-        while "istening on " not in line:
+        while " listens on " not in line:
             if not line:
                 raise AssertionError(self.end())
             line = self.line()
-        host, _, port = line.split("istening on ")[1].split()[0].strip(".:").rpartition(":")
+        host, _, port = line.split(" listens on ")[1].strip().rpartition(":")
         self.address = (host, int(port))
         return self
 
@@ -56,9 +56,10 @@ class Listening(KatcpProcess):
         return socket.create_connection(self.address, PATIENCE)
 
 
-def recording_of(device: Any, path: Any) -> Listening:
+def recording_of(device: Any, path: Any, *options: str) -> Listening:
     """Run ``katcp record`` for a simulated device."""
-    return Listening("record", "{}:{}".format(*device.address), path)
+    where = "{}:{}".format(*device.address)
+    return Listening("record", where, path, "--listen", "0", *options)
 
 
 def read_until(sock: socket.socket, end: bytes) -> bytes:

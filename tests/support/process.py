@@ -11,7 +11,13 @@ from typing import Any
 from tests.support.helpers import PATIENCE
 from tests.support.snippets import ROOT
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+# The devices of the person who runs the tests are none of theirs.
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    "KATCP_DEVICE": "",
+    "XDG_CONFIG_HOME": str(ROOT / "no-config"),
+}
 
 
 class PythonProcess:

@@ -11,8 +11,11 @@ from typing import Any, Callable, Iterator, Optional
 import pexpect
 import pytest
 
+from tests.cli.conftest import config as config
 from tests.support.helpers import PATIENCE
 from tests.support.process import ENVIRONMENT
+
+DEFAULTS = {"LC_ALL": "C.UTF-8", "TERM": "xterm-256color", "NO_COLOR": ""}
 
 # What moves the cursor, colours, and the like.
 _CONTROL_RE = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[()][A-Z0-9]|[=>78])")
@@ -39,7 +42,7 @@ class Terminal:
         self._child = pexpect.spawn(
             command[0],
             command[1:],
-            env={**ENVIRONMENT, "TERM": "xterm-256color", "NO_COLOR": "", **environment},
+            env={**ENVIRONMENT, **DEFAULTS, **environment},
             dimensions=(rows, columns),
             encoding=encoding,
             timeout=PATIENCE,

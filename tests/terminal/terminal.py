@@ -23,19 +23,25 @@ class ScreenTerminal(Terminal):
         All that it wrote.
     """
 
-    def __init__(self, *arguments: str, state: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        state: Any = "",
+        columns: int = COLUMNS,
+        rows: int = ROWS,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             *arguments,
-            columns=COLUMNS,
-            rows=ROWS,
+            columns=columns,
+            rows=rows,
             encoding=None,
-            LC_ALL="C.UTF-8",
             XDG_STATE_HOME=str(state),
             **kwargs,
         )
         self._child.delaybeforesend = None
         self.said = b""
-        self._screen = pyte.Screen(COLUMNS, ROWS)
+        self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
 
     def __enter__(self) -> ScreenTerminal:
@@ -66,6 +72,11 @@ class ScreenTerminal(Terminal):
     def wait_prompt(self, typed: str = "") -> None:
         """Wait until the last line but the toolbar is a prompt, with what is typed."""
         self.wait(lambda lines: len(lines) > 1 and lines[-2].endswith(f"> {typed}".rstrip()))
+
+    @property
+    def screen(self) -> list[str]:
+        """All lines on the screen, without blanks at their ends."""
+        return [line.rstrip() for line in self._screen.display]
 
     def type(self, keys: Any) -> None:
         """Press keys."""

@@ -43,7 +43,7 @@ def test_a_request_and_its_timing(shell):
     shell.wait_prompt()
     last = [line for line in shell.lines if line[:1] in "#!"]
     assert last[:2] == ["#count 0", "#count 1"]
-    assert re.fullmatch(r"!count ok 2   \d+\.\d ms", last[2])
+    assert re.fullmatch(r"!count ok 2   \d+\.\d\d ms", last[2])
 
 
 def test_greeting(shell):
@@ -137,6 +137,86 @@ def test_completion_of_what_else_is_known(shell):
     shell.wait_prompt("sensor-sampling x event-rate")
 
 
+def test_completion_of_arguments_by_the_help(shell):
+    """The help says what they are: a register, then numbers."""
+    shell.type("read sys_s\t")
+    shell.wait_prompt("read sys_scratchpad")
+    shell.type(" \t")
+    shell.wait_prompt("read sys_scratchpad")
+    shell.type("\r")
+    shell.wait_line("!read ok ")
+    shell.type("wordread \t")
+    shell.wait(lambda lines: {"bram", "sys_board_id"} <= {line.strip() for line in lines})
+    shell.type(f"{CTRL_C}help wa\t")
+    shell.wait_prompt("help watchdog")
+    shell.type(f"{CTRL_C}log-level wa\t")
+    shell.wait_prompt("log-level warn")
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_tab_and_enter_together(attempt, open_shell):
+    """What is on the line is what is sent, and what is kept."""
+    sensors = [Sensor("temperature", "float"), Sensor("other", "float")]
+    with TestDevice(sensors=sensors) as device:
+        shell = open_shell(device)
+        shell.type("sensor-value temp\t\r")
+        shell.wait_line("!sensor-value ok 1")
+        shell.wait_line("> sensor-value temperature")
+        shell.wait_prompt()
+        assert device.received_requests("sensor-value")[-1].arguments == [b"temperature"]
+        shell.type("sensor-sampling temp\t ev\t\r")
+        shell.wait_line("!sensor-sampling")
+        shell.wait_prompt()
+        shell.type(UP)
+        shell.wait_prompt("sensor-sampling temperature event")
+
+
+def test_tab_and_enter_where_several_fit(open_shell):
+    sensors = [Sensor(f"temp-{number}", "float") for number in range(3)]
+    with TestDevice(sensors=sensors) as device:
+        shell = open_shell(device)
+        shell.type("sensor-value te\t\r")
+        shell.wait_line("!sensor-value fail")
+        shell.wait_line("> sensor-value temp-")
+        assert device.received_requests("sensor-value")[-1].arguments == [b"temp-"]
+
+
+def test_comments(shell, device):
+    shell.type("# a remark\r")
+    shell.type("\x1b[200~echo 1\n  # another\n\necho 2\n\x1b[201~\r")
+    shell.wait_line("!echo ok 2")
+    assert [it.arguments for it in device.received_requests("echo")] == [[b"1"], [b"2"]]
+    assert "not the name of a request" not in "".join(shell.lines)
+
+
+@pytest.mark.parametrize("columns", [30, 60, 80, 200])
+def test_toolbar_fits(columns, tmp_path, device):
+    address = "{}:{}".format(*device.address)
+    with ScreenTerminal("shell", address, state=tmp_path, columns=columns) as shell:
+        shell.wait_line("Tab completes")
+        texts = shell.lines[-1].split(", ")
+    assert (
+        texts
+        == [
+            "Tab completes",
+            "help: all requests",
+            "Ctrl-C gives up",
+            "Ctrl-D ends",
+        ][: len(texts)]
+    )
+    assert len(texts) == {30: 1, 60: 3}.get(columns, 4)
+
+
+def test_times_are_dates(open_shell):
+    since = Sensor("since", "timestamp", value=1700000001.5, timestamp=1700000000.0)
+    with TestDevice(sensors=[since]) as device:
+        shell = open_shell(device)
+        shell.type("sensor-value since\r")
+        shell.wait_line(
+            "#sensor-value 2023-11-14T22:13:20.000Z 1 since nominal 2023-11-14T22:13:21.500Z"
+        )
+
+
 def test_names_are_learnt_again_when_the_interface_changes(shell, device):
     device.add_sensor(Sensor("brand-new", "integer"))
     shell.wait_line("#interface-changed")
@@ -150,7 +230,7 @@ def test_help(shell):
     shell.wait_line("Reply the arguments.")
     shell.wait_prompt()
     shell.type("help echo nonsense\r")
-    shell.wait_line("The device has told of no nonsense.")
+    shell.wait_line("The device has no request or sensor nonsense.")
     assert "?echo" in shell.lines
     assert "  Reply the arguments." in shell.lines
     # With the question mark it is the request, as it is.
@@ -176,7 +256,7 @@ def test_bytes_that_are_no_text(shell, device):
     assert device.received_requests("echo")[0].arguments == arguments
     device.send_raw(b"#hey \xfe\\e[31m\n#not\xffa message\n")
     shell.wait_line("#hey \\xfe\\e[31m")
-    shell.wait_line("katcp: BAD COMMAND: ")
+    shell.wait_line(": BAD COMMAND: ")
     assert b"\x1b[31m\xfe" not in shell.said
     # Typed as a byte that is no UTF-8: it is sent, and kept in the history.
     shell.type(b"echo \xe9x\r")
@@ -207,6 +287,7 @@ def test_history_is_kept(open_shell, device, tmp_path):
     first = open_shell(device)
     first.type("echo kept\r")
     first.wait_line("!echo ok kept")
+    first.wait_prompt()
     first.type(CTRL_D)
     assert first.wait_end() == 0
     path = tmp_path / "katcp" / "shell-history"
@@ -233,7 +314,7 @@ def test_a_device_that_dies_and_comes_back(open_shell):
         shell = open_shell(device)
         shell.type("hold\r")
         device.next_held()
-    shell.wait_line("The connection is lost; trying to connect again.")
+    shell.wait_line(": connection lost; reconnecting")
     shell.wait_line("Connection closed before reply was received")
     shell.wait_line("not connected; trying again")
     shell.type("echo\r")

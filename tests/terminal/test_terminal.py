@@ -1,21 +1,22 @@
-"""``request``, ``sensors``, ``watch``, ``log`` and ``simulate`` as a person uses them."""
+"""``request``, ``sensors``, ``log``, ``record`` and ``simulate`` as a person uses them."""
 
 import asyncio
+import os
 import re
+import sys
 import time
 
+import pexpect
 import pytest
 
-from katcp import Message
-from katcp.cli.readings import _PROGRESS_INTERVAL
+from katcp import cli
+from katcp.cli.output import STATUS_INTERVAL
 from katcp.simdevice import Sensor
-from tests.support.helpers import TestDevice
+from tests.support.helpers import PATIENCE, TestDevice
+from tests.support.process import ENVIRONMENT
 from tests.terminal.conftest import plain
 
 START = 1700000000.0
-# The headings are bold, each by itself.
-WIDE_HEADING = r"AGE[^\n]*LOW[^\n]*PLOT[^\n]*HIGH"
-HEADING = r"AGE[^LH\n]*PLOT[^LH\n]*\n"
 
 
 def make_sensors():
@@ -46,7 +47,7 @@ def test_request(observatory, terminal):
 
 def test_refused_request(observatory, terminal):
     code, output = terminal("request", address(observatory), "refuse").end()
-    assert (code, output) == (1, "\x1b[31mfail\x1b[0m  not today\r\n")
+    assert (code, output) == (1, f"katcp: {address(observatory)} ?refuse: not today\r\n")
 
 
 def test_no_colour(observatory, terminal):
@@ -107,87 +108,15 @@ def test_progress(terminal):
             """Describe three sensors, longer than a terminal is left without a word."""
             for position in range(3):
                 request.inform(f"sensor-{position}", "", "", "integer")
-                await asyncio.sleep(2 * _PROGRESS_INTERVAL)
+                await asyncio.sleep(2 * STATUS_INTERVAL)
             return "ok", 3
 
         started = terminal("sensors", address(device))
-        started.expect("\rListing sensors: [23]\x1b\\[K")
+        started.expect("\rListing sensors of 127.0.0.1:\\d+: [23]\x1b\\[K")
         code, output = started.end()
     assert code == 0
     # Nothing is left of it.
     assert "\r\x1b[K\x1b[1mNAME" in output
-
-
-# ---- watch ----
-
-
-def test_watch(observatory, terminal):
-    started = terminal("watch", address(observatory), "dish.*")
-    started.expect("dish.state.*nominal.*ok")
-    for value in (1, 2, 3):
-        observatory.set_sensor("dish.temp", value)
-    seen = started.expect("█")
-    assert "NAME" in seen
-    started.press("c")
-    code, output = started.end()
-    assert code == 130
-    # The screen is given back, and the last table stays on it.
-    rest = output.split("\x1b[?1049l")[1]
-    assert re.search(r"dish\.temp +nominal +3\.0 +degC .*█", plain(rest))
-    assert "Traceback" not in output
-    assert observatory.received_requests("sensor-sampling")[-1].arguments[1] == b"none"
-
-
-def test_watch_is_resized(observatory, terminal):
-    started = terminal("watch", address(observatory), "dish.*", columns=200)
-    started.expect(WIDE_HEADING)
-    started.resize(80, 10)
-    started.expect(HEADING)
-    started.resize(50, 4)
-    started.expect("1 more need a higher terminal")
-    started.resize(200, 10)
-    started.expect(WIDE_HEADING)
-
-
-def test_watch_loses_the_device(observatory, terminal):
-    started = terminal("watch", address(observatory), "dish.temp")
-    started.expect("20.5")
-    observatory.stop()
-    started.expect("connection lost, trying again")
-    started.expect("unreachable")
-    observatory.start()
-    started.expect("nominal")
-    observatory.set_sensor("dish.temp", 77.25)
-    started.expect("77.25")
-    observatory.stop()
-    started.expect("unreachable")
-    started.press("c")
-    assert started.end()[0] == 130
-
-
-def test_watch_shows_strange_bytes(observatory, terminal):
-    started = terminal("watch", address(observatory), "dish.state", columns=120)
-    started.expect("nominal")
-    reading = (START, 1, "dish.state", "nominal", b"[red]no markup \xff\x1b[2J")
-    observatory.inform(Message.inform("sensor-status", *reading))
-    started.expect(re.escape(r"[red]no markup \xff\x1b[2J"))
-
-
-def test_watch_in_ascii(observatory, terminal):
-    started = terminal(
-        "watch", address(observatory), "dish.temp", PYTHONIOENCODING="ascii", TERM="xterm"
-    )
-    started.expect("20.5")
-    observatory.set_sensor("dish.temp", 30)
-    started.expect("_#")
-
-
-def test_watch_on_a_dumb_terminal(observatory, terminal):
-    started = terminal("watch", address(observatory), "dish.temp", TERM="dumb")
-    seen = started.expect("20.5  degC\r\n")
-    assert "\x1b" not in seen
-    started.press("c")
-    assert started.end()[0] == 130
 
 
 # ---- log ----
@@ -195,7 +124,7 @@ def test_watch_on_a_dumb_terminal(observatory, terminal):
 
 def test_log(observatory, terminal):
     started = terminal("log", address(observatory))
-    observatory.wait_for_client()
+    observatory.wait_for_request("log-level")
     observatory.log("error", "It burns.\n\x1b[2J", "dish")
     seen = started.expect("dish: .*\r\n")
     assert "\x1b[31mERROR\x1b[0m dish: It burns.\\n\\x1b[2J\r\n" in seen
@@ -209,7 +138,69 @@ def test_log(observatory, terminal):
 
 
 def test_simulate(terminal):
-    started = terminal("simulate", "--name", "dish")
+    started = terminal("simulate", "--listen", "0", "--name", "dish")
     started.expect(r"dish listens on 127\.0\.0\.1:\d+\r\n")
     started.press("c")
     assert started.end()[0] == 0
+
+
+# ---- record ----
+
+
+def test_record_shows_what_is_said(observatory, terminal, tmp_path):
+    path = str(tmp_path / "file")
+    started = terminal("record", address(observatory), path, "--listen", "0", columns=60)
+    port = re.search(r":(\d+)\r\n", started.expect(r" listens on \S+\r\n"))[1]
+    terminal("request", f":{port}", "echo", "x" * 100).end()
+    started.expect("!echo")
+    started.press("c")
+    code, output = started.end()
+    assert code == 0
+    lines = plain(output).splitlines()
+    assert all(len(line) <= 60 for line in lines if line[2:3] == ":")
+
+
+# ---- completion ----
+
+
+@pytest.fixture
+def shell_with_completion(tmp_path):
+    """A bash that completes ``katcp``."""
+    command = tmp_path / "katcp"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m katcp "$@"\n')
+    command.chmod(0o700)
+    environment = {**ENVIRONMENT, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TERM": "dumb"}
+    shell = pexpect.spawn(
+        "bash", ["--norc", "--noprofile"], env=environment, encoding="utf-8", timeout=PATIENCE
+    )
+    shell.sendline("bind 'set enable-bracketed-paste off'; eval \"$(katcp completion bash)\"")
+    shell.sendline("PS1='RE''ADY '")
+    shell.expect_exact("READY ")
+    yield shell
+    shell.close(force=True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("katcp req", "request "),
+        ("katcp help wat", "watch "),
+        ("katcp sensors -d {} dish.t", "dish.temp "),
+        ("katcp request -d {} ech", "echo "),
+        ("katcp request -d {} sensor-value dish.s", "dish.state "),
+        ("katcp request -d {} read sys_b", "sys_board_id "),
+        ("katcp request -d {} -o cs", "csv "),
+        ("katcp watch --per", "--period "),
+    ],
+)
+def test_completion_in_bash(typed, completed, shell_with_completion):
+    with TestDevice(sensors=make_sensors()) as device:
+        line = typed.format(address(device))
+        shell_with_completion.send(line + "\t")
+        shell_with_completion.expect_exact(line[: line.rindex(" ") + 1] + completed)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_code(shell, capsys):
+    assert cli.main(["completion", shell]) == 0
+    assert "_ARGCOMPLETE" in capsys.readouterr().out

@@ -1,120 +1,124 @@
-"""``katcp log``: what a device logs, as a log."""
+"""``katcp log``: what devices log, as a log."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import queue
+import sys
+from typing import Any, Optional
 
-from ..._wire.message import Message
-from ..common import (
-    CONNECTED_AGAIN,
-    CONNECTION_LOST,
-    GREETING_PATIENCE,
-    INTERRUPTED,
-    NOT_CONNECTED,
-    CommandError,
-    ListeningClient,
-    add_device_arguments,
-    ask,
-    connected,
-    printable,
-    tell,
-)
-from ..loglines import LEVELS, level_of, show_log
+from ...core import Message
+from ..devices import Address, split_devices
+from ..follow import Events, FollowingClient, following, text_of_event
+from ..formats import RecordWriter, json_text
+from ..loglines import LEVELS, LogLine, parse_log, show_log
+from ..options import DEVICE_HELP, add_device_options, add_output_option
+from ..output import INTERRUPTED, CommandError, paint, printable, tell
+from ..readings import json_time
+
+FIELDS = ("timestamp", "level", "logger", "message")
+
+EXAMPLES = """
+log
+log localhost:7147 --level warn
+log -d antenna1 -d antenna2 --set-level debug -o jsonl
+"""
 
 
 def add_subcommand(subparsers: Any) -> None:
     """Add ``katcp log``."""
     parser = subparsers.add_parser(
         "log",
-        help="show what a device logs, until Ctrl-C",
-        description="Show what a device logs, until Ctrl-C; times are UTC. A lost connection is "
+        help="show what devices log, until Ctrl-C",
+        description="Show what devices log, until Ctrl-C; times are UTC. A lost connection is\n"
         "made again.",
-        allow_abbrev=False,
+        usage="[DEVICE...]",
+        words=DEVICE_HELP,
+        examples=EXAMPLES,
     )
-    add_device_arguments(parser)
+    add_output_option(parser)
     parser.add_argument(
         "--level",
         choices=LEVELS[1:-1],
-        help="show messages of this level and above only; the device is not told",
+        metavar="LEVEL",
+        help=f"show only messages of this level and above: {', '.join(LEVELS[1:-1])}; the device "
+        "is not told",
     )
     parser.add_argument(
         "--set-level",
         choices=LEVELS,
-        help="let the device send messages of this level and above. It does so to all its clients, "
-        "and does not stop when you do",
+        metavar="LEVEL",
+        help="make the device send messages of this level and above, or all, or off; this "
+        "concerns all its clients, and stays when you leave",
     )
+    add_device_options(parser, has_several=True)
     parser.set_defaults(run=_run)
 
 
-class _LogClient(ListeningClient):
-    """A client that notes the log messages of the device."""
+class _LogClient(FollowingClient):
+    """A client that notes the log messages of the device, and agrees with it on a level."""
+
+    def __init__(self, options: argparse.Namespace, device: Address, events: Events) -> None:
+        super().__init__(options, device, events)
+        self._set_level: Optional[str] = options.set_level
+        self._shown_level: Optional[str] = options.level
 
     def inform_log(self, msg: Message) -> None:
         """Note a log message."""
-        self.events.put(msg)
+        self.note(parse_log(msg, self.protocol_flags))
+
+    async def set_up(self) -> None:
+        """Tell the device which level to send, or ask which it sends."""
+        arguments = [] if self._set_level is None else [self._set_level]
+        try:
+            answer = await self.fetch("log-level", *arguments)
+        except CommandError as error:
+            if arguments:
+                raise
+            self.note(f"{error}; waiting for log messages nevertheless")
+            return
+        level = printable(b"".join(answer.arguments[:1])).lower()
+        hint = ""
+        if level in LEVELS and not _is_wanted(self._shown_level or level, level):
+            hint = f"; --set-level {self._shown_level} changes that, for all its clients"
+        self.note(f"{self.device} sends {level} and above{hint}. Ctrl-C ends.")
 
 
 def _run(options: argparse.Namespace) -> int:
-    with connected(options, _LogClient, auto_reconnect=True) as client:
-        log = _Log(options, client)
-        try:
+    # There are no other words: each is a device.
+    devices, _ = split_devices([*options.device, *options.words], [])
+    events: Events = queue.SimpleQueue()
+    clients = [_LogClient(options, device, events) for device in devices]
+    is_only = len(clients) == 1
+    fields = FIELDS if is_only else ("device", *FIELDS)
+    writer = None if options.output == "table" else RecordWriter(options.output, fields)
+    try:
+        with following(clients):
             while True:
-                log.handle(client.events.get())
-        except KeyboardInterrupt:
-            return INTERRUPTED
+                client, event = events.get()
+                if isinstance(event, LogLine):
+                    if _is_wanted(event.level, options.level):
+                        _show(event, "" if is_only else str(client.device), writer)
+                elif text := text_of_event(clients, client, event):
+                    tell(text)
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
-class _Log:
-    """What is shown of what happens."""
+def _is_wanted(level: str, least: Optional[str]) -> bool:
+    # What somebody calls by a name of his own may be important.
+    return least is None or level not in LEVELS or LEVELS.index(level) >= LEVELS.index(least)
 
-    def __init__(self, options: argparse.Namespace, client: _LogClient) -> None:
-        self._options = options
-        self._client = client
-        self._connections = 0
 
-    def handle(self, event: Any) -> None:
-        """Show or do what *event* needs."""
-        if isinstance(event, Message):
-            self._show(event)
-        elif not event:
-            tell(CONNECTION_LOST)
-        else:
-            self._on_connected()
-
-    def _on_connected(self) -> None:
-        self._connections += 1
-        if self._connections == 1:
-            self._agree_on_level()
-            return
-        tell(CONNECTED_AGAIN)
-        try:
-            self._client.wait_protocol(GREETING_PATIENCE)
-            self._agree_on_level()
-        except CommandError as error:
-            # A connection that was lost again is told of by its own event.
-            if error.code != NOT_CONNECTED:
-                tell(str(error))
-
-    def _agree_on_level(self) -> None:
-        """Let the device send what the user wants to see, or tell that it does not."""
-        options = self._options
-        if options.set_level is not None:
-            ask(self._client, "log-level", options.set_level)
-        elif options.level is not None:
-            sent = ask(self._client, "log-level").arguments[1:2]
-            level = printable(b"".join(sent)).lower()
-            if level in LEVELS and LEVELS.index(level) > LEVELS.index(options.level):
-                tell(
-                    f"the device itself sends {level} and above only; "
-                    "--set-level changes that, for all its clients"
-                )
-
-    def _show(self, msg: Message) -> None:
-        if self._is_wanted(level_of(msg)):
-            print(show_log(msg, self._client.protocol_flags), flush=True)
-
-    def _is_wanted(self, level: str) -> bool:
-        # What somebody calls by a name of his own may be important.
-        least = self._options.level
-        return least is None or level not in LEVELS or LEVELS.index(level) >= LEVELS.index(least)
+def _show(line: LogLine, device: str, writer: Optional[RecordWriter]) -> None:
+    if writer is None:
+        print(f"{paint(device, 'cyan')} {show_log(line)}" if device else show_log(line))
+    else:
+        record = {
+            "timestamp": json_time(line.timestamp),
+            "level": line.level,
+            "logger": line.logger,
+            "message": json_text(line.text),
+        }
+        writer.write({"device": device, **record} if device else record)
+    sys.stdout.flush()

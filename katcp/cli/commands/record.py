@@ -2,17 +2,12 @@
 
 Strategy
 --------
-Each client has a connection of its own to the device. Bytes are passed on as they
-come, both ways, and so is the end: an orderly one, of one direction or both, or
-a reset. A `_Session` makes entries of a transcript of them.
+Each client has a connection of its own to the device. Bytes are passed on as they come,
+both ways, and so is the end: an orderly one, of one direction or both, or a reset.
 
 Rules
 -----
-- An entry is what the client sent, and the first that the device said after that.
-  What the device says more than `BURST` seconds later is an entry of its own, so
-  the time of each byte is known that well.
-- An entry is written when nothing can be added to it any more. What the client
-  sent last is written at the end at the latest.
+- What comes together has the same time in the recording.
 - The device is not connected to before a client comes: a device that serves one
   client would send away the one it has.
 """
@@ -21,27 +16,41 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
+import sys
 import time
 from typing import Any, Callable, Optional
 
-from ..common import (
-    FAILED,
-    USAGE,
-    Address,
-    CommandError,
-    add_device_arguments,
-    make_ssl_context,
-    printable,
+from ..connect import make_ssl_context
+from ..devices import Address, split_devices
+from ..listen import Server, peer_of, reset
+from ..options import DEVICE_HELP, add_device_options, add_listen_option
+from ..output import FAILED, OK, USAGE, CommandError, count, is_terminal, printable, show_seconds
+from ..recording import (
+    CONNECTED,
+    ENDED,
+    REMARK,
+    SAID,
+    SENT,
+    Event,
+    RecordingWriter,
+    show_event,
+    split_lines,
 )
-from ..listen import Server, add_listen_argument, peer_of, reset
-from ..transcript import ON_CONNECT, Entry, TranscriptWriter
 
-# What comes within so many seconds belongs to one entry.
-BURST = 0.01
+# Beside the port of devices, so that one on this computer can be recorded.
+DEFAULT_LISTEN = Address("127.0.0.1", 7148)
+# How many characters of a line are shown where no terminal says how wide it is.
+SHOWN_WIDTH = 200
 
 _READ_SIZE = 64 * 1024
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+EXAMPLES = """
+record night.txt
+record correlator:7147 night.txt --listen 7148
+"""
 
 
 def add_subcommand(subparsers: Any) -> None:
@@ -49,32 +58,35 @@ def add_subcommand(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "record",
         help="record what a device and its clients say, as a proxy",
-        description="Listen, pass on all that clients and the device say to each other, and "
-        "record it with its times, each client as a connection of its own. Ctrl-C ends it. "
-        "The file can be read at any time, and played again with 'katcp replay'.",
-        allow_abbrev=False,
+        description="Listen, pass on all that clients and the device say to each other, show it,\n"
+        "and write it with its times to a file, until Ctrl-C. 'katcp replay' plays it again.",
+        usage="[DEVICE] FILE",
+        words=f"{DEVICE_HELP}\nFILE        the new file that is written",
+        examples=EXAMPLES,
     )
-    add_device_arguments(parser)
-    parser.add_argument("file", metavar="FILE", help="the new file that is written")
-    add_listen_argument(parser, "--listen")
+    add_listen_option(parser, DEFAULT_LISTEN)
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not show what is said")
+    add_device_options(parser, has_limit=False)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    recorder = _Recorder(options)
+    *words, file = options.words or [""]
+    devices, _ = split_devices([*options.device, *words], [])
+    if not file or len(devices) > 1:
+        raise CommandError("which FILE? see katcp record --help", USAGE)
+    recorder = _Recorder(options, devices[0], file)
     try:
         asyncio.run(recorder.run())
     finally:
         recorder.close()
-    count = recorder.connections
-    connections = "1 connection is" if count == 1 else f"{count} connections are"
-    print(f"{connections} recorded in {options.file}.")
-    return 0
+    print(f"Recorded {count(recorder.connections, 'connection')} in {file}.")
+    return OK
 
 
-def _open(path: str) -> TranscriptWriter:
+def _open(path: str) -> RecordingWriter:
     try:
-        return TranscriptWriter(path)
+        return RecordingWriter(path)
     except FileExistsError:
         raise CommandError(f"{path} exists: record to a new file", USAGE) from None
     except OSError as error:
@@ -84,13 +96,14 @@ def _open(path: str) -> TranscriptWriter:
 class _Recorder:
     """The proxy, for all clients."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, device: Address, file: str) -> None:
         self.connections = 0
-        self._device: Address = options.address
+        self._device = device
         self._timeout: float = options.timeout
-        self._file: str = options.file
+        self._is_quiet: bool = options.quiet
+        self._file = file
         self._ssl_context = make_ssl_context(options)
-        self._transcript: Optional[TranscriptWriter] = None
+        self._recording: Optional[RecordingWriter] = None
         self._server = Server(options.listen, self._serve)
 
     async def run(self) -> None:
@@ -99,104 +112,63 @@ class _Recorder:
 
     def close(self) -> None:
         """Close the file."""
-        if self._transcript is not None:
-            self._transcript.close()
+        if self._recording is not None:
+            self._recording.close()
 
     def _begin(self, address: Address) -> None:
         """Make the file, now that somebody can connect."""
-        self._transcript = _open(self._file)
-        print(f"Recording {self._device} in {self._file}. Ctrl-C ends it.")
-        print(f"Listening on {address}: connect there instead.", flush=True)
+        self._recording = _open(self._file)
+        print(f"recorder of {self._device.full} listens on {address}", flush=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        number, peer = self.connections, peer_of(writer)
-        session = _Session(number, self._record)
+        number, peer = self.connections, str(peer_of(writer))
         try:
             device = await self._connect()
         except (OSError, asyncio.TimeoutError) as error:
-            why = printable(str(error)) or f"no answer within {self._timeout:g} seconds"
-            print(f"{number}: {peer} is sent away, no connection to the device: {why}", flush=True)
-            self._write(
-                lambda file: file.write_remark(number, f"no connection: {why}", time.time())
-            )
+            why = printable(str(error)) or f"no answer within {show_seconds(self._timeout)}"
+            self._note(number, REMARK, f"{peer} sent away, cannot connect: {why}".encode())
             return
-        print(f"{number}: {peer} connected", flush=True)
-        try:
-            await session.run((reader, writer), device)
-        finally:
-            print(f"{number}: {peer} ended", flush=True)
-
-    async def _connect(self) -> _Streams:
-        connecting = asyncio.open_connection(*self._device, ssl=self._ssl_context)
-        return await asyncio.wait_for(connecting, self._timeout)
-
-    def _record(self, entry: Entry) -> None:
-        self._write(lambda file: file.write(entry))
-
-    def _write(self, write: Callable[[TranscriptWriter], None]) -> None:
-        """Write to the file; if that fails, all ends."""
-        assert self._transcript is not None
-        try:
-            write(self._transcript)
-        except OSError as error:
-            self._server.fail(CommandError(f"cannot write {self._file}: {error.strerror}", FAILED))
-
-
-class _Session:
-    """One client and its connection to the device, and the entries made of them."""
-
-    def __init__(self, number: int, record: Callable[[Entry], None]) -> None:
-        self._number = number
-        self._record = record
-        self._entry: Optional[Entry] = Entry(number, note=ON_CONNECT, time=time.time())
-        self._timer: Optional[asyncio.TimerHandle] = None
-
-    async def run(self, client: _Streams, device: _Streams) -> None:
-        """Pass on and record what both say, until both have ended."""
-        from_client = asyncio.ensure_future(_pump(client[0], device[1], self._on_sent))
-        from_device = asyncio.ensure_future(_pump(device[0], client[1], self._on_received))
+        self._note(number, CONNECTED, peer.encode())
+        from_client = asyncio.ensure_future(
+            _pump(reader, device[1], lambda data: self._note(number, SENT, data))
+        )
+        from_device = asyncio.ensure_future(
+            _pump(device[0], writer, lambda data: self._note(number, SAID, data))
+        )
         from_device.add_done_callback(
-            lambda future: self._on_device_ended(future, from_client.done())
+            lambda ending: self._on_device_ended(number, ending, from_client.done())
         )
         try:
             await asyncio.gather(from_client, from_device)
         finally:
-            self._finish()
             device[1].close()
 
-    def _on_sent(self, data: bytes) -> None:
-        """Note what the client sent."""
-        entry = self._entry
-        if entry is None or entry.received or time.time() - entry.time > BURST or entry.note:
-            self._finish()
-            entry = Entry(self._number, time=time.time())
-        self._entry = entry._replace(sent=entry.sent + data)
+    async def _connect(self) -> _Streams:
+        connecting = asyncio.open_connection(
+            self._device.host, self._device.port, ssl=self._ssl_context
+        )
+        return await asyncio.wait_for(connecting, self._timeout)
 
-    def _on_received(self, data: bytes) -> None:
-        """Note what the device said."""
-        now = time.time()
-        entry = self._entry or Entry(self._number, time=now)
-        if not entry.received:
-            entry = entry._replace(delay=max(now - entry.time, 0.0))
-            self._timer = asyncio.get_running_loop().call_later(BURST, self._finish)
-        self._entry = entry._replace(received=entry.received + data)
-
-    def _on_device_ended(self, ending: asyncio.Future[str], is_client_gone: bool) -> None:
+    def _on_device_ended(
+        self, number: int, ending: asyncio.Future[str], is_client_gone: bool
+    ) -> None:
         """Note how the device closed the connection, if it was the first to do so."""
-        if is_client_gone or ending.cancelled():
-            return
-        entry = self._entry or Entry(self._number, time=time.time())
-        self._entry = entry._replace(closed=ending.result())
+        if not is_client_gone and not ending.cancelled():
+            self._note(number, ENDED, ending.result().encode())
 
-    def _finish(self) -> None:
-        """Write the entry; nothing is added to it any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._entry is not None:
-            self._record(self._entry)
-            self._entry = None
+    def _note(self, number: int, kind: str, data: bytes) -> None:
+        """Record what happens, and show it; if that fails, all ends."""
+        assert self._recording is not None
+        now = time.time()
+        width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else SHOWN_WIDTH
+        try:
+            events = [Event(now, number, kind, part) for part in split_lines(data)]
+            self._recording.write(events)
+            if not self._is_quiet:
+                print("\n".join(show_event(event, width) for event in events), flush=True)
+        except OSError as error:
+            self._server.fail(CommandError(f"cannot write {self._file}: {error.strerror}", FAILED))
 
 
 async def _pump(

@@ -27,19 +27,18 @@ import asyncio
 import collections
 import contextlib
 import itertools
-import math
 import re
 import sys
 from typing import Any, NamedTuple, Optional, Sequence, Union
 
 from ..._wire.lines import LineSplitter
-from ..._wire.message import Message
-from ..._wire.parser import MessageParser
 from ..._wire.text import shorten
-from ...errors import KatcpSyntaxError
-from ..common import USAGE, Address, CommandError, printable
-from ..listen import Server, add_listen_argument, peer_of, reset
-from ..transcript import Entry, TranscriptError, read_transcript
+from ...core import KatcpSyntaxError, Message, MessageParser
+from ..devices import DEFAULT_PORT, Address
+from ..listen import Server, peer_of, reset
+from ..options import add_listen_option, parse_positive
+from ..output import OK, USAGE, CommandError, count, printable
+from ..recording import ENDED, SAID, SENT, Event, RecordingError, read_recording
 
 NOT_RECORDED = "This request is not in the recording."
 
@@ -53,43 +52,46 @@ _PARSER = MessageParser()
 _Key = Union[bytes, tuple[int, str, tuple[bytes, ...]]]
 
 
+EXAMPLES = """
+replay night.txt
+replay night.txt --listen 0.0.0.0:7147 --speed 10
+"""
+
+
 def add_subcommand(subparsers: Any) -> None:
     """Add ``katcp replay``."""
     parser = subparsers.add_parser(
         "replay",
         help="be a device that answers from a recording",
-        description="Listen, greet clients as the recorded device did, and answer the requests "
+        description="Listen, greet clients as the recorded device did, and answer the requests\n"
         "that are in the recording as it answered them, as slowly as it did. Ctrl-C ends it.",
-        allow_abbrev=False,
+        usage="FILE",
+        words="FILE        what 'katcp record' has written",
+        examples=EXAMPLES,
     )
-    parser.add_argument("file", metavar="FILE", help="what 'katcp record' has written")
-    add_listen_argument(parser, "--port")
+    add_listen_option(parser, Address("127.0.0.1", DEFAULT_PORT))
     parser.add_argument(
         "--speed",
         metavar="FACTOR",
-        type=_parse_factor,
+        type=parse_positive,
         default=1.0,
         help="how many times as fast as recorded (default: %(default)g)",
     )
     parser.set_defaults(run=_run)
 
 
-def _parse_factor(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number greater than 0")
-
-
 def _run(options: argparse.Namespace) -> int:
+    if len(options.words) != 1:
+        raise CommandError("which FILE? see katcp replay --help", USAGE)
+    file = options.words[0]
     try:
-        recorded = [read_turns(entries) for entries in read_transcript(options.file)]
+        recorded = [read_turns(events) for events in read_recording(file)]
     except OSError as error:
-        raise CommandError(f"cannot read {options.file}: {error.strerror}", USAGE) from None
-    except TranscriptError as error:
-        raise CommandError(f"cannot replay {options.file}: {error}", USAGE) from None
-    asyncio.run(_Device(options, recorded).run())
-    return 0
+        raise CommandError(f"cannot read {file}: {error.strerror}", USAGE) from None
+    except RecordingError as error:
+        raise CommandError(f"cannot replay {file}: {error}", USAGE) from None
+    asyncio.run(_Device(options, file, recorded).run())
+    return OK
 
 
 class Said(NamedTuple):
@@ -155,17 +157,17 @@ class Turn:
             self.name, self.mid = message.name.encode(), message.mid or b""
 
 
-def read_turns(entries: Sequence[Entry]) -> list[Turn]:
+def read_turns(events: Sequence[Event]) -> list[Turn]:
     """Return the turns of a recorded connection; the first is the greeting."""
-    reader = _TurnReader(entries[0].time)
-    for entry in entries:
-        reader.read(entry)
+    reader = _TurnReader(events[0].time)
+    for event in events:
+        reader.read(event)
     reader.finish()
     return reader.turns
 
 
 class _TurnReader:
-    """Makes turns of entries, which may begin and end anywhere in a line."""
+    """Makes turns of events, which may begin and end anywhere in a line."""
 
     def __init__(self, time: float) -> None:
         self.turns = [Turn(time)]
@@ -175,19 +177,21 @@ class _TurnReader:
         self._half_line = b""
         self._time = time
 
-    def read(self, entry: Entry) -> None:
-        """Take in the next entry."""
-        for line in self._sent.feed(entry.sent):
-            self._add_sent(Turn(entry.time, line))
-        self._time = entry.time + entry.delay
-        self._half_line += entry.received
-        lines = _DEVICE_LINE_RE.findall(self._half_line)
-        self._half_line = b"" if not lines or lines[-1][-1:] in b"\r\n" else lines.pop()
-        for line in lines:
-            self._add_said(line)
-        if entry.closed:
+    def read(self, event: Event) -> None:
+        """Take in the next event."""
+        if event.kind == SENT:
+            for line in self._sent.feed(event.data):
+                self._add_sent(Turn(event.time, line))
+        elif event.kind == SAID:
+            self._time = event.time
+            self._half_line += event.data
+            lines = _DEVICE_LINE_RE.findall(self._half_line)
+            self._half_line = b"" if not lines or lines[-1][-1:] in b"\r\n" else lines.pop()
+            for line in lines:
+                self._add_said(line)
+        elif event.kind == ENDED:
             self.finish()
-            self.turns[-1].close(self._time, entry.closed)
+            self.turns[-1].close(event.time, event.data.decode())
 
     def finish(self) -> None:
         """Take in what the device said before it ended in the middle of a line."""
@@ -223,9 +227,9 @@ class _TurnReader:
 class _Device:
     """The device, for all clients."""
 
-    def __init__(self, options: argparse.Namespace, recorded: list[list[Turn]]) -> None:
+    def __init__(self, options: argparse.Namespace, file: str, recorded: list[list[Turn]]) -> None:
         self._recorded = recorded
-        self._file: str = options.file
+        self._file = file
         self._speed: float = options.speed
         self._count = 0
         self._server = Server(options.listen, self._serve)
@@ -235,11 +239,8 @@ class _Device:
         await self._server.run(self._announce)
 
     def _announce(self, address: Address) -> None:
-        connections = (
-            "1 connection" if len(self._recorded) == 1 else f"{len(self._recorded)} connections"
-        )
-        print(f"Replaying {self._file}, {connections}. Ctrl-C ends it.")
-        print(f"Listening on {address}.", flush=True)
+        connections = count(len(self._recorded), "connection")
+        print(f"replay of {self._file}, {connections}, listens on {address}", flush=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         own = self._count % len(self._recorded)

@@ -12,20 +12,27 @@ import argparse
 import sys
 from typing import Any
 
-from ..._wire.message import Message
-from ..common import (
-    OK,
-    USAGE,
-    CommandError,
-    add_device_arguments,
-    code_of,
-    connected,
-    is_terminal,
-    reason_of,
-    tell,
-)
+from ...core import KatcpClientTimeout, Message
+from ..connect import code_of, connected, reason_of, show_request
+from ..devices import split_devices
+from ..options import DEVICE_HELP, add_device_options
+from ..output import HOW_TO_INSTALL, OK, USAGE, CommandError, is_terminal, show_seconds, tell
 from ..quoting import BadWords
 from ..requests import Answer, Asking, ShellClient, parse_line, text_of
+
+DESCRIPTION = """\
+Send the requests that you type, and show what the device says. Tab completes, Ctrl-C
+gives up a request, Ctrl-D ends. A line that begins with # is a comment. A word with
+blanks is quoted: "two words"; \\xff is a byte, and '...' is taken as it is.
+
+If the standard input or output is not a terminal, each line is a request, too, and a
+reply is waited for as long as --timeout says."""
+
+EXAMPLES = """
+shell
+shell correlator:7147
+shell < commands.txt
+"""
 
 
 def add_subcommand(subparsers: Any) -> None:
@@ -33,36 +40,34 @@ def add_subcommand(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "shell",
         help="type requests, with completion, help and history",
-        description="Send the requests that you type, and show what the device says. Tab completes "
-        "the names of requests and sensors, Ctrl-C gives up a request, Ctrl-D ends. A word with "
-        "blanks is quoted: \"two words\"; \\xff is a byte, '...' is taken as it is. If the "
-        "standard input or output is no terminal, each line is a request, # begins a comment, "
-        "and a reply is waited for as long as --timeout says.",
-        allow_abbrev=False,
+        description=DESCRIPTION,
+        usage="[DEVICE]",
+        words=DEVICE_HELP,
+        examples=EXAMPLES,
     )
-    add_device_arguments(parser)
+    add_device_options(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    # There are no other words.
+    (device, *others), _ = split_devices([*options.device, *options.words], [])
+    if others:
+        raise CommandError("a shell is for one device", USAGE)
     if not (sys.stdin.isatty() and is_terminal(sys.stdout)):
-        return _run_plain(options)
+        return _run_plain(ShellClient(options, device), options.timeout)
     try:
         from .prompt import run_prompt
-    except ModuleNotFoundError as error:
-        raise CommandError(
-            f"the shell needs {error.name}: pip install 'katcp[cli]'", USAGE
-        ) from None
-    return run_prompt(options)
+    except ImportError:
+        raise CommandError(f"for a shell on a terminal, {HOW_TO_INSTALL}", USAGE) from None
+    return run_prompt(options, device)
 
 
-def _run_plain(options: argparse.Namespace) -> int:
+def _run_plain(client: ShellClient, timeout: float) -> int:
     code = OK
-    with connected(options, ShellClient) as client:
+    with connected(client):
         for number, data in enumerate(sys.stdin.buffer, 1):
             line = data.decode("utf-8", "surrogateescape").rstrip("\r\n")
-            if line.lstrip().startswith("#"):
-                continue
             try:
                 request = parse_line(line)
             except BadWords as error:
@@ -71,7 +76,7 @@ def _run_plain(options: argparse.Namespace) -> int:
                 continue
             if request is not None:
                 # The first failure tells; what follows it is asked all the same.
-                its_code = _ask(client, request, options.timeout)
+                its_code = _ask(client, request, timeout)
                 code = code or its_code
     return code
 
@@ -80,10 +85,13 @@ def _ask(client: ShellClient, request: Message, timeout: float) -> int:
     """Make a request, and return the exit code for its reply."""
     reply = Asking(client, request, timeout, _show_reply).wait().reply
     if reply.local_error is not None:
-        reason = f"?{request.name}: {reason_of(reply)}"
+        reason = reason_of(reply, request)
+        if isinstance(reply.local_error, KatcpClientTimeout):
+            reason = f"no reply within {show_seconds(timeout)}"
+        text = f"{show_request(client, request)}: {reason}"
         if not client.is_connected():
-            raise CommandError(reason, code_of(reply))
-        tell(reason)
+            raise CommandError(text, code_of(reply))
+        tell(text)
     return code_of(reply)
 
 

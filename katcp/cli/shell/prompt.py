@@ -7,172 +7,166 @@ thread: where one waits for a reply nothing is typed, and Ctrl-C is a signal. Ou
 of the client's thread goes through `patch_stdout`, which puts it above the line
 that is being typed.
 
-The client learns the names of requests and sensors at each connection, and again
-when the device says that its interface has changed.
+The client learns the names of requests, sensors and registers at each connection, and
+again when the device says that its interface has changed.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import concurrent.futures
 import contextlib
-import logging
-import os
-import pathlib
-import signal
-import sys
-from typing import Any, Iterable, Iterator, Optional
+import functools
+import queue
+from typing import Any, Callable, Sequence
 
+import platformdirs
 from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion
-from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import ANSI
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.patch_stdout import patch_stdout
-from tornado.util import TimeoutError as TornadoTimeoutError
 
-from ..._wire.message import Message
-from ..common import (
-    CONNECTION_LOST,
-    GREETING_PATIENCE,
-    OK,
-    connected,
-    paint,
-    printable,
-    reason_of,
-)
-from ..loglines import LEVELS
+from ...core import Message
+from ..connect import reason_of
+from ..devices import Address
+from ..follow import FollowingClient, following
+from ..names import REGISTERS, REQUESTS, SENSORS, Names, first_line, make_names
+from ..output import OK, CommandError, count, exit_at_sigterm, paint, printable, show_duration
 from ..quoting import BadWords, escape_bytes
+from ..readings import show_arguments
 from ..requests import Answer, Asking, ShellClient, parse_line, text_of
+from .completer import RequestCompleter, complete_now
 
 # A person has patience, and Ctrl-C: a reply is waited for so many seconds.
 PATIENCE = 7 * 86400.0
 # After so many it is said that it is waited for.
 HINT_DELAY = 2.0
-# How long the lists of names may take; there are devices with thousands of sensors.
-LEARNING_TIMEOUT = 60.0
 
-KEYS = "Tab completes, 'help' lists requests, Ctrl-C gives up, Ctrl-D ends."
+# What the toolbar says, as much as fits; the most useful first.
+KEYS = ("Tab completes", "help: all requests", "Ctrl-C gives up", "Ctrl-D ends")
 
 _LOCAL = {"help": "help [NAME]: what the device says about its requests", "quit": "end the shell"}
-_STRATEGIES = dict.fromkeys(
-    ["none", "auto", "event", "period", "differential", "event-rate", "differential-rate"], ""
-)
-_LEVELS = dict.fromkeys(LEVELS, "")
 
 
-def run_prompt(options: argparse.Namespace) -> int:
+def run_prompt(options: argparse.Namespace, device: Address) -> int:
     """Run the shell on a terminal, and return the exit code."""
-    # The terminal is to be left in order.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    with connected(options, TerminalClient, auto_reconnect=True) as client:
-        shell = _Shell(client, str(options.address))
-        with patch_stdout(raw=True), _logs_shown():
-            client.begin(shell)
-            try:
-                shell.run()
-            finally:
-                client.is_ending = True
+    client = TerminalClient(options, device)
+    shell = _Shell(client)
+    client.redraw = shell.redraw
+    with patch_stdout(raw=True), following([client]):
+        try:
+            shell.run()
+        finally:
+            client.is_ending = True
     return OK
 
 
-class TerminalClient(ShellClient):
+class TerminalClient(ShellClient, FollowingClient):
     """A client that learns names, and tells of lost connections.
 
     Attributes
     ----------
-    requests, sensors : dict
-        What is known of each by name: help texts, and descriptions.
+    names : dict
+        What is known of each kind of names.
+    redraw : callable
+        Shows the prompt and the toolbar anew; any thread.
     is_ending : bool
         Whether nothing is told any more.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.requests: dict[str, str] = {}
-        self.sensor_help: dict[str, str] = {}
+    def __init__(self, options: argparse.Namespace, device: Address) -> None:
+        super().__init__(options, device, queue.SimpleQueue())
+        self.names: dict[str, Names] = {REQUESTS: {}, SENSORS: {}, REGISTERS: {}}
+        self.redraw: Callable[[], None] = lambda: None
         self.is_ending = False
-        self._shell: Optional[_Shell] = None
+        self._types: dict[bytes, str] = {}
+        # The number of the connection of which the user was told.
+        self._greeted = 0
 
-    def begin(self, shell: _Shell) -> None:
-        """Learn the names; from now on lost connections are told."""
-        self._shell = shell
-        assert self.ioloop is not None
-        self.ioloop.add_callback(self._learn, "Connected to")
+    def look_up(self, kind: str) -> Names:
+        """Return the names of a kind."""
+        return self.names[kind]
 
-    def notify_connected(self, connected: bool) -> None:
-        """Tell of it, and learn the names again."""
-        super().notify_connected(connected)
-        if self._shell is None or self.is_ending:
+    def text_of(self, msg: Message) -> str:
+        """Return a message as a line, in which times are dates."""
+        return text_of(msg, show_arguments(msg, self.protocol_flags, self._types))
+
+    def note(self, event: Any) -> None:
+        """Tell what happens, instead of keeping it."""
+        if self.is_ending:
             return
-        if connected:
-            assert self.ioloop is not None
-            self.ioloop.add_callback(self._learn, "Connected again to")
-        else:
-            print(paint(f"{CONNECTION_LOST.capitalize()}.", "red"), flush=True)
-        self._shell.redraw()
+        if event is False:
+            print(paint(self.why_lost(), "red"), flush=True)
+        elif isinstance(event, (CommandError, str)):
+            print(paint(str(event), "yellow"), flush=True)
+        self.redraw()
 
     def inform_interface_changed(self, msg: Message) -> Any:
         """Learn the names again."""
         self.unhandled_inform(msg)
-        return self._learn(None)
+        return self.set_up_again()
 
-    async def _learn(self, greeting: Optional[str]) -> None:
-        """Ask for the names of requests and sensors, and tell what was found."""
-        with contextlib.suppress(TornadoTimeoutError, asyncio.TimeoutError, TimeoutError):
-            await self.until_protocol(GREETING_PATIENCE)
-        helps = await self._list("help")
-        sensors = await self._list("sensor-list")
-        self.requests = {name: " ".join(rest) for name, *rest in helps if name}
-        self.sensor_help = {name: _describe(*rest) for name, *rest in sensors if name}
-        if greeting is not None and self.is_connected() and self._shell is not None:
-            found = f"{len(self.requests)} requests, {len(self.sensor_help)} sensors"
-            about = (
-                f"protocol {self.protocol_flags}" if self.versions or self.protocol_flags else ""
-            )
-            told = ", ".join(filter(None, [about, found]))
-            print(paint(f"{greeting} {self._shell.address}: {told}.", "green"), flush=True)
-            self._shell.redraw()
+    async def set_up(self) -> None:
+        """Learn the names; on a new connection, tell what was found."""
+        await self._learn()
+        if self.is_ending or not self.is_connected() or self._greeted == self.connections:
+            return
+        self._greeted = self.connections
+        greeting = "Connected" if self.connections == 1 else "Connected again"
+        about = f"protocol {self.protocol_flags}, " if self.protocol_flags else ""
+        found = f"{count(len(self.names[REQUESTS]), 'request')}, "
+        found += count(len(self.names[SENSORS]), "sensor")
+        text = f"{greeting} to {self.device.full}: {about}{found}."
+        print(paint(text, "green"), flush=True)
+        self.redraw()
 
-    async def _list(self, name: str) -> list[list[str]]:
-        """Return the arguments of all informs of a request, as text."""
-        request = Message.request(name)
-        reply, informs = await self.future_request(request, timeout=LEARNING_TIMEOUT)
-        if not reply.reply_ok() and self.is_connected():
-            print(paint(f"No completion from ?{name}: {reason_of(reply)}", "yellow"), flush=True)
-        return [
-            [argument.decode("utf-8", "replace") for argument in inform.arguments]
-            for inform in informs
-        ]
+    async def _learn(self) -> None:
+        for kind in (REQUESTS, SENSORS, REGISTERS):
+            # Not every device has a memory.
+            known = self.names[REQUESTS]
+            if kind in known or kind != REGISTERS:
+                await self._learn_kind(kind)
 
-
-def _describe(description: str = "", units: str = "", kind: str = "", *_: str) -> str:
-    """Return what is shown of a sensor beside its name."""
-    about = " ".join(filter(None, [kind, f"in {units}" if units else ""]))
-    return f"{description} ({about})" if about else description
+    async def _learn_kind(self, kind: str) -> None:
+        try:
+            informs = (await self.fetch(kind)).informs
+        except CommandError as error:
+            self.note(CommandError(f"No completion: {error}", error.code))
+            return
+        rows = [[it.decode("utf-8", "replace") for it in inform.arguments] for inform in informs]
+        self.names[kind] = make_names(kind, rows)
+        if kind == SENSORS:
+            self._types = {
+                inform.arguments[0]: printable(inform.arguments[3])
+                for inform in informs
+                if len(inform.arguments) > 3
+            }
 
 
 class _Shell:
     """The loop of prompting and asking; all but `redraw` in the main thread."""
 
-    def __init__(self, client: TerminalClient, address: str) -> None:
-        self.address = address
+    def __init__(self, client: TerminalClient) -> None:
         self._client = client
+        bindings = KeyBindings()
+        bindings.add("tab")(lambda event: complete_now(event.current_buffer))
         self._session: PromptSession[str] = PromptSession(
             self._prompt,
-            completer=_Completer(client),
+            completer=RequestCompleter(client.look_up, _LOCAL),
             complete_while_typing=False,
             history=_open_history(),
+            key_bindings=bindings,
             bottom_toolbar=self._toolbar,
             enable_open_in_editor=False,
         )
 
     def run(self) -> None:
         """Do what is typed until Ctrl-D."""
+        pre_run = functools.partial(exit_at_sigterm, self._session.app)
         while True:
             try:
-                line = self._session.prompt()
+                line = self._session.prompt(pre_run=pre_run)
             except KeyboardInterrupt:
                 continue
             except EOFError:
@@ -193,7 +187,8 @@ class _Shell:
         try:
             request = parse_line(line)
         except BadWords as error:
-            print(paint(f"{' ' * (len(self.address) + 2 + error.position)}^ {error}", "red"))
+            indent = " " * (len(str(self._client.device)) + 2 + error.position)
+            print(paint(f"{indent}^ {error}", "red"))
             return
         if request is None:
             return
@@ -212,87 +207,61 @@ class _Shell:
                 asking.wait()
         except KeyboardInterrupt:
             seconds = asking.give_up()
-            print(paint(f"Gave up ?{request.name} after {_duration(seconds)}.", "yellow"))
+            print(paint(f"Gave up ?{request.name} after {show_duration(seconds)}.", "yellow"))
 
     def _help(self, request: Message) -> None:
         """Show help texts as texts: all in short, or one in full."""
-        requests = self._client.requests
+        requests, sensors = self._client.names[REQUESTS], self._client.names[SENSORS]
         if not request.arguments:
             width = max(map(len, requests), default=0)
             for name in sorted(requests):
                 print(
-                    f"{paint(printable(name.ljust(width)), 'bold')}  {_first_line(requests[name])}"
+                    f"{paint(printable(name.ljust(width)), 'bold')}  {first_line(requests[name])}"
                 )
-            return
         for argument in request.arguments:
             name = argument.decode("utf-8", "replace").removeprefix("?")
             if name in requests:
                 print(paint(f"?{printable(name)}", "bold"))
                 for line in requests[name].strip().splitlines():
                     print(f"  {printable(line.expandtabs())}")
-            elif name in self._client.sensor_help:
-                print(
-                    f"{paint(printable(name), 'bold')}  {printable(self._client.sensor_help[name])}"
-                )
+            elif name in sensors:
+                print(f"{paint(printable(name), 'bold')}  {printable(sensors[name])}")
             else:
-                print(paint(f"The device has told of no {printable(name)}.", "red"))
+                print(paint(f"The device has no request or sensor {printable(name)}.", "red"))
 
     def _prompt(self) -> ANSI:
         if self._client.is_connected():
-            return ANSI(f"{self.address}> ")
-        return ANSI(paint(f"{self.address}! ", "red"))
+            return ANSI(f"{self._client.device}> ")
+        return ANSI(paint(f"{self._client.device}! ", "red"))
 
     def _toolbar(self) -> str:
         """Return help for what is being typed, on one line."""
+        width = self._session.output.get_size().columns - 1
+        return self._help_for_line(width)[: max(width, 0)]
+
+    def _help_for_line(self, width: int) -> str:
         if not self._client.is_connected():
             return "not connected; trying again"
-        text = self._session.default_buffer.text
-        words = text.split()
-        if not words:
-            return KEYS
-        name = words[0].removeprefix("?")
+        requests, sensors = self._client.names[REQUESTS], self._client.names[SENSORS]
+        words = self._session.default_buffer.text.split()
+        name = words[0].removeprefix("?") if words else ""
         last = words[-1] if len(words) > 1 else ""
-        if name in self._client.requests:
-            help_text = f"?{name}: {_first_line(self._client.requests[name])}"
-        else:
-            help_text = _LOCAL.get(name, KEYS)
-        if last in self._client.sensor_help:
-            help_text = f"{last}: {_first_line(self._client.sensor_help[last])}"
-        width = self._session.output.get_size().columns
-        return help_text[: max(width - 1, 0)]
+        if last in sensors:
+            return f"{last}: {first_line(sensors[last])}"
+        if name in requests:
+            return f"?{name}: {first_line(requests[name])}"
+        return _LOCAL.get(name) or _join_fitting(KEYS, width)
 
 
-class _Completer(Completer):
-    """Completes the names of requests, of sensors, and what else is known."""
-
-    def __init__(self, client: TerminalClient) -> None:
-        self._client = client
-
-    def get_completions(
-        self, document: Document, complete_event: CompleteEvent
-    ) -> Iterable[Completion]:
-        """Yield the names that begin with the word before the cursor, or else hold it."""
-        word = document.get_word_before_cursor(WORD=True)
-        before = document.text_before_cursor[: -len(word) or None].split()
-        if not before:
-            word = word.removeprefix("?")
-        names = self._names(before)
-        fitting = [name for name in names if name.startswith(word)]
-        for name in sorted(fitting or [name for name in names if word.lower() in name.lower()]):
-            yield Completion(name, -len(word), display_meta=_first_line(names[name]))
-
-    def _names(self, before: list[str]) -> dict[str, str]:
-        """Return what may stand after these words, each with a description."""
-        if not before:
-            return {**_LOCAL, **self._client.requests}
-        name, place = before[0].removeprefix("?"), len(before)
-        if name == "help" and place == 1:
-            return self._client.requests
-        if name == "log-level" and place == 1:
-            return _LEVELS
-        if name == "sensor-sampling" and place == 2:
-            return _STRATEGIES
-        return self._client.sensor_help
+def _join_fitting(texts: Sequence[str], width: int) -> str:
+    """Return as many of some texts as fit in a width."""
+    joined = ""
+    for text in texts:
+        longer = f"{joined}, {text}" if joined else text
+        if len(longer) > width:
+            break
+        joined = longer
+    return joined
 
 
 class _FileHistory(FileHistory):
@@ -304,8 +273,7 @@ class _FileHistory(FileHistory):
 
 def _open_history() -> History:
     """Return what was typed in earlier runs, if it can be kept."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    path = pathlib.Path(state, "katcp", "shell-history")
+    path = platformdirs.user_state_path("katcp", appauthor=False) / "shell-history"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
@@ -315,37 +283,10 @@ def _open_history() -> History:
     return _FileHistory(str(path))
 
 
-class _LogHandler(logging.Handler):
-    """Prints what the library has to say, above the line that is typed."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(paint(f"katcp: {printable(record.getMessage())}", "yellow"), flush=True)
-
-
-@contextlib.contextmanager
-def _logs_shown() -> Iterator[None]:
-    handler = _LogHandler(logging.WARNING)
-    logger = logging.getLogger("katcp")
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
 def _show_answer(answer: Answer) -> None:
-    reply, took = answer.reply, paint(_duration(answer.seconds), "dim")
+    reply, took = answer.reply, paint(show_duration(answer.seconds), "dim")
     if reply.local_error is None:
         colour = "green" if reply.reply_ok() else "red"
         print(f"{paint(text_of(reply), colour)}   {took}", flush=True)
     else:
         print(f"{paint(reason_of(reply), 'red')}   {took}", flush=True)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
-
-
-def _first_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return printable(" ".join(lines[0].split())) if lines else ""

@@ -1,180 +1,221 @@
-"""The live table of ``katcp watch``; needs ``rich``.
+"""The live table of ``katcp watch``; needs ``prompt_toolkit``.
 
-It has the screen to itself, so that nothing is left over when the terminal changes
-its size, and leaves the last table behind when it ends.
+It has the screen to itself, and leaves nothing behind when it ends. Only what is on the
+screen is laid out, however many sensors there are.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
+import signal
 import sys
 import time
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Iterable, NamedTuple, Sequence
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.measure import Measurement
-from rich.segment import Segment
-from rich.table import Table
-from rich.text import Text
+from prompt_toolkit import Application
+from prompt_toolkit.formatted_text import ANSI
+from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.layout import FormattedTextControl, Layout, Window
 
-from ..common import wants_colour
-from ..readings import STATUS_COLOURS, Reading, show_age
-from .outputs import (
-    ASCII_PLOT_LEVELS,
-    PLOT_LEVELS,
-    PLOTTED_READINGS,
-    Output,
-    WatchedSensor,
-    extent,
-    plot,
+from ..output import count, exit_at_sigterm, on_signal, paint
+from ..readings import STATUS_COLOURS, show_age
+from ..tables import GAP, Column, fit, heading, line, natural_widths, shorten_cell
+from .outputs import REFRESH_INTERVAL, Output
+from .plot import ASCII_LEVELS, LEVELS, extent, plot
+from .sampling import WatchClient, WatchedSensor
+
+# Title, headings and foot take a line each.
+OTHER_LINES = 3
+LEAST_PLOT_WIDTH = 12
+# How many seconds a note is shown.
+NOTE_DURATION = 10.0
+KEYS = "arrows scroll, s sorts, r reverses, Ctrl-C ends"
+
+COLUMNS = (
+    Column("DEVICE", least=8),
+    Column("NAME", least=12),
+    Column("STATUS", colours=STATUS_COLOURS),
+    Column("VALUE", least=8),
+    Column("UNITS"),
+    Column("AGE", is_right=True),
+    Column("LOW", is_right=True, is_optional=True),
+    Column("HIGH", is_right=True, is_optional=True),
 )
 
-# From this width of the terminal on there is room for the extent of each plot.
-WIDE = 100
-# Below this width there is no room for a plot.
-NARROW = 60
-LEAST_PLOT_WIDTH = 10
-# What these columns hold is short, and of little use when it is cut.
-LEAST_WIDTHS = {"STATUS": len("nominal"), "UNITS": len("UNITS"), "AGE": len("119 min")}
-# What all columns but names and values need, mostly, with the gaps.
-OTHERS_WIDTH = {"STATUS": 13, "UNITS": 7, "AGE": 9, "LOW": 14, "PLOT": 12, "HIGH": 12}
-LEAST_CELL_WIDTH = 8
+
+class Order(NamedTuple):
+    """A way to sort sensors."""
+
+    name: str
+    key: Callable[[WatchedSensor], Any]
+
+
+def _value_key(sensor: WatchedSensor) -> tuple[bool, float, str]:
+    """Sort numbers before texts, and both before what has no value."""
+    is_number = not math.isnan(sensor.number)
+    return not is_number, sensor.number if is_number else 0, sensor.shown_value
+
+
+def _time_key(sensor: WatchedSensor) -> float:
+    """Sort the latest reading first."""
+    timestamp = sensor.reading.timestamp if sensor.reading else math.nan
+    return math.inf if math.isnan(timestamp) else -timestamp
+
+
+ORDERS = (
+    Order("name", lambda sensor: sensor.key),
+    Order("status", lambda sensor: str(sensor.reading.status) if sensor.reading else "~"),
+    Order("value", _value_key),
+    Order("age", _time_key),
+)
 
 
 class LiveTable(Output):
-    """A table that changes while one looks at it.
+    """A table that changes while one looks at it."""
 
-    Parameters
-    ----------
-    title : str
-        What stands above it.
-    sensors : sequence of WatchedSensor
-        The rows.
-    """
-
-    def __init__(self, title: str, sensors: Sequence[WatchedSensor]) -> None:
-        self._title = title
-        self._sensors = sensors
+    def __init__(self, clients: Sequence[WatchClient]) -> None:
+        self._clients = clients
+        self._sensors: list[WatchedSensor] = []
         self._note = ""
-        self._is_connected = True
-        self._console = Console(
-            file=sys.stdout, no_color=not wants_colour(sys.stdout), highlight=False
+        self._note_ends = 0.0
+        self._top = 0
+        self._order = 0
+        self._is_reversed = False
+        self._app: Application[None] = Application(
+            Layout(Window(FormattedTextControl(self._page, show_cursor=False))),
+            key_bindings=self._key_bindings(),
+            full_screen=True,
         )
-        self._live = Live(
-            console=self._console,
-            screen=True,
-            auto_refresh=False,
-            get_renderable=lambda: self._page(self._console.size.height),
-        )
 
-    def __enter__(self) -> LiveTable:
-        self._live.start(refresh=True)
-        return self
+    def run(self, handle_events: Callable[[float], None]) -> None:
+        """Show the table until Ctrl-C."""
 
-    def __exit__(self, *exception: object) -> None:
-        """Give the screen back, and leave the last table on it."""
-        self._live.stop()
-        self._console.print(self._table(self._sensors))
+        async def handle_for_ever() -> None:
+            try:
+                while True:
+                    handle_events(0.0)
+                    self._sort()
+                    self._app.invalidate()
+                    await asyncio.sleep(REFRESH_INTERVAL)
+            except Exception as error:
+                self._app.exit(exception=error)
 
-    def show(self, sensor: WatchedSensor, reading: Reading) -> None:
-        """Do nothing: the next refresh shows what the sensors hold."""
+        def pre_run() -> None:
+            exit_at_sigterm(self._app)
+            # What kill sends is no key.
+            on_signal(signal.SIGINT, self._end)
+            self._app.create_background_task(handle_for_ever())
+
+        self._app.run(pre_run)
+
+    def find(self, sensors: Iterable[WatchedSensor]) -> None:
+        """Take in the sensors."""
+        self._sensors = list(sensors)
 
     def tell(self, text: str) -> None:
-        """Show a note below the table."""
+        """Show a note below the table, for a while."""
         self._note = text
+        self._note_ends = time.monotonic() + NOTE_DURATION
 
-    def on_connection(self, connected: bool) -> None:
-        """Show the state of the connection in the title and in each status."""
-        self._is_connected = connected
-        self._note = ""
+    # ---- keys ----
 
-    def refresh(self) -> None:
-        """Draw the table."""
-        self._live.refresh()
+    def _key_bindings(self) -> KeyBindings:
+        bindings = KeyBindings()
 
-    def _page(self, height: int) -> Group:
-        """Return what fills a screen; title, headings and foot take a line each."""
-        shown = self._sensors[: max(height - 3, 1)]
-        title = Text(self._title, "bold", no_wrap=True, overflow="ellipsis")
-        if not self._is_connected:
-            title.append("  connection lost, trying again", "red")
-        return Group(title, self._table(shown), self._foot(len(self._sensors) - len(shown)))
+        def bind(keys: Sequence[str], do: Callable[[], Any]) -> None:
+            for key in keys:
+                bindings.add(key)(lambda event: do())
 
-    def _foot(self, hidden: int) -> Text:
-        foot = Text(no_wrap=True, overflow="ellipsis")
-        foot.append("Ctrl-C ends.", "dim")
-        if hidden:
-            foot.append(f"  {hidden} more need a higher terminal.", "yellow")
-        if self._note:
-            foot.append(f"  {self._note}", "red")
-        return foot
+        bind(["c-c", "q", "c-d"], self._end)
+        bind(["up", "k"], lambda: self._scroll(-1))
+        bind(["down", "j"], lambda: self._scroll(1))
+        bind(["pageup"], lambda: self._scroll(-self._height()))
+        bind(["pagedown", " "], lambda: self._scroll(self._height()))
+        bind(["home", "g"], lambda: self._scroll(-len(self._sensors)))
+        bind(["end", "G"], lambda: self._scroll(len(self._sensors)))
+        bind(["s"], self._sort_by_next)
+        bind(["r"], self._reverse)
+        return bindings
 
-    def _table(self, sensors: Sequence[WatchedSensor]) -> Table:
-        headings = self._headings()
-        widest = self._widest(headings)
-        table = Table(box=None, expand=True, pad_edge=False, padding=(0, 2, 0, 0))
-        for heading in headings:
-            table.add_column(
-                heading,
-                no_wrap=True,
-                overflow="ellipsis",
-                justify="right" if heading in ("AGE", "LOW") else "left",
-                min_width=LEAST_WIDTHS.get(heading),
-                max_width=widest.get(heading),
-                ratio=1 if heading == "PLOT" else None,
-            )
+    def _end(self) -> None:
+        # Somebody may be in a hurry.
+        if not self._app.is_done:
+            self._app.exit()
+
+    def _scroll(self, lines: int) -> None:
+        self._top = max(min(self._top + lines, len(self._sensors) - self._height()), 0)
+
+    def _sort_by_next(self) -> None:
+        self._order = (self._order + 1) % len(ORDERS)
+        self._sort()
+
+    def _reverse(self) -> None:
+        self._is_reversed = not self._is_reversed
+        self._sort()
+
+    def _sort(self) -> None:
+        self._sensors.sort(key=ORDERS[self._order].key, reverse=self._is_reversed)
+
+    # ---- what is on the screen ----
+
+    def _height(self) -> int:
+        """Return how many sensors are on the screen."""
+        rows: int = self._app.output.get_size().rows
+        return max(rows - OTHER_LINES, 1)
+
+    def _page(self) -> ANSI:
+        """Return what fills the screen."""
+        width = self._app.output.get_size().columns
+        self._scroll(0)
+        shown = self._sensors[self._top : self._top + self._height()]
+        lines = [self._title(width), *self._table(shown, width)]
+        blank = [""] * (self._height() - len(shown))
+        return ANSI("\n".join([*lines, *blank, self._foot(len(shown), width)]))
+
+    def _title(self, width: int) -> str:
+        names = ", ".join(str(client.device) for client in self._clients)
+        lost = [str(client.device) for client in self._clients if not client.is_connected()]
+        what = f"  not connected: {', '.join(lost)}; trying again" if lost else ""
+        title = shorten_cell(names, max(width - len(what), 8))
+        return paint(title, "bold") + paint(shorten_cell(what, width - len(title)), "red")
+
+    def _foot(self, shown: int, width: int) -> str:
+        order = f"by {ORDERS[self._order].name}{', reversed' if self._is_reversed else ''}"
+        where = f"{self._top + 1}-{self._top + shown} of " if shown < len(self._sensors) else ""
+        foot = f"{where}{count(len(self._sensors), 'sensor')} {order}   {KEYS}"
+        if time.monotonic() < self._note_ends:
+            return paint(shorten_cell(self._note, width), "red")
+        return paint(shorten_cell(foot, width), "dim")
+
+    def _table(self, sensors: Sequence[WatchedSensor], width: int) -> list[str]:
+        """Return the headings and the rows; the plot takes the room that is left."""
+        first = 0 if len(self._clients) > 1 else 1
+        columns = COLUMNS[first:]
         now = time.time()
-        for sensor in sensors:
-            cells = self._cells(sensor, now)
-            table.add_row(*(cells[heading] for heading in headings))
+        rows = [_cells(sensor, now)[first:] for sensor in sensors]
+        widths = natural_widths(columns, rows)
+        widths = fit(columns, widths, width - len(GAP) - LEAST_PLOT_WIDTH)
+        plot_width = width - sum(len(GAP) + it for it in widths if it >= 0)
+        levels = LEVELS if (sys.stdout.encoding or "").lower().startswith("utf") else ASCII_LEVELS
+        table = [heading(columns, widths) + (GAP + paint("PLOT", "bold") if plot_width > 3 else "")]
+        for sensor, row in zip(sensors, rows):
+            text = line(columns, row, widths)
+            table.append(text + GAP + plot(sensor.numbers, plot_width, levels))
         return table
 
-    def _headings(self) -> list[str]:
-        """Return the headings of the columns for which there is room."""
-        headings = ["NAME", "STATUS", "VALUE", "UNITS", "AGE"]
-        width = self._console.size.width
-        if width >= WIDE:
-            return [*headings, "LOW", "PLOT", "HIGH"]
-        return headings if width < NARROW else [*headings, "PLOT"]
 
-    def _widest(self, headings: Sequence[str]) -> dict[str, int]:
-        """Return how wide names and values may be: they shall not push out the plot."""
-        others = sum(OTHERS_WIDTH.get(heading, 2) for heading in headings)
-        room = self._console.size.width - others
-        longest_name = max(len(sensor.name) for sensor in self._sensors)
-        name = max(min(longest_name, room * 2 // 3), LEAST_CELL_WIDTH)
-        return {"NAME": name, "VALUE": max(room - name, LEAST_CELL_WIDTH)}
-
-    def _cells(self, sensor: WatchedSensor, now: float) -> dict[str, Any]:
-        """Return what stands in the row of a sensor, by heading."""
-        reading = sensor.reading
-        status = "waiting" if reading is None else reading.status
-        if not self._is_connected:
-            status = "unreachable"
-        low, high = extent(sensor.numbers)
-        return {
-            "NAME": Text(sensor.name),
-            "STATUS": Text(status, STATUS_COLOURS.get(status, "")),
-            "VALUE": Text(sensor.shown_value, "" if self._is_connected else "dim"),
-            "UNITS": Text(sensor.description.units),
-            "AGE": "" if reading is None else show_age(now - reading.timestamp),
-            "LOW": f"{low:.6g}" if math.isfinite(low) else "",
-            "PLOT": _Plot(sensor),
-            "HIGH": f"{high:.6g}" if math.isfinite(high) else "",
-        }
-
-
-class _Plot:
-    """A plot that is as wide as its column."""
-
-    def __init__(self, sensor: WatchedSensor) -> None:
-        self._numbers = sensor.numbers
-
-    def __rich_console__(self, console: Console, options: Any) -> Iterator[Segment]:
-        is_unicode = options.encoding.startswith("utf")
-        levels = PLOT_LEVELS if is_unicode else ASCII_PLOT_LEVELS
-        yield Segment(plot(self._numbers, options.max_width, levels))
-
-    def __rich_measure__(self, console: Console, options: Any) -> Measurement:
-        return Measurement(LEAST_PLOT_WIDTH, PLOTTED_READINGS)
+def _cells(sensor: WatchedSensor, now: float) -> list[str]:
+    """Return what stands in the row of a sensor, but for the plot."""
+    reading = sensor.reading
+    low, high = extent(sensor.numbers)
+    return [
+        str(sensor.client.device),
+        sensor.name,
+        "waiting" if reading is None else str(reading.status),
+        sensor.shown_value,
+        sensor.units,
+        "" if reading is None else show_age(reading.timestamp, now),
+        f"{low:.6g}" if math.isfinite(low) else "",
+        f"{high:.6g}" if math.isfinite(high) else "",
+    ]
