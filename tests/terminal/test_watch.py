@@ -113,7 +113,7 @@ def test_thousands_of_sensors(watch):
     with TestDevice(sensors=sensors) as device:
         terminal = watch(device, rows=13)
         terminal.wait(lambda lines: rows(lines) == [f"s{number}" for number in range(10)])
-        assert terminal.lines[-1].startswith("1-10 of 5000 sensors by name ")
+        terminal.wait(lambda lines: lines[-1].startswith("1-10 of 5000 sensors by name "))
         terminal.type(DOWN * 3 + UP)
         terminal.wait(lambda lines: rows(lines)[0] == "s2")
         terminal.type(PAGE_DOWN)
@@ -122,10 +122,10 @@ def test_thousands_of_sensors(watch):
         terminal.wait(lambda lines: rows(lines)[-1] == "s4999")
         terminal.type("gr")
         terminal.wait(lambda lines: rows(lines)[:2] == ["s4999", "s4998"])
-        assert "by name, reversed" in terminal.lines[-1]
+        terminal.wait(lambda lines: "by name, reversed" in lines[-1])
         terminal.type("ss")
         terminal.wait(lambda lines: rows(lines)[:2] == ["s0", "s1"])
-        assert "by value, reversed" in terminal.lines[-1]
+        terminal.wait(lambda lines: "by value, reversed" in lines[-1])
         terminal.type("s")
         terminal.wait(lambda lines: "by age" in lines[-1] and rows(lines)[:2] == ["s0", "s1"])
         terminal.type(CTRL_C)
