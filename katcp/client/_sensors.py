@@ -501,7 +501,7 @@ class _WeakConsumer:
     ) -> None:
         self.patterns = patterns
         self.strategy = strategy
-        self._unsubscribed = False
+        self.is_over = False
         session, tracker = updates._session, updates._tracker
         self._updates = weakref.ref(updates, lambda _: self.unsubscribe_soon(session, tracker))
 
@@ -521,8 +521,8 @@ class _WeakConsumer:
 
     def unsubscribe_soon(self, session: Session, tracker: Tracker) -> None:
         """Give no more readings, once; any thread."""
-        if not self._unsubscribed and session.run.portal is not None:
-            self._unsubscribed = True
+        if not self.is_over and session.run.portal is not None:
+            self.is_over = True
             # Without a loop nothing is sampled.
             with contextlib.suppress(KatcpUsageError):
                 session.run.portal.call_soon(tracker.unsubscribe, self)

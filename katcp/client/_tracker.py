@@ -78,6 +78,7 @@ class Consumer(Protocol):
 
     patterns: Sequence[Pattern]
     strategy: Strategy
+    is_over: bool
 
     def put_reading(self, name: str, reading: Reading) -> None:
         """Take a reading."""
@@ -365,6 +366,8 @@ class Tracker:
                 raise KatcpSensorError(f"{self.address()} has no sensor like {pattern!r}")
             descriptions.update({description.name: description for description in found})
         major = await self._major()
+        if consumer.is_over:
+            return []  # it was closed meanwhile
         self._consumers[consumer] = self._joining[consumer] = None
         try:
             for description in descriptions.values():
