@@ -6,36 +6,33 @@
 import argparse
 import asyncio
 
-from katcp import AsyncClient, KatcpReplyError
+from katcp import AsyncClient, KatcpSensorError
 
 
-async def read(client, name):
-    """Return the reading of a sensor as text."""
+async def read(sensor):
+    """Return the value of a sensor, or why there is none."""
     try:
-        answer = await client.async_ask("sensor-value", name)
-    except KatcpReplyError as error:
+        return (await sensor.async_read()).value
+    except KatcpSensorError as error:
         return f"? ({error})"
-    return answer.informs[0].get_text(4)
 
 
 async def watch(client, name, count):
     """Print some changes of a sensor."""
-    with client.informs("sensor-status", timeout=10) as updates:
-        await client.async_ask("sensor-sampling", name, "event")
-        async for update in updates:
-            print(f"{name} is {update.get_text(4)} now")
+    async with client.sensors.watch(name, timeout=10) as updates:
+        async for _, reading in updates:
+            print(f"{name} is {reading.value} now")
             count -= 1
             if not count:
                 break
-    await client.async_ask("sensor-sampling", name, "none")
 
 
 async def read_all(client):
     """Ask for all sensors without waiting in between, and print them."""
-    names = [inform.get_text(0) for inform in (await client.async_ask("sensor-list")).informs]
-    values = await asyncio.gather(*(read(client, name) for name in names))
-    for name, value in zip(names, values):
-        print(f"{name} = {value}")
+    sensors = await client.sensors.async_find()
+    values = await asyncio.gather(*map(read, sensors))
+    for sensor, value in zip(sensors, values):
+        print(f"{sensor.name} = {value} {sensor.units}".rstrip())
 
 
 async def main():

@@ -1,7 +1,6 @@
 """Plot a sensor while it changes: in the terminal, or in a window with matplotlib.
 
-The device is asked to send the reading every tenth of a second, and sends it as
-an inform #sensor-status from then on.
+The device samples the sensor: it sends the reading every tenth of a second by itself.
 """
 
 import argparse
@@ -10,17 +9,7 @@ from itertools import islice
 
 from katcp import BlockingClient
 
-# A reading with another status ("unknown", "failure", ...) has no value.
-USABLE = ("nominal", "warn", "error")
-
 WIDTH = 60
-
-
-def readings(updates):
-    """Yield times and values of those readings that have a value."""
-    for update in updates:
-        if update.get_text(3) in USABLE:
-            yield update.get_timestamp(0), update.get_float(4)
 
 
 def plot_in_terminal(points, low, high):
@@ -60,15 +49,15 @@ def main():
     parser.add_argument("--window", action="store_true", help="use matplotlib")
     options = parser.parse_args()
 
-    # informs() comes before the request that turns the sampling on: nothing is missed.
     with (
         BlockingClient(options.host, options.port) as client,
-        client.informs("sensor-status") as updates,
+        client.sensors[options.sensor].watch(("period", options.period)) as updates,
     ):
-        # Devices of version 4 take milliseconds, all others seconds.
-        period = client.convert_seconds(options.period)
-        client.ask("sensor-sampling", options.sensor, "period", period)
-        points = islice(readings(updates), options.count)
+        # A reading with another status ("unknown", "failure", ...) has no value.
+        points = (
+            (reading.timestamp, reading.value) for _, reading in updates if reading.status.is_usable
+        )
+        points = islice(points, options.count)
         if options.window:
             plot_in_window(points, options.sensor)
         else:

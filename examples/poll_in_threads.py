@@ -19,8 +19,7 @@ def poll(client, name, period, texts, stopped):
     """Read a sensor again and again, until told to stop."""
     while not stopped.is_set():
         try:
-            reading = client.ask("sensor-value", name, timeout=1).informs[0]
-            texts.put(f"{name}: {reading.get_text(4)}")
+            texts.put(f"{name}: {client.sensors[name].read(timeout=1).value}")
         except KatcpClientError as error:
             # One failure is no reason to give up: the client connects again by itself.
             texts.put(f"{name}: {error}")

@@ -1,21 +1,12 @@
 """Print the readings of some sensors of a device, or of all.
 
-The simplest way to use a device: connect, ask, print, stop.
+The simplest way to use a device: connect, read, print, stop.
 """
 
 import argparse
 import sys
 
-from katcp import BlockingClient, KatcpClientError, KatcpReplyError
-
-
-def print_reading(client, name):
-    # The device answers with one inform for each sensor, and then with the reply:
-    #     #sensor-value 1795375674.7 1 temperature nominal 21.2
-    #     !sensor-value ok 1
-    answer = client.ask("sensor-value", name)
-    for inform in answer.informs:
-        print(f"{inform.get_text(2):20} {inform.get_text(3):10} {inform.get_text(4)}")
+from katcp import BlockingClient, KatcpClientError, KatcpSensorError
 
 
 def main():
@@ -29,14 +20,13 @@ def main():
     # "with" connects, and stops the client at the end, whatever happens. The timeout is
     # that of the connection, and of each request.
     with BlockingClient(options.host, options.port, timeout=options.timeout) as client:
-        names = options.sensors
-        if not names:
-            names = [inform.get_text(0) for inform in client.ask("sensor-list").informs]
-        for name in names:
+        for name in options.sensors or client.sensors:
             try:
-                print_reading(client, name)
-            except KatcpReplyError as error:
-                # The device refuses, for example because there is no such sensor.
+                sensor = client.sensors[name]
+                _, status, value = sensor.read()
+                print(f"{name:20} {status:10} {value} {sensor.units}".rstrip())
+            except KatcpSensorError as error:
+                # The device has no such sensor, or a value that nobody can read.
                 print(f"{name:20} {error}")
 
 

@@ -14,7 +14,7 @@ from katcp.simdevice import Sensor
 
 def fade(client, decibels):
     """Set the attenuation in steps of at most 10 dB, to spare the receiver."""
-    now = client.ask("sensor-value", "attenuation").informs[0].get_int(4)
+    now = client.sensors["attenuation"].read().value
     while now != decibels:
         now += max(-10, min(decibels - now, 10))
         client.ask("attenuate", now)
@@ -26,14 +26,15 @@ def fade(client, decibels):
 @pytest.fixture
 def attenuator(katcp_device):
     """Make an attenuator of the simulated device."""
-    katcp_device.add_sensor(Sensor("attenuation", "integer", "Attenuation", "dB", value=0))
+    sensor = Sensor("attenuation", "integer", "Attenuation", "dB", value=0)
+    katcp_device.add_sensor(sensor)
 
     @katcp_device.request
     def attenuate(request, decibels):
         "Set the attenuation (?attenuate dB)."
         if not 0 <= int(decibels) <= 60:
             return "fail", "From 0 to 60 dB."
-        katcp_device.set_sensor("attenuation", int(decibels))
+        sensor.set_value(int(decibels))
         return "ok", decibels
 
     return katcp_device

@@ -1,43 +1,27 @@
-"""Keep the smallest and the largest value of a sensor, with a subclass of a client.
+"""Keep the smallest and the largest value of a sensor, in a class of its own.
 
-A subclass suits a program that is a client for its whole life: handlers are
-methods that are named after the messages.
+The sensor is watched by a callback, across restarts of the device: the client sets the
+sampling again.
 """
 
 import argparse
 import threading
 
-from katcp import BlockingClient, Message
+from katcp import BlockingClient
 
 
-class Tracker(BlockingClient):
-    """A client that samples a sensor, on every connection anew."""
+class Range:
+    """The smallest and the largest value among some readings."""
 
-    def __init__(self, host, port, sensor, count):
-        super().__init__(host, port)
-        self.sensor = sensor
+    def __init__(self, count):
         self.count = count
         self.values = []
         self.complete = threading.Event()
 
-    def notify_connected(self, connected):
-        """Set the sampling, which the device forgets with each connection."""
-        print("connected" if connected else "disconnected")
-        if connected:
-            # This runs in the thread of the client, which must not wait: so no ask().
-            self.callback_request(
-                Message.request("sensor-sampling", self.sensor, "event"), reply_cb=self.on_sampling
-            )
-
-    def on_sampling(self, reply):
-        """Look whether the sampling was set."""
-        if not reply.reply_ok():
-            print("no sampling:", reply)
-            self.complete.set()
-
-    def inform_sensor_status(self, msg):
-        """Take a new reading; called for every #sensor-status."""
-        self.values.append(msg.get_float(4))
+    def update(self, name, reading):
+        """Take a reading; called in the thread of the client, which must not wait."""
+        if reading.status.is_usable:
+            self.values.append(reading.value)
         if len(self.values) >= self.count:
             self.complete.set()
 
@@ -50,10 +34,13 @@ def main():
     parser.add_argument("--count", type=int, default=10, help="how many readings")
     options = parser.parse_args()
 
-    with Tracker(options.host, options.port, options.sensor, options.count) as tracker:
-        tracker.complete.wait()
-    if tracker.values:
-        print(f"{options.sensor} from {min(tracker.values):g} to {max(tracker.values):g}")
+    found = Range(options.count)
+    with (
+        BlockingClient(options.host, options.port) as client,
+        client.sensors[options.sensor].watch(callback=found.update),
+    ):
+        found.complete.wait()
+    print(f"{options.sensor} from {min(found.values):g} to {max(found.values):g}")
 
 
 if __name__ == "__main__":

@@ -9,21 +9,7 @@ import contextlib
 import logging
 from datetime import datetime, timezone
 
-from katcp import BlockingClient, Message
-
-
-def sample(client, names):
-    """Let the device send each change of the sensors; runs in the client's thread."""
-
-    def on_reply(reply):
-        # A lost connection fails the request, too; then it is set again on the next one.
-        if not reply.reply_ok() and reply.local_error is None:
-            print("the device refuses:", reply, flush=True)
-
-    for name in names:
-        client.callback_request(
-            Message.request("sensor-sampling", name, "event"), reply_cb=on_reply
-        )
+from katcp import BlockingClient
 
 
 def main():
@@ -36,21 +22,12 @@ def main():
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
 
     client = BlockingClient(options.host, options.port)
-
-    def on_connection(connected):
-        print("connected" if connected else "disconnected", flush=True)
-        if connected:
-            sample(client, options.sensors)
-
-    client.add_connection_callback(on_connection)
-    # Before the start, or the first changes would be missed.
-    updates = client.informs("sensor-status")
     # Not "with", which raises if the device is not there: this client keeps trying.
     client.start()
     try:
-        for update in updates:
-            time = datetime.fromtimestamp(update.get_timestamp(0), timezone.utc)
-            name, status, value = (update.get_text(position) for position in (2, 3, 4))
+        client.wait_connected()
+        for name, (timestamp, status, value) in client.sensors.watch(*options.sensors):
+            time = datetime.fromtimestamp(timestamp, timezone.utc)
             print(f"{time:%Y-%m-%d %H:%M:%S} {name} {status} {value}", flush=True)
     finally:
         client.stop()

@@ -43,8 +43,8 @@ def environment(monkeypatch):
 
 def test_how_to(run, logs):
     """The code of the page is one module, whose tests pass."""
-    assert MODULE.count("\ndef test_") == 11
-    run(MODULE).assert_outcomes(passed=13)
+    assert MODULE.count("\ndef test_") == 13
+    run(MODULE).assert_outcomes(passed=15)
     logs.expect("Connection reset by peer")
 
 
@@ -170,10 +170,80 @@ def test_client_that_is_not_greeted(run, monkeypatch):
     )
 
 
-def test_marker_and_fixtures_are_listed(run):
-    assert "@pytest.mark.katcp_device(protocol=" in run("", "--markers").stdout.str()
+def test_marker_of_the_client(run):
+    run(
+        """
+        import pytest
+        from katcp import KatcpClientTimeout
+
+        pytestmark = [
+            pytest.mark.katcp_device(faults=["no-reply:watchdog"]),
+            pytest.mark.katcp_client(timeout=0.02, max_msg_size=1000),
+        ]
+
+        def test_module(katcp_client):
+            with pytest.raises(KatcpClientTimeout, match="after 0.02"):
+                katcp_client.ask("watchdog")
+            assert katcp_client.MAX_MSG_SIZE == 1000
+
+        @pytest.mark.katcp_client(timeout=0.01)
+        def test_own(katcp_client, katcp_device, make_katcp_client):
+            with pytest.raises(KatcpClientTimeout, match="after 0.01"):
+                katcp_client.ask("watchdog")
+            other = make_katcp_client(katcp_device, timeout=0.03)
+            with pytest.raises(KatcpClientTimeout, match="after 0.03"):
+                other.ask("watchdog")
+            assert katcp_client.MAX_MSG_SIZE == other.MAX_MSG_SIZE == 1000
+        """
+    ).assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("1", "the marker takes keywords only, not 1"),
+        ("time=1", "*unexpected keyword argument 'time'"),
+        ("timeout='soon'", "*timeout*'soon'*"),
+    ],
+)
+def test_marker_of_the_client_that_makes_no_sense(run, marker, message):
+    result = run(
+        f"""
+        import pytest
+
+        @pytest.mark.katcp_client({marker})
+        def test(katcp_client):
+            pass
+        """
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"@pytest.mark.katcp_client: {message}"])
+
+
+def test_clients_of_several_devices_are_stopped_before_them(run, logs):
+    run(
+        """
+        left = []
+
+        def test_two(make_katcp_client, make_katcp_device):
+            for name in ("left", "right"):
+                left.append(make_katcp_client(make_katcp_device(name=name)))
+            assert [client.ask("watchdog").arguments for client in left] == [[], []]
+
+        def test_afterwards():
+            assert [client.running() for client in left] == [False, False]
+        """
+    ).assert_outcomes(passed=2)
+    # A client that loses its device says so.
+    assert logs.unexpected() == []
+
+
+def test_markers_and_fixtures_are_listed(run):
+    markers = run("", "--markers").stdout.str()
+    assert "@pytest.mark.katcp_device(protocol=" in markers
+    assert "@pytest.mark.katcp_client(timeout=" in markers
     listed = run("", "--fixtures").stdout.str()
-    for name in ("katcp_device", "katcp_client", "make_katcp_device"):
+    for name in ("katcp_device", "katcp_client", "make_katcp_device", "make_katcp_client"):
         assert re.search(rf"^{name} .*\n    \w+", listed, re.MULTILINE)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Optional, Sequence, TypeVar, Union
+from typing import Any, Optional, Sequence, TypeVar, Union
 
-from .._wire.message import Message
+from .._wire.message import Message, pretty_repr
 from .._wire.text import as_text, shorten
 from ..errors import (
     KatcpClientError,
@@ -12,6 +12,7 @@ from ..errors import (
     KatcpClientTimeout,
 )
 from .requests import PendingRequest
+from .tables import as_html_table, as_text_table, rows_of
 
 _Reply = TypeVar("_Reply", bound=Message)
 
@@ -87,9 +88,24 @@ class Answer(tuple[list[bytes], list[Message]]):
         return self._reply
 
     def __repr__(self) -> str:
+        return self._describe(repr(self.reply))
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the answer in IPython, with a table of the informs unless it is in a list."""
+        text = self._describe(pretty_repr(self.reply))
+        if self.informs and not printer.indentation:
+            text += "\n" + as_text_table(rows_of(*self))
+        printer.text(text)
+
+    def _repr_html_(self) -> Optional[str]:
+        """Return the table that Jupyter shows; None without informs."""
+        caption = self._describe(pretty_repr(self.reply))
+        return as_html_table(rows_of(*self), caption) if self.informs else None
+
+    def _describe(self, reply: str) -> str:
         count = len(self.informs)
         informs = f", {count} inform{'' if count == 1 else 's'}" if count else ""
-        return f"<Answer {self.reply!r}{informs}>"
+        return f"<Answer {reply}{informs}>"
 
 
 def answer_of(reply: Message, informs: list[Message]) -> Answer:

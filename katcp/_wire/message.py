@@ -512,7 +512,7 @@ class Message:
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Show the message in IPython, with its arguments as Python shows them."""
-        printer.text(self._describe(_plain_repr))
+        printer.text(pretty_repr(self))
 
     def _describe(self, describe_argument: Callable[[Any], str]) -> str:
         kind = self.TYPE_NAMES.get(self.mtype, "unknown").lower()
@@ -680,10 +680,16 @@ def _short_repr(argument: Any) -> str:
     return repr(escaped) if len(escaped) <= 1000 else f"{escaped[:1000]!r}..."
 
 
-def _plain_repr(argument: Any) -> str:
+def pretty_repr(message: Message) -> str:
+    """Return a message as IPython shows it: with its arguments as Python shows them."""
+    return message._describe(plain_repr)
+
+
+def plain_repr(argument: Any, size: int = _PLAIN_SIZE) -> str:
+    """Return an argument as Python shows it, cut to *size* bytes."""
     # Cut first: an argument may hold megabytes.
-    if isinstance(argument, bytes) and len(argument) > _PLAIN_SIZE:
-        return f"{argument[:_PLAIN_SIZE]!r}... ({len(argument)} bytes)"
+    if isinstance(argument, bytes) and len(argument) > size:
+        return f"{argument[:size]!r}... ({len(argument)} bytes)"
     return shorten(repr(argument))
 
 

@@ -49,6 +49,17 @@ else:
 
 _default_logger = logging.getLogger("katcp.client")
 
+# Set in a subclass once, if ever: no completion shows them.
+_LIMITS = frozenset(
+    [
+        "CONNECT_TIMEOUT",
+        "GREETING_TIMEOUT",
+        "MAX_INFORMS_SIZE",
+        "MAX_LOG_RATE",
+        "MAX_VERSIONS_SIZE",
+    ]
+)
+
 _Client = TypeVar("_Client", bound="DeviceClient")
 
 
@@ -242,6 +253,14 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             return super().__repr__()
         state = self._session.run.state.value
         return f"<{type(self).__name__} {address_to_string(self._bindaddr)} {state}>"
+
+    def __dir__(self) -> list[str]:
+        """Return what people type: neither private names nor limits that 0.9.3 does not have."""
+        return [
+            name
+            for name in super().__dir__()
+            if name not in _LIMITS and (name.startswith("__") or not name.startswith("_"))
+        ]
 
     @property
     def _stream(self) -> Optional[IOStream]:

@@ -50,6 +50,9 @@ class Sensors:
         self._session = session
         self._tracker = tracker
 
+    def __repr__(self) -> str:
+        return f"<Sensors of {self._tracker.address()}>"
+
     def __getitem__(self, name: str) -> RemoteSensor:
         """Return the sensor of this name.
 

@@ -698,6 +698,26 @@ def test_repr(device, cls):
         assert repr(client) == f"<{cls.__name__} {host}:{port} connected>"
 
 
+@pytest.mark.parametrize("cls", CLIENTS)
+def test_dir_lists_what_people_type(cls):
+    class Program(cls):
+        def gain(self):
+            pass
+
+        def _helper(self):
+            pass
+
+    client = Program("localhost", 7147)
+    client.amplifiers = 2
+    public = {name for name in dir(Program) if not name.startswith("_")}
+    limits = {"CONNECT_TIMEOUT", "GREETING_TIMEOUT", "MAX_LOG_RATE", "MAX_VERSIONS_SIZE"}
+    if issubclass(cls, AsyncClient):
+        limits.add("MAX_INFORMS_SIZE")
+    names = {name for name in dir(client) if not name.startswith("__")}
+    assert names == (public | {"versions", "amplifiers"}) - limits
+    assert client.MAX_LOG_RATE > 0
+
+
 def test_all_failures_of_ask_are_of_one_family():
     family = [KatcpReplyError, KatcpClientTimeout, KatcpClientDisconnected, KatcpClientStopped]
     assert all(issubclass(cls, KatcpClientError) for cls in family)

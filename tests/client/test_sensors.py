@@ -103,6 +103,7 @@ def test_sensors_tell_what_the_device_says_of_them(versions):
     assert client.sensors["mode"].options == ["idle", "track", "slew"]
     assert repr(temperature) == "<RemoteSensor temperature: float in degC>"
     assert repr(client.sensors["label"]) == "<RemoteSensor label: string>"
+    assert repr(client.sensors) == "<Sensors of {}:{}>".format(*versions.address)
 
 
 def test_readings_have_values_of_their_types(versions):

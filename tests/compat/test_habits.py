@@ -474,6 +474,19 @@ def test_constructors_have_the_signatures_of_the_reference(cls, signature):
     assert found == f"{signature}, *, {added}"
 
 
+@pytest.mark.parametrize("cls", ["DeviceClient", "AsyncClient", "CallbackClient", "BlockingClient"])
+def test_dir_lists_all_that_the_reference_does(cls):
+    names = dir(getattr(katcp, cls)("localhost", 7147))
+    limits = {"MAX_MSG_SIZE", "MAX_WRITE_BUFFER_SIZE", "MAX_LOOP_LATENCY"}
+    documented = {
+        name
+        for owner, methods in SIGNATURES.items()
+        if issubclass(getattr(katcp, cls), getattr(katcp, owner))
+        for name in methods
+    }
+    assert documented | limits | {"bind_address", "__enter__", "__init__"} <= set(names)
+
+
 def test_functions_have_the_signatures_of_the_reference():
     assert plain_signature(katcp.client.make_threadsafe) == "meth"
     assert plain_signature(katcp.client.make_threadsafe_blocking) == "meth"

@@ -1,15 +1,16 @@
 """Each program of examples/ runs, as a process of its own, and says what it should."""
 
+import contextlib
 import re
 import subprocess
 import sys
 
 import pytest
 
-from katcp.simdevice import SimulatedDevice
+from katcp.simdevice import Sensor, SimulatedDevice
 from tests.support.helpers import PATIENCE
 from tests.support.process import ENVIRONMENT, PythonProcess
-from tests.support.snippets import ROOT
+from tests.support.snippets import PORT, ROOT, rest_snippets
 
 EXAMPLES = ROOT / "examples"
 
@@ -17,19 +18,26 @@ EXAMPLES = ROOT / "examples"
 PRINTED = {
     "read_sensors.py": (
         ["mode", "temperature", "no-such-sensor"],
-        r"mode +nominal +idle\ntemperature +nominal +\d+\.\d+\nno-such-sensor +Unknown .*\n",
+        r"mode +nominal +idle\ntemperature +nominal +\d+\.\d+ degC\n"
+        r"no-such-sensor +\S+ has no sensor 'no-such-sensor'.*\n",
     ),
     "plot_sensor.py": (["--period", "0.01", "--count", "5"], r"( +\d+\.\d{3}  +\*\n){5}"),
-    "track_sensor.py": (
-        ["--count", "3"],
-        r"connected\ndisconnected\ncounter from \d+ to \d+\n",
-    ),
+    "track_sensor.py": (["--count", "3"], r"counter from \d+ to \d+\n"),
     "poll_in_threads.py": (["--seconds", "1"], r"((temperature|counter|mode): \S+\n){3,}"),
     "ask_in_asyncio.py": ([], r"(?s)(?=.*label = simulated device\n)(.*counter is \d+ now\n){3}.*"),
     "check_memory.py": ([], r"256 words of bram written and read, 0 bad\n"),
 }
 # They have tests of their own.
-OTHERS = {"check_devices.py", "watch_forever.py", "test_attenuator.py"}
+OTHERS = {
+    "check_devices.py",
+    "test_attenuator.py",
+    "test_in_asyncio.py",
+    "watch_devices.py",
+    "watch_forever.py",
+}
+
+# What the guide promises to be short.
+GUIDE = (ROOT / "docs" / "howto" / "sensors.rst").read_text("utf-8")
 
 
 def run_python(*arguments):
@@ -85,22 +93,81 @@ def test_devices_that_are_down_are_named(refused_address):
     assert done.returncode == 1
 
 
-def test_the_monitor_outlives_the_device():
-    with (
-        SimulatedDevice() as device,
-        PythonProcess(
-            EXAMPLES / "watch_forever.py", *device.address, "--sensors", "mode"
-        ) as monitor,
-    ):
-        assert monitor.line() == "connected\n"
-        assert monitor.line().endswith(" mode nominal idle\n")
-        device.reset_clients()
-        assert monitor.line() == "disconnected\n"
-        assert monitor.line() == "connected\n"
-        assert monitor.line().endswith(" mode nominal idle\n")
+def lines_of(code):
+    return [line for line in code.splitlines() if line.strip()]
+
+
+def test_a_program_of_six_lines_reads_a_sensor_and_waits_for_a_value(tmp_path):
+    _, program = next(rest_snippets(GUIDE))
+    assert len(lines_of(program)) <= 6
+    sensors = [Sensor("temperature", "float", units="degC", value=12.5, timestamp=1.5e9)]
+    with SimulatedDevice(sensors=sensors) as device:
+        path = tmp_path / "program.py"
+        path.write_text(program.replace(PORT, str(device.address[1])), "utf-8")
+        with PythonProcess(path) as process:
+            # It reads once itself, and once to wait.
+            device.wait_for_request("sensor-value", PATIENCE, count=2)
+            device.stop()
+            device.start()
+            device.wait_until(is_sampled(device), PATIENCE)
+            device.set_sensor("temperature", 25.0)
+            code, output, errors = process.end()
+    assert (code, output, errors) == (0, "float degC 1500000000.0 nominal 12.5\n", "")
+
+
+def is_sampled(device):
+    """Return a function that tells whether a sensor of the device is sampled."""
+    return lambda: any(client.samplings for client in device.clients)
+
+
+def test_a_program_of_twelve_lines_watches_devices_for_ever():
+    path = EXAMPLES / "watch_devices.py"
+    assert len(lines_of(path.read_text("utf-8"))) <= 12
+    assert f"literalinclude:: ../../examples/{path.name}" in GUIDE
+    names = [f"rx.temp{number:02}" for number in range(20)]
+    with contextlib.ExitStack() as stack:
+        devices = [
+            stack.enter_context(
+                SimulatedDevice(
+                    sensors=[Sensor(name, "float", value=0.5, timestamp=1.5e9) for name in names]
+                )
+            )
+            for _ in range(3)
+        ]
+        addresses = ["{}:{}".format(*device.address) for device in devices]
+        monitor = stack.enter_context(PythonProcess(path, *addresses))
+        every = {f"{address} {name} 0.5 nominal\n" for address in addresses for name in names}
+        assert {monitor.line() for _ in every} == every
+        devices[1].stop()
+        gone = [f"{addresses[1]} {name} 0.5 unreachable\n" for name in names]
+        assert [monitor.line() for _ in names] == gone
+        devices[2].set_sensor("rx.temp07", 7.5)
+        assert monitor.line() == f"{addresses[2]} rx.temp07 7.5 nominal\n"
+        devices[1].start()
+        back = [f"{addresses[1]} {name} 0.5 nominal\n" for name in names]
+        assert [monitor.line() for _ in names] == back
+        devices[1].set_sensor("rx.temp19", 9.5)
+        assert monitor.line() == f"{addresses[1]} rx.temp19 9.5 nominal\n"
         monitor.interrupt()
-        code, output, errors = monitor.end()
-    assert (code, output) == (0, "disconnected\n")
+        monitor.end()
+
+
+def test_the_monitor_outlives_the_device():
+    with SimulatedDevice() as device:
+        address = device.address
+    with PythonProcess(EXAMPLES / "watch_forever.py", *address, "--sensors", "mode") as monitor:
+        with device:
+            assert monitor.line().endswith(" mode nominal idle\n")
+            device.reset_clients()
+            assert monitor.line().endswith(" mode unreachable idle\n")
+            assert monitor.line().endswith(" mode nominal idle\n")
+        assert monitor.line().endswith(" mode unreachable idle\n")
+        with device:
+            device.set_sensor("mode", "track")
+            assert monitor.line().endswith(" mode nominal track\n")
+            monitor.interrupt()
+            code, output, errors = monitor.end()
+    assert (code, output) == (0, "")
     assert "Traceback" not in errors
 
 

@@ -14,9 +14,10 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 BLOCKS = markdown_blocks(README)
 
 PRINTED = {
-    "script": r"temperature is \d+\.\d+\n",
-    "listen": r"(counter is \d+\n)*counter is \d*[05]\n",
-    "asyncio": r"idle\nsimulated device\n",
+    "script": r"temperature is \d+\.\d+ degC\n",
+    "watch": r"((counter is \d+|mode is idle) nominal\n)*counter is \d*[05] nominal\n",
+    "ask": r"Tell that the device is alive .*\n",
+    "asyncio": r"enabled is True\nlabel is simulated device\n",
     "0.9": r"connected\nnow idle\nTrue\ndisconnected\n",
 }
 

@@ -115,7 +115,8 @@ def test_there_are_notebooks():
 @pytest.mark.parametrize(
     ("code", "some"),
     [
-        ("client.", ["ask", "async_ask", "blocking_request", "informs", "stop", "wait_protocol"]),
+        ("client.", ["ask", "async_ask", "informs", "sensors", "stop", "wait_protocol"]),
+        ("client.sensors.", ["async_find", "async_get", "find", "watch"]),
         ("Async", ["AsyncClient"]),
         ("reply.", ["arguments", "get_float", "get_text", "mid", "name", "reply_ok"]),
         ("informs[0].", ["arguments", "get_float", "name"]),
@@ -128,7 +129,7 @@ def test_completion(kernel, code, some):
     offered = kernel.complete(code)
     names = {name.rpartition(".")[2] for name in offered}
     assert {name.rpartition(".")[2] for name in some} <= names
-    assert not [name for name in names if name.startswith("_")]
+    assert not [name for name in names if name.startswith("_") or name == "MAX_LOG_RATE"]
 
 
 def test_completion_calls_nothing(kernel):
@@ -173,6 +174,21 @@ def test_completion_calls_nothing(kernel):
         ),
         ("device.sensors['temperature']", "<Sensor temperature float degC>"),
         ("client.ask('watchdog')", "<Answer <Message reply watchdog[*] (b'ok')>>"),
+        (
+            "client.ask('help', 'watchdog')",
+            "<Answer <Message reply help[*, 1 inform> 0 1 arguments b'1' informs[0] "
+            "b'watchdog' b'Tell that the device is alive (?'... (42 bytes)",
+        ),
+        (
+            "{'watchdog': client.ask('help', 'watchdog')}",
+            "{'watchdog': <Answer <Message reply help[*] (b'ok', b'1')>, 1 inform>}",
+        ),
+        ("client.sensors", "<Sensors of 127.0.0.1:*>"),
+        ("client.sensors['temperature']", "<RemoteSensor temperature: float in degC>"),
+        (
+            "client.sensors['mode'].read()",
+            "Reading(timestamp=*, status=<Status.NOMINAL: 1>, value='idle')",
+        ),
         (
             "client.blocking_request(Message.request('read', 'bram', 0, 1000))[0].copy()",
             "<Message reply read (b'ok', b'" + "\\x00" * 120 + "'... (1000 bytes))>",

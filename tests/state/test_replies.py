@@ -1,7 +1,9 @@
 """What an answer shows, and what is raised where there is none."""
 
 import copy
+import html
 import pickle
+import re
 
 import pytest
 
@@ -50,6 +52,79 @@ def test_an_answer_cannot_be_changed(name):
 )
 def test_repr(informs, text):
     assert repr(Answer(reply("ok", 1), informs)) == text
+
+
+class Printer:
+    """What IPython hands to `_repr_pretty_`."""
+
+    def __init__(self, indentation):
+        self.indentation = indentation
+        self.shown = ""
+
+    def text(self, text):
+        self.shown += text
+
+
+def pretty(answer, indentation=0):
+    printer = Printer(indentation)
+    answer._repr_pretty_(printer, False)
+    return printer.shown
+
+
+MODES = [
+    Message.inform("sensor-value", 1.5, 1, "mode", "nominal", "idle"),
+    Message.inform("sensor-value", 22.25, 1, "data", "unknown", b"\0" * 100, "<&>"),
+]
+HEAD = "<Answer <Message reply sensor-value[7] (b'ok', b'2')>, 2 informs>"
+CUT = "b'" + "\\x00" * 32 + "'... (100 bytes)"
+
+
+def test_ipython_shows_the_informs_as_a_table():
+    answer = answer_of(Message.reply("sensor-value", "ok", 2, mid=7), MODES)
+    head, *lines = pretty(answer).splitlines()
+    assert head == HEAD
+    assert [line.split() for line in lines] == [
+        ["0", "1", "2", "3", "4", "5"],
+        ["arguments", "b'2'"],
+        ["informs[0]", "b'1.5'", "b'1'", "b'mode'", "b'nominal'", "b'idle'"],
+        ["informs[1]", "b'22.25'", "b'1'", "b'data'", "b'unknown'", *CUT.split(), "b'<&>'"],
+    ]
+    columns = [lines[0].index(str(number)) for number in range(6)]
+    assert [lines[3][column - 1] for column in columns] == [" "] * 6
+    assert [lines[3][column] for column in columns] == ["b"] * 6
+    # In a list there is no room for it.
+    assert pretty(answer, indentation=1) == HEAD
+
+
+def test_jupyter_shows_the_informs_as_a_table():
+    shown = answer_of(Message.reply("sensor-value", "ok", 2, mid=7), MODES)._repr_html_()
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in shown.split("<tr>")[1:]]
+    assert [html.unescape(cell) for cell in rows[0]] == ["", "0", "1", "2", "3", "4", "5"]
+    assert [html.unescape(cell) for cell in rows[3]] == [
+        *("informs[1]", "b'22.25'", "b'1'", "b'data'", "b'unknown'", CUT, "b'<&>'")
+    ]
+    assert f"<caption>{html.escape(HEAD)}</caption>" in shown
+    assert "<&>" not in shown
+
+
+def test_an_answer_without_informs_is_no_table():
+    answer = answer_of(reply("ok", b"\0 "), [])
+    assert pretty(answer) == "<Answer <Message reply help (b'ok', b'\\x00 ')>>"
+    assert answer._repr_html_() is None
+
+
+def test_of_many_informs_the_first_are_shown():
+    lines = pretty(answer_of(reply("ok", 1000), INFORMS * 1000)).splitlines()
+    assert lines[-2].split()[:2] == ["informs[49]", "b'watchdog'"]
+    assert lines[-1] == "... and 950 more"
+
+
+def test_informs_without_arguments_are_shown():
+    assert pretty(answer_of(reply("ok"), [Message.inform("help")])).splitlines()[1:] == [
+        "",
+        "arguments",
+        "informs[0]",
+    ]
 
 
 def test_an_answer_can_be_copied():
