@@ -106,6 +106,7 @@ def find_elsewhere(app, env, node, contnode):
         return None
     domain, target = env.domains["py"], node["reftarget"]
     parents = ["katcp", "katcp.core", "katcp.DeviceClient", "katcp.AsyncClient", "katcp.simdevice"]
+    parents += ["katcp.compat", "katcp.resource", "katcp.inspecting_client"]
     cls = getattr(katcp, (node.get("py:class") or "").rpartition(".")[2], None)
     if isinstance(cls, type):
         parents += [f"katcp.{base.__name__}" for base in cls.__mro__]

@@ -19,6 +19,7 @@ from .client import (
 from .client._decorators import make_threadsafe, make_threadsafe_blocking
 from .client._informs import InformStream
 from .client._sensors import RemoteSensor, Sensors, SensorUpdates
+from .compat import AttrDict
 from .errors import (
     AsyncReply,
     FailReply,
@@ -36,6 +37,7 @@ from .errors import (
     KatcpUsageError,
     KatcpVersionError,
 )
+from .resource_client import KATCPClientResource, KATCPClientResourceContainer
 from .server import DeviceLogger
 from .version import __version__
 
@@ -43,6 +45,7 @@ __all__ = [
     "Answer",
     "AsyncClient",
     "AsyncReply",
+    "AttrDict",
     "BlockingClient",
     "CallbackClient",
     "DeviceClient",
@@ -50,6 +53,8 @@ __all__ = [
     "DeviceMetaclass",
     "FailReply",
     "InformStream",
+    "KATCPClientResource",
+    "KATCPClientResourceContainer",
     "KatcpArgumentError",
     "KatcpClientDisconnected",
     "KatcpClientError",

@@ -81,30 +81,29 @@ def byte_chars(byte_string: bytes) -> Iterator[bytes]:
 
 
 class AttrDict(dict):  # type: ignore[type-arg]
-    """A dict whose items may be got and set as attributes."""
+    """A dict whose items may be got and set as attributes.
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(
-                f"{type(self).__name__!r} object has no attribute {name!r}"
-            ) from None
+    An item goes before a method of dicts of the same name.
+    """
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
+    def __new__(cls, *args: Any, **kwargs: Any) -> AttrDict:
+        self = super().__new__(cls, *args, **kwargs)
+        self.__dict__ = self
+        return self
 
 
 class DefaultAttrDict(collections.defaultdict):  # type: ignore[type-arg]
-    """A defaultdict whose items may be got and set as attributes."""
+    """A defaultdict whose items may be got and set as attributes, as those of `AttrDict`."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> DefaultAttrDict:
+        self = super().__new__(cls, *args, **kwargs)
+        self.__dict__ = self
+        return self
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         return self[name]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
 
 
 def hashable_identity(obj: Any) -> Hashable:

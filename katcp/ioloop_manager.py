@@ -380,7 +380,7 @@ class IOLoopThreadWrapper:
         Parameters
         ----------
         callable_ : callable
-            What to run.
+            What to run. An argument ``timeout=`` also limits how long the thread waits.
 
         Returns
         -------
@@ -389,7 +389,7 @@ class IOLoopThreadWrapper:
 
         @functools.wraps(callable_)
         def decorated(*args: Any, **kwargs: Any) -> Any:
-            return self.call_in_ioloop(callable_, args, kwargs)
+            return self.call_in_ioloop(callable_, args, kwargs, kwargs.get("timeout"))
 
         return decorated
 

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import pickle
 import types
 
 import pytest
@@ -46,6 +47,20 @@ def test_items_of_an_attr_dict_are_attributes():
     assert values.a == 1
     with pytest.raises(AttributeError, match="'AttrDict' object has no attribute 'c'"):
         _ = values.c
+
+
+@pytest.mark.parametrize("kind", [compat.AttrDict, compat.DefaultAttrDict])
+def test_items_go_before_the_methods_of_dicts(kind):
+    values = kind()
+    values["get"] = 1
+    values.pop = 2
+    assert (values.get, values.pop) == (1, 2)
+    assert sorted(values.items()) == [("get", 1), ("pop", 2)]
+    for copied in (copy.copy(values), pickle.loads(pickle.dumps(values))):
+        assert type(copied) is kind
+        assert (copied, copied.get) == (values, 1)
+    del values.get
+    assert values == {"pop": 2}
 
 
 def test_items_of_a_default_attr_dict_are_attributes_with_defaults():

@@ -522,6 +522,20 @@ def test_methods_of_a_wrapped_object_run_in_the_loop(wrapped):
     assert wrapped.thread.__doc__ == "Tell where it runs."
 
 
+def test_an_argument_timeout_limits_how_long_a_wrapped_object_waits(wrapped, wrapper, subject):
+    async def sleep(seconds, timeout=None):
+        await asyncio.sleep(seconds)
+        return timeout
+
+    subject.sleep = sleep
+    with pytest.raises(concurrent.futures.TimeoutError):
+        wrapped.sleep(10 * TIMEOUT, timeout=SOON)
+    wrapper.default_timeout = SOON
+    assert wrapped.sleep(2 * SOON, timeout=TIMEOUT) == TIMEOUT
+    with pytest.raises(concurrent.futures.TimeoutError):
+        wrapped.sleep(10 * TIMEOUT, timeout=None)
+
+
 def test_other_attributes_of_a_wrapped_object_are_those_of_the_object(wrapped, subject):
     here = threading.current_thread().name
     assert (wrapped.value, wrapped.name, wrapped.here, len(wrapped)) == (5, "mine", here, 3)

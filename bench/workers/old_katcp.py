@@ -2,10 +2,11 @@
 
 import importlib.metadata
 
-from katcp.resource_client import KATCPClientResource
 from katcp_client import HOST, Katcp, TornadoCounting
 from tornado.ioloop import IOLoop
 from worker import measure_imports, parse_options, serve
+
+from katcp.resource_client import KATCPClientResource
 
 
 class CountingResource(TornadoCounting, KATCPClientResource):

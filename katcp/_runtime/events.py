@@ -89,7 +89,7 @@ class AsyncEvent:
         -------
         tornado.concurrent.Future
         """
-        future: asyncio.Future[Any] = _new_future(self.ioloop)
+        future: asyncio.Future[Any] = new_future(self.ioloop)
         if self._flag:
             future.set_result(value)
             return future
@@ -335,7 +335,7 @@ def until_later(delay: float, ioloop: Optional[IOLoop] = None) -> Awaitable[None
     -------
     tornado.concurrent.Future
     """
-    future: asyncio.Future[None] = _new_future(ioloop)
+    future: asyncio.Future[None] = new_future(ioloop)
     handle = future.get_loop().call_later(delay, _resolve, future, None)
     future.add_done_callback(lambda _: handle.cancel())
     return future
@@ -361,7 +361,7 @@ def until_any(*futures: Any, timeout: Optional[float] = None, ioloop: Any = None
     """
     if not futures and timeout is None:
         raise ValueError("until_any() needs at least one future, or it would wait for ever.")
-    first: asyncio.Future[Any] = _new_future(ioloop)
+    first: asyncio.Future[Any] = new_future(ioloop)
     watch = functools.partial(_copy_outcome, first)
     watched = [(tornado.gen.convert_yielded(future), watch) for future in futures]
     for future, _ in watched:
@@ -409,7 +409,7 @@ async def until_some(
     wanted = len(waiting) if done_at_least is None else min(max(done_at_least, 1), len(waiting))
     if not waiting:
         return []
-    enough: asyncio.Future[Any] = _new_future(None)
+    enough: asyncio.Future[Any] = new_future(None)
     results: list[tuple[Any, Any]] = []
     watched = [
         (
@@ -539,14 +539,15 @@ def log_future_exceptions(logger: logging.Logger, f: Any, ignore: Any = ()) -> N
     IOLoop.current().add_future(f, log_exception)
 
 
-def _new_future(ioloop: Optional[IOLoop]) -> Any:
+def new_future(ioloop: Optional[IOLoop] = None) -> Any:
+    """Return a future of a loop, by default of the current one."""
     asyncio_loop = (ioloop or IOLoop.current()).asyncio_loop  # type: ignore[attr-defined]
     return asyncio_loop.create_future()
 
 
 def _outcome_of(call: Callable[[], Any]) -> asyncio.Future[Any]:
     """Return a future of what *call* returns, or of what that resolves with, or raises."""
-    future: asyncio.Future[Any] = _new_future(None)
+    future: asyncio.Future[Any] = new_future(None)
     try:
         result = call()
         if inspect.isawaitable(result):

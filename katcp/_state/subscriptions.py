@@ -144,6 +144,11 @@ class Subscriptions(Generic[_Consumer]):
         subscribed = self._sensors.get(name)
         return () if subscribed is None else tuple(subscribed.consumers)
 
+    def wanted(self, name: str) -> Strategy:
+        """Return the finest strategy that somebody wants for a sensor."""
+        subscribed = self._sensors.get(name)
+        return NONE if subscribed is None else subscribed.wanted
+
     def names(self) -> list[str]:
         """Return the sensors that somebody wants."""
         return [name for name, subscribed in self._sensors.items() if subscribed.consumers]

@@ -19,9 +19,11 @@ from ..errors import (
     KatcpTypeError,
     KatcpUsageError,
 )
+from ._descriptions import Description
+from ._patterns import Pattern
 from ._session import Session
 from ._stream import Stream
-from ._tracker import Description, Pattern, Tracker
+from ._tracker import Tracker
 
 Condition = Union[Callable[[Reading], Any], Any]
 

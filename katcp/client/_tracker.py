@@ -9,19 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fnmatch
-import re
 import time
-from typing import (
-    Any,
-    Callable,
-    Iterator,
-    NamedTuple,
-    Optional,
-    Protocol,
-    Sequence,
-    Union,
-)
+from typing import Any, Callable, Iterator, Optional, Protocol, Sequence
 
 from tornado.util import TimeoutError as TornadoTimeoutError
 
@@ -29,17 +18,18 @@ from .._runtime.tasks import spawn
 from .._state.readings import Reading, Status
 from .._state.replies import Answer, KatcpReplyError, answer_of
 from .._state.subscriptions import NONE, Strategy, Subscriptions
-from .._wire.arguments import LRU_CONSTANTS, decoder, read_timestamp
+from .._wire.arguments import read_timestamp
 from .._wire.flags import SEC_TS_KATCP_MAJOR
 from .._wire.message import Message
 from .._wire.text import as_text, shorten
 from ..errors import (
-    KatcpArgumentError,
     KatcpClientError,
     KatcpClientTimeout,
     KatcpSensorError,
 )
 from ._addresses import address_to_string
+from ._descriptions import Description, decoder_of, triples_of
+from ._patterns import Pattern, matcher_of, regex_of
 from ._session import Session
 from ._sinks import FutureSink, ReplyFuture
 
@@ -57,20 +47,6 @@ _MAX_IN_BULK = 500
 
 # For fewer sensors than this, each is asked for by its name.
 _FEW = 20
-
-_WILDCARDS = re.compile(r"[*?\[]")
-
-Pattern = Union[str, "re.Pattern[str]"]
-
-
-class Description(NamedTuple):
-    """What a device says of a sensor in ``#sensor-list``."""
-
-    name: str
-    description: str
-    units: str
-    type: str
-    params: tuple[bytes, ...]
 
 
 class Consumer(Protocol):
@@ -115,13 +91,18 @@ class Tracker:
     ----------
     session : Session
         The session of the client.
+
+    Attributes
+    ----------
+    descriptions : dict
+        What the device has told of its sensors on this connection, by name.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._log = session.log
-        # What the device has told of its sensors on this connection; all of it?
-        self._descriptions: dict[str, Description] = {}
+        self.descriptions: dict[str, Description] = {}
+        # Has it told of all?
         self._is_complete = False
         # Whether its greeting on this connection was waited for in vain.
         self._is_silent = False
@@ -179,50 +160,53 @@ class Tracker:
                 return [await self.describe(str(pattern), timeout)]
             major = await self._major()
             is_selective = pattern != "*" and major >= SEC_TS_KATCP_MAJOR
-            if not (is_selective and await self._list(f"/{regex}/", timeout)):
-                await self._list_all(timeout)
+            if not is_selective or await self.list_some(f"/{regex}/", timeout) is None:
+                await self.list_all(timeout)
         matches = matcher_of(pattern)
-        return [found for name, found in self._descriptions.items() if matches(name)]
+        return [found for name, found in self.descriptions.items() if matches(name)]
 
     async def describe(self, name: str, timeout: Optional[float] = None) -> Description:
         """Return what the device says of one sensor."""
-        description = self._descriptions.get(name)
+        description = self.descriptions.get(name)
         if description is None and not self._is_complete:
             try:
-                await self._list(name, timeout, must_succeed=True)
+                await self.list_some(name, timeout, must_succeed=True)
             except KatcpReplyError as error:
                 raise self._no_sensor(name, f": {error}") from error
-            description = self._descriptions.get(name)
+            description = self.descriptions.get(name)
         if description is None:
             raise self._no_sensor(name)
         return description
 
-    async def _list_all(self, timeout: Optional[float]) -> None:
-        known, self._descriptions = self._descriptions, {}
+    async def list_all(self, timeout: Optional[float]) -> None:
+        """Ask for the descriptions of all sensors."""
+        known, self.descriptions = self.descriptions, {}
         try:
-            await self._list(None, timeout, must_succeed=True)
+            await self.list_some(None, timeout, must_succeed=True)
         except BaseException:
-            self._descriptions = known
+            self.descriptions = known
             raise
         self._is_complete = True
 
-    async def _list(
+    async def list_some(
         self, name: Optional[str], timeout: Optional[float], must_succeed: bool = False
-    ) -> bool:
-        """Ask for descriptions; return whether the device has answered."""
+    ) -> Optional[list[str]]:
+        """Ask for descriptions, None for all; return whose came, None if the device refuses."""
         arguments = () if name is None else (name,)
         try:
             answer = await self._ask("sensor-list", *arguments, timeout=timeout)
         except KatcpReplyError:
             if must_succeed:
                 raise
-            return False
+            return None
+        names = []
         for inform in answer.informs:
             if len(inform.arguments) >= 4:
                 found, *texts = map(as_text, inform.arguments[:4])
                 params = tuple(inform.arguments[4:])
-                self._descriptions[found] = Description(found, texts[0], texts[1], texts[2], params)
-        return True
+                self.descriptions[found] = Description(found, texts[0], texts[1], texts[2], params)
+                names.append(found)
+        return names
 
     def _no_sensor(self, name: str, reason: str = "") -> KatcpSensorError:
         return KatcpSensorError(f"{self.address()} has no sensor {name!r}{reason}")
@@ -309,7 +293,7 @@ class Tracker:
         except ValueError:
             if description.type == "discrete":
                 value = as_text(raw_value)
-                self._warn(description.name, f"an option that it has not listed: {value!r}")
+                self.warn(description.name, f"an option that it has not listed: {value!r}")
             elif status.is_usable:
                 what = f"value of type {description.type}"
                 raise self._unreadable(description.name, what, raw_value) from None
@@ -324,7 +308,8 @@ class Tracker:
             f"{self.address()} sensor {name}: {shorten(repr(data), 200)} is no {what}"
         )
 
-    def _warn(self, name: str, what: str) -> None:
+    def warn(self, name: str, what: str) -> None:
+        """Log what is odd about a sensor."""
         self._log.warning("%s sensor %s: %s", self.address(), name, what)
 
     def _on_sensor_status(self, msg: Message) -> None:
@@ -408,6 +393,14 @@ class Tracker:
         if self._session.requester.connection is not None:
             spawn(self._sync_logged())
 
+    def want(self, name: str, consumer: Consumer, strategy: Strategy) -> Strategy:
+        """Note what a consumer wants that takes readings elsewhere; return what all want."""
+        if strategy == NONE:
+            self._subscriptions.remove(name, consumer)
+        else:
+            self._subscriptions.add(name, consumer, strategy)
+        return self._subscriptions.wanted(name)
+
     async def _sync_logged(self) -> None:
         # Without a connection there is no sampling that could be switched off.
         with contextlib.suppress(KatcpClientError):
@@ -424,9 +417,6 @@ class Tracker:
         await asyncio.shield(self._syncing)
 
     async def _set_all(self) -> None:
-        major = await self._major()
-        flags = self._session.protocol.flags
-        is_bulk = flags is not None and flags.bulk_set_sensor_sampling
         while True:
             changes = {
                 name: strategy
@@ -435,10 +425,20 @@ class Tracker:
             }
             if not changes:
                 return
-            if is_bulk and len(changes) > 1:
-                changes = await self._set_in_bulk(changes, major)
-            left = iter(changes.items())
-            await asyncio.gather(*(self._set_each(left, major) for _ in range(_MAX_IN_FLIGHT)))
+            for name, error in (await self.set_sampling(changes)).items():
+                self._note_refused(name, changes[name], error)
+
+    async def set_sampling(self, changes: dict[str, Strategy]) -> dict[str, KatcpClientError]:
+        """Set strategies on the device, by sensor; return those that failed, and why."""
+        major = await self._major()
+        flags = self._session.protocol.flags
+        if flags is not None and flags.bulk_set_sensor_sampling and len(changes) > 1:
+            changes = await self._set_in_bulk(changes, major)
+        failed: dict[str, KatcpClientError] = {}
+        left = iter(changes.items())
+        count = min(len(changes), _MAX_IN_FLIGHT)
+        await asyncio.gather(*(self._set_each(left, major, failed) for _ in range(count)))
+        return failed
 
     async def _set_in_bulk(self, changes: dict[str, Strategy], major: int) -> dict[str, Strategy]:
         """Set strategies of several sensors at once; return those that have to be set singly."""
@@ -460,14 +460,19 @@ class Tracker:
                         self._subscriptions.note_set(name, changes[name])
         return left
 
-    async def _set_each(self, changes: Iterator[tuple[str, Strategy]], major: int) -> None:
+    async def _set_each(
+        self,
+        changes: Iterator[tuple[str, Strategy]],
+        major: int,
+        failed: dict[str, KatcpClientError],
+    ) -> None:
         """Set one strategy after the other; several do so together."""
         for name, strategy in changes:
             arguments = strategy.arguments(self._type_of(name), major)
             try:
                 await self._ask("sensor-sampling", name, *arguments)
             except (KatcpReplyError, KatcpClientTimeout) as error:
-                self._note_refused(name, strategy, error)
+                failed[name] = error
             else:
                 self._subscriptions.note_set(name, strategy)
                 if major < SEC_TS_KATCP_MAJOR:
@@ -487,7 +492,8 @@ class Tracker:
 
     def _type_of(self, name: str) -> str:
         watched = self._watched_of(name)
-        return "" if watched is None else watched.description.type
+        description = self.descriptions.get(name) if watched is None else watched.description
+        return "" if description is None else description.type
 
     def _note_refused(self, name: str, strategy: Strategy, error: KatcpClientError) -> None:
         """Tell those who have just asked for a strategy that the device refuses it."""
@@ -509,7 +515,7 @@ class Tracker:
     # Changes.
 
     def _on_connection(self, connected: bool) -> None:
-        self._descriptions.clear()
+        self.descriptions.clear()
         self._is_complete = False
         self._is_silent = False
         if connected:
@@ -524,7 +530,7 @@ class Tracker:
         if kind == "sensor" and names:
             self._restore_soon(names[0])
         elif kind == "sensor-list":
-            self._descriptions.clear()
+            self.descriptions.clear()
             self._is_complete = False
             self._restore_soon(None)
 
@@ -552,17 +558,20 @@ class Tracker:
         """Describe what has changed anew, and set what consumers want."""
         names = None if None in changed else {name for name in changed if name is not None}
         for name in names or ():
-            self._descriptions.pop(name, None)
-            await self._list(name, None)
+            self.descriptions.pop(name, None)
         if not self._consumers:
+            # Whoever wants one of them asks again.
+            self._is_complete = False
             return
+        for name in names or ():
+            await self.list_some(name, None)
         await self._describe_wanted(await self._major())
         self._vanished.clear()
         for watched in list(self._watched.values()):
-            if watched.description.name not in self._descriptions:
+            if watched.description.name not in self.descriptions:
                 self._vanished.add(watched.description.name)
                 self._put_unreachable(watched)
-                self._warn(watched.description.name, "the device does not have it any more")
+                self.warn(watched.description.name, "the device does not have it any more")
         self._subscriptions.forget_sampling(names)
         await self._sync()
 
@@ -570,7 +579,7 @@ class Tracker:
         """Describe what consumers want, also what is new and matches their patterns."""
         patterns = {pattern for consumer in self._consumers for pattern in consumer.patterns}
         if len(patterns) > _FEW and not self._is_complete:
-            await self._list_all(None)
+            await self.list_all(None)
         for pattern in patterns:
             with contextlib.suppress(KatcpSensorError):
                 for description in await self.find(pattern):
@@ -611,50 +620,3 @@ def _read_old_time(raw: bytes) -> float:
 
 
 _STATUSES = {str(status).encode("ascii"): status for status in Status}
-
-
-def decoder_of(description: Description, major: int) -> Callable[[bytes], Any]:
-    """Return what reads the values of a sensor."""
-    if description.type == "lru":
-        # Words tell more than 0 and 1, of which 0 is the good one.
-        return decoder("discrete", tuple(LRU_CONSTANTS), major)
-    try:
-        return decoder(description.type, description.params, major)
-    except ValueError:
-        # A type that nobody has heard of: its values are shown as they are.
-        return as_text
-
-
-def triples_of(msg: Message) -> list[list[bytes]]:
-    """Return name, status and value of each reading in a message; none if it is malformed."""
-    arguments = msg.arguments
-    if len(arguments) == 5 and arguments[1] == b"1":
-        return [arguments[2:]]
-    try:
-        count = msg.get_int(1)
-    except KatcpArgumentError:
-        return []
-    if len(arguments) != 2 + 3 * count:
-        return []
-    return [arguments[start : start + 3] for start in range(2, len(arguments), 3)]
-
-
-def regex_of(pattern: Pattern) -> Optional[str]:
-    """Return a regular expression for the devices that know them; None: it is a name."""
-    if isinstance(pattern, re.Pattern):
-        return pattern.pattern
-    if not _WILDCARDS.search(pattern):
-        return None
-    # Python wraps it in a group that other dialects do not know.
-    translated = fnmatch.translate(pattern)
-    match = re.fullmatch(r"\(\?s:(.*)\)\\[zZ]", translated)
-    return f"^{match[1] if match else translated}$"
-
-
-def matcher_of(pattern: Pattern) -> Callable[[str], Any]:
-    """Return a function that tells whether a name matches."""
-    if isinstance(pattern, re.Pattern):
-        return pattern.search
-    if not _WILDCARDS.search(pattern):
-        return pattern.__eq__
-    return re.compile(fnmatch.translate(pattern)).match

@@ -48,6 +48,9 @@ MODULES = [
     "katcp.errors",
     "katcp.ioloop_manager",
     "katcp.compat",
+    "katcp.inspecting_client",
+    "katcp.resource",
+    "katcp.resource_client",
     "katcp.simdevice",
     "katcp.cli",
 ]
@@ -288,7 +291,8 @@ def functions_of_tests():
         f"{path.relative_to(tests.parent).as_posix()}::{node.name}"
         for path in tests.rglob("test_*.py")
         for node in ast.parse(path.read_text("utf-8")).body
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.name.startswith("test_")
     }
 
 

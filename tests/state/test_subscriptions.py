@@ -127,6 +127,16 @@ def test_what_the_device_may_have_changed_is_set_again_or_switched_off(names):
     assert subscriptions.take_changes() == {}
 
 
+def test_what_is_wanted_of_a_sensor():
+    subscriptions = Subscriptions()
+    assert subscriptions.wanted("a") == NONE
+    subscriptions.add("a", "first", parse_strategy("period 5"))
+    subscriptions.add("a", "second", parse_strategy("event"))
+    assert subscriptions.wanted("a") == parse_strategy("event")
+    subscriptions.remove("a", "second")
+    assert subscriptions.wanted("a") == parse_strategy("period 5")
+
+
 def test_removing_who_never_came_changes_nothing():
     subscriptions = Subscriptions()
     subscriptions.remove("a", "one")

@@ -39,7 +39,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 
 import katcp
 from katcp import Message
-from katcp._state.requests import PendingRequest
+from katcp.client._sinks import CallbackSink
 from katcp.simdevice import DeviceRequest, SimulatedDevice
 from tests.support.peek import Peek
 
@@ -250,7 +250,7 @@ class Soak:
         threading.Thread(target=threading.Event().wait, daemon=True).start()
 
     def _leak_pending(self) -> None:
-        self._leaked.append(PendingRequest())
+        self._leaked.append(CallbackSink(None, None, None, None))
         # A connection that ends takes what is pending along.
         for request in self._leaked:
             Peek(self.client).pending.add(request, Message.request("silent"), 0.0, None)
