@@ -6,15 +6,7 @@
 import argparse
 import asyncio
 
-from katcp import AsyncClient, KatcpSensorError
-
-
-async def read(sensor):
-    """Return the value of a sensor, or why there is none."""
-    try:
-        return (await sensor.async_read()).value
-    except KatcpSensorError as error:
-        return f"? ({error})"
+from katcp import AsyncClient
 
 
 async def watch(client, name, count):
@@ -28,11 +20,12 @@ async def watch(client, name, count):
 
 
 async def read_all(client):
-    """Ask for all sensors without waiting in between, and print them."""
-    sensors = await client.sensors.async_find()
-    values = await asyncio.gather(*map(read, sensors))
-    for sensor, value in zip(sensors, values):
-        print(f"{sensor.name} = {value} {sensor.units}".rstrip())
+    """Ask for all sensors and for their readings, and print them."""
+    sensors, readings = await asyncio.gather(
+        client.sensors.async_find(), client.sensors.async_read()
+    )
+    for sensor in sensors:
+        print(f"{sensor.name} = {readings[sensor.name].value} {sensor.units}".rstrip())
 
 
 async def main():

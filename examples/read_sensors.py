@@ -13,21 +13,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("host", nargs="?", default="localhost")
     parser.add_argument("port", nargs="?", type=int, default=7147)
-    parser.add_argument("sensors", nargs="*", help="names of sensors; default: all")
+    parser.add_argument("sensors", nargs="*", help="names or patterns; default: all")
     parser.add_argument("--timeout", type=float, default=5, help="seconds")
     options = parser.parse_args()
 
     # "with" connects, and stops the client at the end, whatever happens. The timeout is
     # that of the connection, and of each request.
     with BlockingClient(options.host, options.port, timeout=options.timeout) as client:
-        for name in options.sensors or client.sensors:
+        for pattern in options.sensors or ["*"]:
             try:
-                sensor = client.sensors[name]
-                _, status, value = sensor.read()
-                print(f"{name:20} {status:10} {value} {sensor.units}".rstrip())
+                readings = client.sensors.read(pattern)
             except KatcpSensorError as error:
-                # The device has no such sensor, or a value that nobody can read.
-                print(f"{name:20} {error}")
+                # The device has no such sensor.
+                print(f"{pattern:20} {error}")
+                continue
+            for name, (_, status, value) in readings.items():
+                units = client.sensors[name].units
+                print(f"{name:20} {status:10} {value} {units}".rstrip())
 
 
 if __name__ == "__main__":

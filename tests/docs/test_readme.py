@@ -17,7 +17,7 @@ PRINTED = {
     "script": r"temperature is \d+\.\d+ degC\n",
     "watch": r"((counter is \d+|mode is idle) nominal\n)*counter is \d*[05] nominal\n",
     "ask": r"Tell that the device is alive .*\n",
-    "asyncio": r"enabled is True\nlabel is simulated device\n",
+    "asyncio": r"mode is idle\nlabel is simulated device\nTell that .*\n",
     "0.9": r"connected\nnow idle\nTrue\ndisconnected\n",
 }
 
