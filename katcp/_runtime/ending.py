@@ -50,6 +50,11 @@ def _noted_exit(*status: Any) -> Any:
 sys.exit = _noted_exit
 
 
+def is_interactive() -> bool:
+    """Return whether the process is an interactive session, or will be one."""
+    return hasattr(sys, "ps1") or bool(sys.flags.interactive)
+
+
 def note_running(running: KeptAlive) -> None:
     """Note what is to be stopped if the main thread ends badly; any thread."""
     if not _outermost:
@@ -74,7 +79,7 @@ def note_stopped(running: KeptAlive) -> None:
 def _on_end_of_main_thread() -> None:
     """Stop what nobody wants any more, or say what keeps the process alive."""
     running = list(_running)
-    if hasattr(sys, "ps1") or sys.flags.interactive or _has_failed():
+    if is_interactive() or _has_failed():
         for one in running:
             one.stop_soon()
     elif running:

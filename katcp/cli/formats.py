@@ -60,6 +60,8 @@ class RecordWriter:
         if form == "csv":
             self._csv = csv.writer(sys.stdout, lineterminator="\n")
             self._csv.writerow(fields)
+            # The first record may be long in coming.
+            sys.stdout.flush()
 
     def write(self, record: Record) -> None:
         """Write a record of many that come one by one."""

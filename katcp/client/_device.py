@@ -13,6 +13,7 @@ from tornado.iostream import IOStream
 from tornado.util import ObjectDict
 
 from .._net.tls import check_ssl_options
+from .._runtime.ending import is_interactive
 from .._runtime.portal import running_loop
 from .._state.handlers import DeviceMetaclass
 from .._state.lifecycle import State
@@ -598,14 +599,16 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         KatcpClientTimeout
             If it takes too long. The client is stopped then.
         KatcpThreadError
-            In the thread of a running loop: use ``async with`` there.
+            In the thread of a running loop: use ``async with`` there. In an interactive
+            session, such as a cell of Jupyter, ``with`` may be used all the same.
 
         Notes
         -----
         This calls nothing that a subclass overrides; `notify_connected` is
         called as always.
         """
-        if running_loop() is not None:
+        is_own_loop = self._session.run.manager.managed and is_interactive()
+        if running_loop() is not None and not is_own_loop:
             raise KatcpThreadError(
                 "'with' would block the loop that runs in this thread: use 'async with'."
             )

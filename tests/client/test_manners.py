@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import gc
 import re
+import sys
 import threading
 
 import pytest
@@ -148,9 +149,9 @@ def test_with_of_a_client_that_is_stopped_meanwhile(silent_address):
     entered = threading.Event()
 
     class Entering(BlockingClient):
-        def _wait_until_ready(self):
+        async def _install(self):
             entered.set()
-            super()._wait_until_ready()
+            await super()._install()
 
     client = Entering(*silent_address[:2], timeout=PATIENCE)
 
@@ -174,6 +175,16 @@ def test_with_is_refused_where_a_loop_runs(device):
 
     asyncio.run(main())
     assert client.ioloop is None
+
+
+def test_with_may_be_used_in_a_cell_of_a_notebook(device, monkeypatch):
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+
+    async def cell():
+        with BlockingClient(*device.address) as client:
+            return client.ask("echo", 1).arguments
+
+    assert asyncio.run(cell()) == [b"1"]
 
 
 def test_with_and_a_shared_loop_in_another_thread(device):
