@@ -1,12 +1,11 @@
 """The end of the main thread, which a client may outlive.
 
-A thread that is no daemon keeps the process alive when the main thread has ended. Programs
-rely on that: a script starts a client and ends, and its handlers go on. But nobody wants it
-after an interactive session, or when the main thread has failed.
+A thread that is no daemon keeps the process alive when the main thread has ended. Programs rely on
+that: a script starts a client and ends, and its handlers go on. After an interactive session, or
+when the main thread has failed, this is not wanted.
 
-Python does not tell a library how the main thread has ended. What can be seen afterwards:
-the exception that was printed, where the outermost frame has stopped, and the last call of
-`sys.exit`.
+Python does not tell a library how the main thread has ended. Visible afterwards are the exception
+that was printed, where the outermost frame stopped, and the last call of `sys.exit`.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from typing import Any, Optional, Protocol
 
 _logger = logging.getLogger("katcp.client")
 _exit = sys.exit
-# What the main thread has called sys.exit() with, the last time.
+# The argument of the last sys.exit() in the main thread.
 _exit_status: list[Any] = []
 _outermost: list[types.FrameType] = []
 
 
 class KeptAlive(Protocol):
-    """What runs in a thread that is no daemon."""
+    """Runs in a thread that is no daemon."""
 
     def describe(self) -> str:
-        """Return what it is."""
+        """Return a description for the log."""
 
     def stop_soon(self) -> None:
-        """End it, without waiting for that."""
+        """Stop it, without waiting."""
 
 
 _running: dict[KeptAlive, None] = {}
@@ -46,7 +45,7 @@ def _noted_exit(*status: Any) -> Any:
     _exit(*status)
 
 
-# When the package is imported: in sys.exit(main()) it is looked up before main() is called.
+# Done on import: in sys.exit(main()) it is looked up before main() is called.
 sys.exit = _noted_exit
 
 
@@ -56,7 +55,7 @@ def is_interactive() -> bool:
 
 
 def note_running(running: KeptAlive) -> None:
-    """Note what is to be stopped if the main thread ends badly; any thread."""
+    """Note what to stop if the main thread ends badly; any thread."""
     if not _outermost:
         frame: Optional[types.FrameType] = sys._current_frames().get(
             threading.main_thread().ident or 0
@@ -72,12 +71,12 @@ def note_running(running: KeptAlive) -> None:
 
 
 def note_stopped(running: KeptAlive) -> None:
-    """Note that it has ended; any thread."""
+    """Note that it has stopped; any thread."""
     _running.pop(running, None)
 
 
 def _on_end_of_main_thread() -> None:
-    """Stop what nobody wants any more, or say what keeps the process alive."""
+    """Stop what is not wanted any more, or log what keeps the process alive."""
     running = list(_running)
     if is_interactive() or _has_failed():
         for one in running:
@@ -88,10 +87,10 @@ def _on_end_of_main_thread() -> None:
 
 
 def _has_failed() -> bool:
-    """Return whether the main thread has ended by an exception, and not by sys.exit(0)."""
+    """Return whether the main thread ended with an exception other than sys.exit(0)."""
     [frame] = _outermost
     if dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN"):
         return False
-    # Of a SystemExit that was raised by itself nobody knows the status.
+    # The status of a SystemExit that was raised directly is unknown.
     was_printed = hasattr(sys, "last_value")
     return was_printed or _exit_status not in ([None], [0])

@@ -1,7 +1,7 @@
-"""Waiting inside the loop: events, states, and futures combined.
+"""Waiting inside the loop: events, states, and combined futures.
 
-Nothing here knows of KATCP. Unless it says otherwise, everything must be
-called in the thread of the loop that it belongs to.
+Nothing here knows of KATCP. Unless stated otherwise, everything must be called in the thread of its
+loop.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from .tasks import spawn
 
 _Coroutine = TypeVar("_Coroutine", bound=Callable[..., Any])
 
-# Who waits for an event for which nobody waits, as for most of those of a client.
-# Nothing is ever put in.
+# Shared by all events without waiters, as most of a client's are. Nothing is ever added.
 _NOBODY: dict[asyncio.Future[Any], Any] = {}
 
 
@@ -41,8 +40,8 @@ class AsyncEvent:
     def __init__(self, ioloop: Optional[IOLoop] = None) -> None:
         self.ioloop = ioloop
         self._flag = False
-        # A dict, not a set: those who wait are woken in the order they came.
-        # Each with the value that it resolves with.
+        # A dict, not a set: waiters are woken in the order they came. From future to the value it
+        # resolves with.
         self._waiting = _NOBODY
 
     def is_set(self) -> bool:
@@ -52,26 +51,26 @@ class AsyncEvent:
     isSet = is_set  # noqa: N815  (an old name)
 
     def set(self) -> None:
-        """Set the event and wake all that wait for it."""
+        """Set the event and wake all waiters."""
         self._flag = True
         for future, value in self._take_waiting():
             future.set_result(value)
 
     def clear(self) -> None:
-        """Clear the event: who waits from now on waits for the next `set`."""
+        """Clear the event: futures from now on wait for the next `set`."""
         self._flag = False
 
     def fail_waiting(self, error: Exception) -> None:
-        """Let all that wait now fail with *error*: the event cannot come any more.
+        """Make all waiting futures fail with *error*: the event cannot be set any more.
 
         Parameters
         ----------
         error : Exception
-            What the futures raise.
+            The exception that the futures raise.
         """
         for future, _ in self._take_waiting():
             future.set_exception(error)
-            # Not everybody who asked still looks; that is no error to log.
+            # A future that is not looked at any more is no error to log.
             future.exception()
 
     def until_set(self, timeout: Optional[float] = None, value: Any = True) -> Awaitable[Any]:
@@ -102,7 +101,7 @@ class AsyncEvent:
         return future
 
     def wait_with_ioloop(self, ioloop: IOLoop, timeout: Optional[float] = None) -> bool:
-        """Wait in another thread than that of the loop.
+        """Wait in a thread other than the loop's.
 
         Parameters
         ----------
@@ -121,7 +120,7 @@ class AsyncEvent:
         portal = LoopPortal(ioloop)
         if portal.in_loop():
             raise KatcpThreadError("Cannot call wait_with_ioloop() in ioloop, use until_set()")
-        # The limit holds on both sides, or the future would stay in the event.
+        # The timeout applies on both sides, or the future would stay in the event.
         until_set = functools.partial(self.until_set, timeout)
         try:
             portal.call(until_set, timeout=timeout)
@@ -131,7 +130,7 @@ class AsyncEvent:
 
     def _take_waiting(self) -> list[tuple[asyncio.Future[Any], Any]]:
         waiting, self._waiting = self._waiting, _NOBODY
-        # Nobody can be woken in a loop that was closed.
+        # A closed loop cannot wake anything.
         return [
             (future, value)
             for future, value in waiting.items()
@@ -162,7 +161,7 @@ class AsyncCallbackEvent(AsyncEvent):
         self._callback = callback
 
     def set(self) -> None:
-        """Set the event, wake all that wait for it, and call the callback."""
+        """Set the event, wake all waiters, and call the callback."""
         super().set()
         self._callback(True)
 
@@ -173,7 +172,7 @@ class AsyncCallbackEvent(AsyncEvent):
 
 
 class AsyncState:
-    """A state, out of a fixed set, that coroutines may wait for.
+    """A state out of a fixed set that coroutines may wait for.
 
     Parameters
     ----------
@@ -199,7 +198,7 @@ class AsyncState:
 
     @property
     def state(self) -> Hashable:
-        """The state that holds now."""
+        """The current state."""
         return self._state
 
     @property
@@ -208,7 +207,7 @@ class AsyncState:
         return frozenset(self._events)
 
     def set_state(self, state: Hashable) -> None:
-        """Go to *state* and wake all that wait for it.
+        """Go to *state* and wake those waiting for it.
 
         Parameters
         ----------
@@ -226,7 +225,7 @@ class AsyncState:
         self._events[state].set()
 
     def until_state(self, state: Hashable, timeout: Optional[float] = None) -> Awaitable[Any]:
-        """Return a future that resolves with True when *state* holds.
+        """Return a future that resolves with True in *state*.
 
         Parameters
         ----------
@@ -258,7 +257,7 @@ class AsyncState:
         """
         futures = [asyncio.ensure_future(self.until_state(state)) for state in states]
         first = until_any(*futures, timeout=timeout)
-        # Those that lost would stay in their events until their state holds.
+        # Otherwise the other futures would stay in their events.
         first.add_done_callback(lambda _: [future.cancel() for future in futures])
         return first
 
@@ -268,15 +267,15 @@ class AsyncState:
 
 
 class LatencyTimer:
-    """Tell when a loop has been kept busy for too long.
+    """Detect that a loop has been kept busy for too long.
 
-    A coroutine that reads futures which are always done already never lets
-    the loop do anything else. This timer notices.
+    A coroutine that only awaits futures which are already done keeps the loop from doing anything
+    else.
 
     Parameters
     ----------
     max_loop_latency : float in seconds
-        How long futures may be done at once, one after the other.
+        How long a coroutine may await only futures that are already done.
     ioloop : tornado.ioloop.IOLoop, optional
         Whose clock to use. Default: the current one.
 
@@ -297,12 +296,12 @@ class LatencyTimer:
         self._done_since: Optional[float] = None
 
     def check_future(self, fut: Any) -> None:
-        """Note whether *fut* is done already.
+        """Note whether *fut* is already done.
 
         Parameters
         ----------
         fut : tornado.concurrent.Future
-            The next future that is going to be waited for.
+            The future to be awaited next.
         """
         if not fut.done():
             self._done_since = None
@@ -310,7 +309,7 @@ class LatencyTimer:
             self._done_since = self.ioloop.time()
 
     def time_to_yield(self) -> bool:
-        """Return whether the loop should be let go on.
+        """Return whether the coroutine should yield to the loop.
 
         Returns
         -------
@@ -347,8 +346,7 @@ def until_any(*futures: Any, timeout: Optional[float] = None, ioloop: Any = None
     Parameters
     ----------
     *futures : awaitable
-        What to wait for; at least one, or there must be a *timeout*. The
-        others go on.
+        What to wait for; at least one unless there is a *timeout*. The others go on.
     timeout : float in seconds, optional
         After this time the future fails with `tornado.gen.TimeoutError`.
         Default: no limit.
@@ -401,7 +399,7 @@ async def until_some(
     tornado.gen.TimeoutError
         If not enough were done in time.
     Exception
-        What the first future that failed raised.
+        The exception of the first future that failed.
     """
     if args and kwargs:
         raise ValueError("You must provide args or kwargs, not both")
@@ -441,7 +439,7 @@ def with_relative_timeout(
     future : awaitable
         What to wait for.
     io_loop : tornado.ioloop.IOLoop, optional
-        Kept for old programs: the loop is the one that runs the caller.
+        Ignored: the loop is the one that runs the caller.
 
     Returns
     -------
@@ -455,12 +453,12 @@ def with_relative_timeout(
 def future_timeout_manager(
     timeout: Optional[float] = None, ioloop: Optional[IOLoop] = None
 ) -> Callable[[Any], Any]:
-    """Return a function that gives several futures one common deadline.
+    """Return a function that gives several futures a common deadline.
 
     Parameters
     ----------
     timeout : float in seconds, optional
-        When the deadline is, counted from now. 0 or None: no limit.
+        Time until the deadline. 0 or None: no limit.
     ioloop : tornado.ioloop.IOLoop, optional
         Whose clock to use. Default: the current one.
 
@@ -485,7 +483,7 @@ def future_timeout_manager(
 
 
 def log_coroutine_exceptions(coro: _Coroutine) -> _Coroutine:
-    """Decorator for a coroutine method: log what it raises with ``self._logger``.
+    """Decorate a coroutine method to log its exceptions with ``self._logger``.
 
     Parameters
     ----------
@@ -495,8 +493,8 @@ def log_coroutine_exceptions(coro: _Coroutine) -> _Coroutine:
     Returns
     -------
     function
-        The method. It runs when it is called, awaited or not, and returns a
-        future of its result, which raises what was logged.
+        The method. It runs when it is called, awaited or not, and returns a future of its result,
+        which raises the logged exception.
     """
 
     @functools.wraps(coro)
@@ -519,7 +517,7 @@ def log_coroutine_exceptions(coro: _Coroutine) -> _Coroutine:
 
 
 def log_future_exceptions(logger: logging.Logger, f: Any, ignore: Any = ()) -> None:
-    """Log what a future raises, when it does.
+    """Log the exception of a future when it fails.
 
     Parameters
     ----------
@@ -528,7 +526,7 @@ def log_future_exceptions(logger: logging.Logger, f: Any, ignore: Any = ()) -> N
     f : tornado.concurrent.Future
         The future.
     ignore : exception class or tuple of these, optional
-        What is not logged.
+        Exceptions that are not logged.
     """
 
     def log_exception(future: Any) -> None:
@@ -546,7 +544,7 @@ def new_future(ioloop: Optional[IOLoop] = None) -> Any:
 
 
 def _outcome_of(call: Callable[[], Any]) -> asyncio.Future[Any]:
-    """Return a future of what *call* returns, or of what that resolves with, or raises."""
+    """Return a future of the result of *call*, which is awaited if possible."""
     future: asyncio.Future[Any] = new_future(None)
     try:
         result = call()
@@ -564,12 +562,12 @@ def _resolve(future: asyncio.Future[Any], result: Any) -> None:
 
 
 def _fail_after(timeout: float, future: asyncio.Future[Any]) -> None:
-    """Let *future* fail after a time, unless it is done before."""
+    """Make *future* fail after a time, unless it is done before."""
 
     def fail() -> None:
         if not future.done():
             future.set_exception(TornadoTimeoutError("Timeout"))
-            # Not everybody who asked still looks; that is no error to log.
+            # A future that is not looked at any more is no error to log.
             future.exception()
 
     handle = future.get_loop().call_later(max(timeout, 0), fail)
@@ -577,9 +575,9 @@ def _fail_after(timeout: float, future: asyncio.Future[Any]) -> None:
 
 
 def _copy_outcome(first: asyncio.Future[Any], future: asyncio.Future[Any]) -> None:
-    """Let *first* end as *future* did, unless it has ended already."""
+    """End *first* as *future* ended, unless it has ended already."""
     if first.done():
-        # Another one, that was done in the same turn of the loop.
+        # Another one was done in the same iteration of the loop.
         return
     if future.cancelled():
         first.cancel()
@@ -596,7 +594,7 @@ def _note_result(
     enough: asyncio.Future[Any],
     future: asyncio.Future[Any],
 ) -> None:
-    """Take in what *future* ended with; end *enough* if that is the last, or an error."""
+    """Record how *future* ended; end *enough* with an error, or if that was the last."""
     if enough.done() or future.cancelled() or future.exception() is not None:
         _copy_outcome(enough, future)
         return
@@ -606,6 +604,6 @@ def _note_result(
 
 
 def _stop_watching(watched: Iterable[tuple[Any, Callable[[Any], None]]]) -> None:
-    """Leave nothing behind in futures that may live long."""
+    """Remove the callbacks from futures that may live long."""
     for future, watch in watched:
         future.remove_done_callback(watch)

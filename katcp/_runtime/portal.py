@@ -1,11 +1,10 @@
-"""The way into a loop from the threads that do not run it.
+"""Calls into a loop from other threads.
 
 The thread that runs the loop owns all state. Other threads submit calls through a
 `LoopPortal`, and may wait for the outcome. The rules:
 
-- what was submitted before the portal was closed is run; afterwards submitting raises;
-- a thread that waits is always woken: by the outcome, by its timeout, or because the loop
-  is gone;
+- calls submitted before the portal is closed are run; afterwards submitting raises;
+- a waiting thread is always woken: by the outcome, by its timeout, or because the loop is gone;
 - a call from the loop's own thread is made directly, never waited for.
 
 Functions that run in the loop's thread say so in their docstring.
@@ -31,7 +30,7 @@ DEFAULT_CALL_TIMEOUT = 5.0
 
 
 class LoopPortal:
-    """The way into one loop.
+    """Submits calls to one loop.
 
     Parameters
     ----------
@@ -43,7 +42,7 @@ class LoopPortal:
     asyncio_loop : asyncio.AbstractEventLoop
         The same loop as asyncio knows it.
     thread_id : int or None
-        The thread that ran the loop last, as far as it is known.
+        The thread that ran the loop last, if known.
     """
 
     def __init__(self, ioloop: IOLoop) -> None:
@@ -58,34 +57,32 @@ class LoopPortal:
         self.thread_id = threading.get_ident()
 
     def in_loop(self) -> bool:
-        """Return whether the calling thread is the one that runs the loop."""
+        """Return whether the calling thread runs the loop."""
         if running_loop() is self.asyncio_loop:
             return True
-        # The loop may be between two runs; when it is closed, a new thread may
-        # have got the old number.
+        # The loop may be between two runs; when it is closed, a new thread may have got the old id.
         return threading.get_ident() == self.thread_id and not self.is_closed()
 
     def is_closed(self) -> bool:
-        """Return whether the loop is closed."""
         return self.asyncio_loop.is_closed()
 
     def is_gone(self) -> bool:
-        """Return whether nothing that is submitted will ever run, as it looks now.
+        """Return whether submitted calls will probably never run.
 
-        A loop that has not begun to run yet is not gone.
+        A loop that has not started yet is not gone.
         """
         if self.asyncio_loop.is_closed():
             return True
         return self.has_run() and not self.asyncio_loop.is_running()
 
     def has_run(self) -> bool:
-        """Return whether somebody has run the loop, as far as the portal has seen."""
+        """Return whether the loop has ever run, as far as the portal has seen."""
         if self.asyncio_loop.is_running() or self.thread_id is not None:
             self._has_run = True
         return self._has_run
 
     def call_soon(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Run *function* in the loop, soon; what it raises is logged.
+        """Run *function* in the loop, soon; its exceptions are logged.
 
         Raises
         ------
@@ -93,9 +90,9 @@ class LoopPortal:
             If the loop is closed.
         """
         call = functools.partial(function, *args, **kwargs)
-        # Whoever takes the call out decides: the loop, which runs it, or this thread,
-        # which came too late. There is no lock, since a signal handler, a finalizer or
-        # an exception from another thread may come in at any point.
+        # Whichever takes the call first decides: the loop, which runs it, or this thread, which
+        # came too late. There is no lock, since a signal handler, a finalizer or an exception from
+        # another thread may come in at any point.
         submitted: list[Callable[[], Any]] = [call]
         try:
             if not self._is_open:
@@ -103,7 +100,7 @@ class LoopPortal:
             self.asyncio_loop.call_soon_threadsafe(_run_submitted, submitted)
         except RuntimeError:
             if self.asyncio_loop.is_closed():
-                # Behind the portal's back.
+                # The loop was closed without the portal.
                 raise _closed() from None
             raise
         if not self._is_open and _take(submitted) is not None:
@@ -118,15 +115,15 @@ class LoopPortal:
     ) -> Any:
         """Run *function* in the loop, wait, and return what it returns.
 
-        In the loop's thread it is called directly. Otherwise an awaitable
-        that it returns is awaited.
+        In the loop's thread it is called directly. Otherwise, if it returns an awaitable, that is
+        awaited.
 
         Raises
         ------
         concurrent.futures.TimeoutError
             If it takes longer than *timeout* seconds (None: no limit).
         KatcpUsageError
-            If the loop is closed, or is stopped meanwhile.
+            If the loop is closed, or stopped meanwhile.
         """
         call = functools.partial(function, *args, **kwargs)
         if self.in_loop():
@@ -144,7 +141,7 @@ class LoopPortal:
         return waiter.result()
 
     def close(self) -> None:
-        """Accept nothing more; what was submitted before will still be run."""
+        """Accept nothing more; calls submitted before are still run."""
         self._is_open = False
 
 
@@ -172,7 +169,7 @@ def _closed() -> KatcpUsageError:
 
 
 def _take(submitted: list[Callable[[], Any]]) -> Optional[Callable[[], Any]]:
-    """Return the call that was submitted, to the first who asks; any thread."""
+    """Return the submitted call on the first use, then None; any thread."""
     try:
         return submitted.pop()
     except IndexError:
@@ -180,7 +177,7 @@ def _take(submitted: list[Callable[[], Any]]) -> Optional[Callable[[], Any]]:
 
 
 def _run_submitted(submitted: list[Callable[[], Any]]) -> None:
-    """Run what another thread submitted; in the loop's thread."""
+    """Run a call from another thread; in the loop's thread."""
     call = _take(submitted)
     if call is None:
         return
@@ -200,7 +197,7 @@ def _log_failure(call: Callable[[], Any], future: asyncio.Future[Any]) -> None:
 
 
 def _run_for_waiter(call: Callable[[], Any], waiter: Waiter) -> None:
-    """Run what another thread waits for; in the loop's thread."""
+    """Run a call that another thread waits for; in the loop's thread."""
     try:
         result = call()
         if inspect.isawaitable(result):
@@ -212,7 +209,7 @@ def _run_for_waiter(call: Callable[[], Any], waiter: Waiter) -> None:
 
 
 def _pass_on(waiter: Waiter, future: asyncio.Future[Any]) -> None:
-    """Give the outcome of *future* to the waiting thread; in the loop's thread."""
+    """Pass the outcome of *future* to the waiting thread; in the loop's thread."""
     if future.cancelled():
         waiter.set_result(None, concurrent.futures.CancelledError())
     elif future.exception() is not None:

@@ -1,4 +1,4 @@
-"""Work that goes on beside the caller: awaitables of the program, and daemon threads."""
+"""Background work: awaitables of the program, and daemon threads."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import threading
 from concurrent.futures import Future as ConcurrentFuture
 from typing import Any, Awaitable, Callable, Optional
 
-# What is never swallowed: it ends the loop. Everything else that code of the program
-# raises is logged, asyncio.CancelledError and GeneratorExit included.
+# Never swallowed, these end the loop. Everything else that code of the program raises is logged,
+# including asyncio.CancelledError and GeneratorExit.
 FATAL = (KeyboardInterrupt, SystemExit)
 
-# The loop itself holds no reference that would keep these alive.
+# The loop itself keeps only weak references to these.
 _background: set[asyncio.Future[Any]] = set()
 
 
 def is_awaitable(result: Any) -> bool:
-    """Return whether what a handler returned has to be waited for."""
+    """Return whether the result of a handler has to be awaited."""
     return inspect.isawaitable(result) or isinstance(result, ConcurrentFuture)
 
 
 def spawn(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
-    """Run an awaitable, whether or not somebody waits for it."""
+    """Run an awaitable, whether or not it is awaited."""
     task = asyncio.ensure_future(awaitable)
     _background.add(task)
     task.add_done_callback(_background.discard)
@@ -31,18 +31,18 @@ def spawn(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
 
 
 def spawn_if_awaitable(result: Any) -> None:
-    """Run what a handler returned, if it can be awaited."""
+    """Run the result of a handler, if it can be awaited."""
     if result is not None and is_awaitable(result):
         spawn(result)
 
 
 async def run_logged(awaitable: Any, log: Callable[[], None]) -> Any:
-    """Return the result of *awaitable*, or None after *log* was called for its exception."""
+    """Return the result of *awaitable*, or None after calling *log* for its exception."""
     if isinstance(awaitable, ConcurrentFuture):
         awaitable = asyncio.wrap_future(awaitable)
     task = asyncio.ensure_future(awaitable)
     try:
-        # It raises nothing of the task's: a CancelledError is our own.
+        # This does not raise the task's exception: a CancelledError is our own.
         await asyncio.wait([task])
     except asyncio.CancelledError:
         task.cancel()
@@ -59,16 +59,15 @@ async def run_logged(awaitable: Any, log: Callable[[], None]) -> Any:
 async def until_first(
     awaitable: Awaitable[Any], cut: asyncio.Future[Any], timeout: Optional[float] = None
 ) -> None:
-    """Wait for *awaitable*, but no longer than for *cut*, or *timeout* seconds."""
+    """Wait for *awaitable*, at most until *cut* is done or for *timeout* seconds."""
     futures = [asyncio.ensure_future(awaitable), cut]
     await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
 def run_in_daemon_thread(function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-    """Return a future of what *function* returns in a thread of its own; in the loop's thread.
+    """Run *function* in its own thread and return a future; in the loop's thread.
 
-    Unlike those of a pool, this thread does not keep the interpreter from
-    exiting, however long *function* takes.
+    Unlike a thread of a pool, it does not keep the interpreter from exiting.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
@@ -87,7 +86,7 @@ def run_in_daemon_thread(function: Callable[..., Any], *args: Any) -> asyncio.Fu
             outcome = function(*args), None
         except Exception as error:
             outcome = None, error
-        # A loop that was closed meanwhile has nobody who waits.
+        # A closed loop has nothing that waits.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(pass_on, *outcome)
 

@@ -1,9 +1,8 @@
-"""What threads wait on: a lock of their own, which only the loop's thread releases.
+"""Waiting in threads: each has its own lock, which only the loop's thread releases.
 
-There is no lock here that two parties could compete for. Python runs code of the program
-at points that nobody chose (signal handlers, finalizers, exceptions that another thread
-injects): were a thread to hold such a lock there, the loop would wait for the program,
-and the program for the loop.
+There is no lock here that two threads compete for. Python runs code of the program at arbitrary
+points (signal handlers, finalizers, exceptions injected by another thread): if a thread held such a
+lock there, the loop would wait for the program, and the program for the loop.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import threading
 import time
 from typing import Any, Callable, Optional
 
-# How often a waiting thread checks whether the loop is still there, in seconds. Only a
-# loop that was closed or stopped behind the client's back is found this way.
+# How often a waiting thread checks that the loop is still there, in seconds. Only this finds a loop
+# that was closed or stopped without the client.
 LOOP_CHECK_INTERVAL = 0.25
 
 
@@ -24,13 +23,12 @@ class LoopGone(Exception):
 
 
 class Waiter:
-    """One thread waits for an outcome that the loop's thread sets; the first one counts.
+    """Lets one thread wait for an outcome that the loop's thread sets; the first one counts.
 
     Attributes
     ----------
     is_over : bool
-        Whether an outcome would change nothing: there is one, or the thread has set this
-        because it waits no more.
+        Whether an outcome is no longer needed: there is one, or the thread has stopped waiting.
     """
 
     __slots__ = ("_error", "_lock", "_result", "is_over")
@@ -53,9 +51,9 @@ class Waiter:
             self.is_over = True
 
     def wait(self, is_gone: Callable[[], bool], timeout: Optional[float] = None) -> bool:
-        """Wait for the outcome; return False when *timeout* seconds are over.
+        """Wait for the outcome; return False after *timeout* seconds.
 
-        Raises `LoopGone` if *is_gone* says that the loop cannot set an outcome any more.
+        Raises `LoopGone` if *is_gone* returns true: the loop cannot set an outcome any more.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         was_gone = False
@@ -80,12 +78,12 @@ class Waiter:
                 raise self._error
             return self._result
         finally:
-            # The error's traceback holds this frame: leave no cycle behind.
+            # The error's traceback refers to this frame: leave no cycle behind.
             self._error = None
 
 
 class Latch:
-    """Something that happens once, for which any number of threads may wait."""
+    """A flag that is set once, and that any number of threads may wait for."""
 
     __slots__ = ("_waiting", "is_set")
 
@@ -94,14 +92,14 @@ class Latch:
         self._waiting: collections.deque[threading.Lock] = collections.deque()
 
     def set(self) -> None:
-        """Wake all that wait; any thread."""
+        """Wake all waiting threads; any thread."""
         self.is_set = True
         with contextlib.suppress(IndexError):
             while True:
                 self._waiting.popleft().release()
 
     def wait(self, timeout: Optional[float] = None) -> bool:
-        """Return whether it happened within *timeout* seconds; None: no limit."""
+        """Return whether the flag was set within *timeout* seconds; None: no limit."""
         if self.is_set:
             return True
         lock = threading.Lock()

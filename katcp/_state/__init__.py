@@ -1,1 +1,1 @@
-"""What a client knows, decided without threads, sockets, clocks and loops."""
+"""The state of a client, without threads, sockets, clocks and loops."""

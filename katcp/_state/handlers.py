@@ -12,12 +12,11 @@ _Handlers = dict[str, Callable[..., Any]]
 class DeviceMetaclass(type):
     """Metaclass that collects the message handlers of a class.
 
-    A method ``inform_sensor_status`` handles ``#sensor-status``, and likewise
-    for ``reply_*`` and ``request_*``. The tables are class attributes, from
-    message name to function: ``_inform_handlers``, ``_reply_handlers`` and
-    ``_request_handlers``. Programs add functions ``f(client, msg)`` to them.
-    Methods that are inherited, also from plain mixin classes, count; what is
-    set on an instance does not.
+    A method ``inform_sensor_status`` handles ``#sensor-status``, and likewise for ``reply_*`` and
+    ``request_*``. The tables are class attributes, from message name to function:
+    ``_inform_handlers``, ``_reply_handlers`` and ``_request_handlers``. Programs add functions
+    ``f(client, msg)`` to them. Inherited methods count, including those of plain mixin classes;
+    attributes of an instance do not.
     """
 
     def __init__(cls, name: str, bases: tuple[type, ...], dct: dict[str, Any]) -> None:

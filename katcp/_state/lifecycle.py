@@ -1,4 +1,4 @@
-"""The states of a client, the legal moves, and which events hold in each.
+"""The states of a client, the transitions, and which events are set in each.
 
 ::
 
@@ -10,16 +10,16 @@
        |               v              v    v             v
        +----------- ================ STOPPING ================
 
-A client waits (WAITING) between two attempts to connect. Every way out leads
-through STOPPING, where what is still pending fails, to STOPPED.
+WAITING is the pause between two attempts to connect. Every client ends through STOPPING, where
+pending requests fail, in STOPPED.
 
 Invariants, in every state:
 
-- *disconnected* holds exactly if *connected* does not;
-- *running* and *stopped* never hold together;
-- *connected* holds only while *running* does.
+- *disconnected* is set exactly if *connected* is not;
+- *running* and *stopped* are never both set;
+- *connected* is set only while *running* is.
 
-What holds of client and requests besides is told in docs/explanation/states.rst.
+docs/explanation/states.rst describes the states of clients and requests.
 """
 
 from __future__ import annotations
@@ -60,22 +60,22 @@ EVENT_NAMES = frozenset().union(*EVENTS.values())
 
 
 class Lifecycle:
-    """The state of one client, which changes by legal moves only."""
+    """The state of one client, which changes by legal transitions only."""
 
     def __init__(self) -> None:
         self.state = State.STOPPED
 
     def move(self, state: State) -> None:
-        """Go to *state*, or raise RuntimeError if there is no such move."""
+        """Go to *state*, or raise RuntimeError if there is no such transition."""
         if state not in MOVES[self.state]:
             raise RuntimeError(f"A client cannot go from {self.state.name} to {state.name}.")
         self.state = state
 
     @property
     def events(self) -> frozenset[str]:
-        """What holds now."""
+        """The events that are set now."""
         return EVENTS[self.state]
 
     def holds(self, event: str) -> bool:
-        """Return whether *event* holds now."""
+        """Return whether *event* is set now."""
         return event in self.events

@@ -1,16 +1,15 @@
-"""What a device's informs tell of the protocol it speaks.
+"""Detection of the device's protocol from its informs.
 
-`ProtocolFlags` is the value: version and flags. `ServerProtocol` is what a
-client knows of its device at a moment: it is fed the greeting informs one by
-one, in any order, since nothing marks the end of a greeting. The rules are
-those of protocol.md, section 6:
+`ProtocolFlags` is the value: version and flags. `ServerProtocol` is what the client knows so far:
+it takes the greeting informs one by one, in any order, since nothing marks the end of a greeting.
+The rules of protocol.md, section 6:
 
-1. before the first of them arrives nothing is known: no message ids;
+1. before the first one nothing is known: no message ids;
 2. a ``katcp-protocol`` with a parsable version decides;
-3. one that cannot be parsed is as if it had not come;
+3. one that cannot be parsed is ignored;
 4. without it, ``#version`` or ``#build-state`` mean version 4;
-5. after it, those two are information only;
-6. flags that the user preset override all of this;
+5. after it, these two are information only;
+6. flags preset by the user override all of this;
 7. a later, different ``katcp-protocol`` is adopted, with a warning.
 """
 
@@ -21,26 +20,25 @@ from typing import Any, Optional
 from .._wire.flags import DEFAULT_KATCP_MAJOR, ProtocolFlags, parse_version
 from .._wire.message import Message, quote
 
-# The text of a warning, and what to put into it.
+# The text of a warning, and its arguments.
 LogText = tuple[Any, ...]
 
 
 class ServerProtocol:
-    """What a client knows of the protocol of its device.
+    """What a client knows about the protocol of its device.
 
     Attributes
     ----------
     flags : ProtocolFlags or None
-        None as long as nothing is known.
+        None until it is known.
     message_ids : bool
         Whether requests may carry message ids.
     major : int
-        The major version; 4 as long as it is not known.
+        The major version; 4 until it is known.
     preset : bool
-        Whether the user said what the flags are; informs change nothing then.
+        Whether the user preset the flags; informs change nothing then.
     had_ids : bool
-        Whether the device had message ids when it last said what it speaks, on
-        whatever connection.
+        Whether the device had message ids when its protocol was last known, on any connection.
     """
 
     flags: Optional[ProtocolFlags]
@@ -61,18 +59,18 @@ class ServerProtocol:
         self.major = 4 if flags is None else flags.major
 
     def use_preset(self, flags: ProtocolFlags) -> None:
-        """Take *flags* as given, whatever the device says."""
+        """Use *flags*, whatever the device says."""
         self._set_flags(flags)
         self.preset = True
 
     def reset(self) -> None:
-        """Forget what one connection told: the next device may be another."""
+        """Forget the protocol of the last connection: the next device may be another."""
         self._announced = False
         if not self.preset:
             self._set_flags(None)
 
     def on_version_connect(self, msg: Message) -> Optional[LogText]:
-        """Take in ``#version-connect katcp-protocol``; return a warning, if one is due."""
+        """Handle ``#version-connect katcp-protocol``; return a warning, if any."""
         flags = parse_version(ProtocolFlags, msg.arguments[1])
         if self.preset:
             return None if flags == self.flags else self._preset_warning(msg)
@@ -103,7 +101,7 @@ class ServerProtocol:
         return None
 
     def on_v4_inform(self, msg: Message) -> Optional[LogText]:
-        """Take in ``#version`` or ``#build-state``; return a warning, if one is due."""
+        """Handle ``#version`` or ``#build-state``; return a warning, if any."""
         if self.preset:
             same = self.flags is not None and self.flags.major <= 4
             return None if same else self._preset_warning(msg)

@@ -1,4 +1,4 @@
-"""Readings of sensors, and what their statuses mean."""
+"""Sensor readings and their statuses."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 
 class Status(enum.IntEnum):
-    """How far a reading may be trusted.
+    """The status of a reading.
 
-    Members are equal to the constants of `katcp.Sensor`; their text is the word that the
-    protocol uses.
+    Members are equal to the constants of `katcp.Sensor`; their text is the protocol's word.
 
     Examples
     --------
@@ -34,7 +33,7 @@ class Status(enum.IntEnum):
 
     @property
     def is_usable(self) -> bool:
-        """Whether the value of a reading with this status means something."""
+        """Whether the value of a reading with this status is meaningful."""
         return self in _USABLE
 
 
@@ -42,12 +41,12 @@ _USABLE = frozenset([Status.NOMINAL, Status.WARN, Status.ERROR])
 
 
 class Reading(NamedTuple):
-    """What a sensor showed at a moment.
+    """The value of a sensor at a time.
 
     Attributes
     ----------
     timestamp : float
-        When it was read, in seconds since 1970.
+        When the sensor was read, in seconds since 1970.
     status : int
         One of the statuses of `katcp.Sensor`; a `Status` in what a client returns.
     value : object

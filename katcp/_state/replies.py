@@ -1,4 +1,4 @@
-"""What a request ends with: the device's answer, or a reply that the client makes up."""
+"""The outcome of a request: the device's answer, or a local failure reply."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Reply = TypeVar("_Reply", bound=Message)
 class KatcpReplyError(KatcpClientError):
     """The device refused a request: its reply is ``fail``, ``invalid`` or anything but ``ok``.
 
-    Its text is the reason that the device gave.
+    The text is the device's reason.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class KatcpReplyError(KatcpClientError):
 class Answer(tuple[list[bytes], list[Message]]):
     """The answer to a request that the device did not refuse.
 
-    It is the pair of `arguments` and `informs`, and unpacks like that::
+    It unpacks into `arguments` and `informs`::
 
         arguments, informs = client.ask("sensor-value", "temperature")
 
@@ -109,27 +109,27 @@ class Answer(tuple[list[bytes], list[Message]]):
 
 
 def answer_of(reply: Message, informs: list[Message]) -> Answer:
-    """Return the answer, or raise why there is none.
+    """Return the answer, or raise the reason why there is none.
 
     Raises
     ------
     KatcpReplyError
         If the device refused the request.
     KatcpClientError
-        As the reply's `Message.local_error` says, if the device did not answer.
+        The reply's `Message.local_error`, if the device did not answer.
     """
     if reply.reply_ok():
         return Answer(reply, informs)
     error = reply.local_error
     if error is not None:
-        # A new one: all requests that end at once share theirs, and each thread
-        # that raises an exception writes into it.
+        # A new one: requests that end together share theirs, and each thread that raises an
+        # exception writes to it.
         raise type(error)(*error.args) from error.__cause__
     raise KatcpReplyError(_reason(reply), reply, informs)
 
 
 def _reason(reply: Message) -> str:
-    """Return why the device refused, in its own words if it said any."""
+    """Return why the device refused, in its own words if there are any."""
     code, *texts = reply.arguments or [b""]
     if texts and code in (Message.FAIL, Message.INVALID):
         return as_text(texts[0])
@@ -139,8 +139,8 @@ def _reason(reply: Message) -> str:
 class UnsentReply(Message):
     """The local failure reply of a request that was not sent.
 
-    It goes through the hooks of the program like a reply of the device, and so carries the
-    request that it belongs to: it cannot be found among those that were sent.
+    It goes through the program's hooks like a reply of the device, and so carries its request,
+    which cannot be found among those that were sent.
     """
 
     __slots__ = ("origin",)
@@ -149,12 +149,12 @@ class UnsentReply(Message):
 
 
 def local_failure(request: Union[Message, PendingRequest], error: KatcpClientError) -> Message:
-    """Return the reply that tells why there is none of the device."""
+    """Return the local failure reply with this cause."""
     return _local_reply(Message, request, error)
 
 
 def unsent_reply(origin: PendingRequest, msg: Message, error: KatcpClientError) -> UnsentReply:
-    """Return the reply that tells why the request *msg* of *origin* was not sent."""
+    """Return the local failure reply to *msg* of *origin*, which was not sent."""
     reply = _local_reply(UnsentReply, msg, error)
     reply.origin = origin
     return reply
@@ -178,7 +178,7 @@ def timed_out(name: str, seconds: float, hint: str = "") -> KatcpClientTimeout:
 
 
 def fallen_behind(name: str) -> str:
-    """Return why requests of this name, without ids, cannot be answered on this connection."""
+    """Return the error of requests that this connection can no longer answer without ids."""
     return (
         f"?{shorten(name)}: replies come, but to earlier requests, since one was lost or all are "
         "slower than the timeout; without message ids only a new connection settles that"

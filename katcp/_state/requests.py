@@ -1,48 +1,42 @@
-"""Which request a reply or an inform belongs to.
+"""Matching of replies and informs to requests.
 
-`PendingRequests` holds the requests of one client that have been sent and not
-answered. It never calls anybody and knows no clock: the client asks it, and
-acts. The rules (protocol.md, section 4):
+`PendingRequests` holds the requests of one client that were sent and not answered yet. It makes no
+calls and has no clock: the client asks it, and acts. The rules (protocol.md, section 4):
 
-With ids: match by id, as a number, then check the name. On a mismatch the
-request stays pending. A request that timed out, or whose reply nobody asked for,
-is forgotten, but its id is not given out again while the reply may still come.
+With ids: match by id, as a number, then check the name. On a mismatch the request stays pending. A
+request that timed out, or whose reply is not wanted, is forgotten, but its id is not reused while
+the reply may still come.
 
-Without ids: match by name, first in, first out. Each request takes the next
-*place* in the queue of its name, and each reply of that name belongs to the next
-place. A place is *abandoned* if nobody waits for its reply: the request timed out
-or was cancelled, or nobody asked for the reply. Its reply, and the informs before
-it, go to nobody. An abandoned place is never dropped before the connection ends.
-Places are counted, not kept, so requests that are never answered take no memory.
+Without ids: match by name, first in, first out. Each request takes the next *place* in the queue of
+its name, and each reply of that name belongs to the next place. A place is *abandoned* if its reply
+is not awaited: the request timed out or was cancelled, or its reply is not wanted. Its reply and
+informs are dropped. An abandoned place remains until the connection ends. Places are counted, not
+stored, so requests that are never answered take no memory.
 
-What is promised for requests without ids:
+Guarantees for requests without ids:
 
-- If the device answers every request, and those of one name in their order, no
-  request is ever given the reply or an inform of another one, however late the
-  replies are and however many requests are in flight.
-- If such a device loses replies for good, each reply is taken for that of an
-  earlier place. So no request is ever given the reply of an earlier one, and a
-  request is given its own or none unless others of its name are sent before it
-  has ended. Then it may be given the reply of one of these: nobody can tell.
+- If the device answers every request, and those of one name in order, no request ever gets the
+  reply or an inform of another one, however late the replies are and however many requests are in
+  flight.
+- If such a device loses replies, each later reply is attributed to an earlier place. So no request
+  ever gets the reply of an earlier one, and it gets its own or none unless others of its name are
+  sent before it has ended. Then it may get the reply of one of these: there is no way to tell.
 
-After a loss, requests that are sent one by one all time out, since each reply is
-taken for the place before. The sign is a request that times out although a reply
-came during its life and went to an abandoned place. With `SIGNS_OF_LOSS` such
-requests the queue is *behind*, until all its places have had their replies, which
-proves that none was lost, or until `take_all`: the client renews the connection.
-A timeout without any reply is no sign, and an answer to one of several in flight
-proves nothing, so neither of them ends the row. A device that is always slower
-than the timeouts shows the same signs as one that has lost a reply.
+After a loss, requests that are sent one by one all time out, since each reply goes to the place
+before. The sign is a request that times out although a reply came while it was pending and went to
+an abandoned place. After `SIGNS_OF_LOSS` such requests the queue is *behind*, until all its places
+have had their replies, which proves that none was lost, or until `take_all`: the client reconnects.
+A timeout without any reply is no sign, and an answer to one of several in flight proves nothing, so
+neither resets the count. A device that is always slower than the timeouts shows the same signs as
+one that has lost a reply.
 
-A device may announce ids and then ignore them, and answer in order without ids.
-So requests with ids have places, too, until the first reply with an id comes. A
-request without id that was sent behind them is in doubt until then: nobody can
-tell whether a reply without id belongs to it, and so it is given none.
+A device may announce ids and then ignore them, and answer in order without ids. So requests with
+ids have places, too, until the first reply with an id arrives. A request without id that was sent
+after them is in doubt until then: a reply without id may not be its own, and so it gets none.
 
-Nothing that is done for each message costs more when more requests are pending.
-Only deadlines are looked for among all pending requests. That is seldom, since
-most requests are answered long before, and is far cheaper than to keep them in
-order.
+The cost per message does not depend on the number of pending requests. Only the search for
+deadlines looks at all of them. It is rare, since most requests are answered long before, and far
+cheaper than keeping them sorted.
 """
 
 from __future__ import annotations
@@ -53,50 +47,49 @@ from typing import Generic, Optional, Protocol, TypeVar, Union
 from .._wire.message import MAX_MID, Message
 from .._wire.text import shorten
 
-# How many ids of requests that nobody waits for are remembered at most: a device
-# that never answers must not cost memory for ever.
+# How many ids of abandoned requests are remembered at most: a device that never answers must not
+# cost memory for ever.
 MAX_ABANDONED_MIDS = 1000
 
-# With how many requests that timed out although a reply came a queue is behind.
+# How many requests must time out although a reply came, before a queue is behind.
 SIGNS_OF_LOSS = 3
 
 
 class _NameQueue:
-    """Counts the places of one name, and the replies without id of that name."""
+    """Counts the places of one name, and its replies without id."""
 
     __slots__ = ("answered", "late", "mids", "sent", "signs", "unsent")
 
     def __init__(self) -> None:
-        # Places given out, and how many of them have had their replies.
+        # Places assigned, and how many of them have had their replies.
         self.sent = self.answered = 0
-        # How many of these replies went to nobody.
+        # How many of these replies were dropped.
         self.late = 0
         # Requests that timed out although a reply came.
         self.signs = 0
-        # How many places are those of requests with ids.
+        # How many places belong to requests with ids.
         self.mids = 0
-        # How many requests have a place, but have still to be sent by the
-        # program's own send_message().
+        # How many requests have a place, but are yet to be sent by the program's own
+        # send_message().
         self.unsent = 0
 
 
 class PendingRequest:
-    """One request that waits for its reply.
+    """A request without its reply.
 
     Attributes
     ----------
     name : str
         Its name.
     mid : bytes or None
-        The id it was sent with.
+        Its id.
     started : float
         When it was sent.
     deadline : float or None
         When it times out.
     key : int, tuple, PendingRequest or None
-        What it is found by while it is pending: its id as a number; its name and
-        place; itself, as long as it is in doubt or held. None before, and when it
-        is over.
+        Its key while it is pending: its id as a number; its name and place; itself, as long as it
+        is in doubt or held. None before and afterwards.
     """
 
     __slots__ = (
@@ -116,7 +109,7 @@ class PendingRequest:
     started: float
     deadline: Optional[float]
     key: Optional[_Key]
-    # Of one that has a place: which one, and what the queue had counted before.
+    # If it has a place: which one, and the counts of the queue before.
     queue: Optional[_NameQueue]
     place: int
     late_before: int
@@ -131,25 +124,23 @@ _Request = TypeVar("_Request", bound=PendingRequest)
 
 
 class _Logger(Protocol):
-    """What takes warnings."""
-
     def warning(self, _text: str, /, *args: object) -> None:
         """Log a warning."""
 
 
 class PendingRequests(Generic[_Request]):
-    """The requests of one client that wait for their replies.
+    """The pending requests of one client.
 
     Parameters
     ----------
     logger : logging.Logger or katcp.client._log.RateLimitedLog
-        Where a reply that cannot be right is reported.
+        Takes warnings about wrong replies.
     """
 
     def __init__(self, logger: _Logger) -> None:
         self._logger = logger
         self._last_mid = 0
-        # By their keys, in the order in which they were sent.
+        # By key, in the order in which they were sent.
         self._pending: dict[_Key, _Request] = {}
         # Those with a place that has not had its reply.
         self._by_name: dict[str, _NameQueue] = {}
@@ -165,7 +156,7 @@ class PendingRequests(Generic[_Request]):
         return mid in self._pending
 
     def may_be_answered_late(self, mid: int) -> bool:
-        """Return whether nobody waits for a request with this id, and it was not answered yet."""
+        """Return whether the request with this id was abandoned and not answered yet."""
         return mid in self._abandoned_mids
 
     def is_behind(self, request: _Request) -> bool:
@@ -184,7 +175,7 @@ class PendingRequests(Generic[_Request]):
     def add(
         self, request: _Request, message: Message, now: float, deadline: Optional[float]
     ) -> None:
-        """Add *request* for the reply to *message*, which is sent next: it is pending."""
+        """Add *request* for the reply to *message*, which is sent next."""
         request.name = message.name
         mid = request.mid = message.mid
         request.started = now
@@ -211,19 +202,19 @@ class PendingRequests(Generic[_Request]):
         self._pending[request] = request
 
     def release(self, request: _Request, now: float) -> bool:
-        """Remove *request*, which was held; return False if it is not to be sent any more."""
+        """Remove *request*, which was held; return False if it must not be sent any more."""
         if request.key is None or (request.deadline is not None and request.deadline <= now):
             return False
         self._remove(request)
         return True
 
     def leave_to_program(self, request: _Request) -> None:
-        """Note that *request* is sent by the program's own send_message()."""
+        """Note that the program's own send_message() sends *request*."""
         if request.queue is not None:
             request.queue.unsent += 1
 
     def note_sent(self, message: Message) -> None:
-        """Note a request that send_message() has sent: nobody waits for it if it has no place."""
+        """Note a request that send_message() has sent; without a place, its reply is not wanted."""
         if message.mid is not None:
             number = int(message.mid)
             if number not in self._pending:
@@ -238,7 +229,7 @@ class PendingRequests(Generic[_Request]):
             queue.mids += message.mid is not None
 
     def take_back(self, request: _Request, *, left_to_program: bool = False) -> None:
-        """Remove *request*, whose sending failed; its place stays if it was sent all the same."""
+        """Remove *request*, whose sending failed; its place remains if it was sent all the same."""
         if request.key is None:
             return
         self._remove(request)
@@ -252,7 +243,7 @@ class PendingRequests(Generic[_Request]):
             self._tidy(request.name, queue)
 
     def match_reply(self, reply: Message) -> Optional[_Request]:
-        """Return the request that *reply* ends, which is not pending any more."""
+        """Return the request that *reply* ends; it is not pending any more."""
         if reply.mid is not None:
             number = int(reply.mid)
             request = self._pending.get(number)
@@ -295,7 +286,7 @@ class PendingRequests(Generic[_Request]):
         return None
 
     def abandon(self, request: _Request) -> None:
-        """Remove *request*, for which nobody waits any more, although it may still be answered."""
+        """Remove *request*, whose reply is not wanted any more but may still come."""
         if request.key is None:
             return
         self._remove(request)
@@ -303,9 +294,9 @@ class PendingRequests(Generic[_Request]):
             self._remember_mid(int(request.mid))
 
     def take_expired(self, now: float) -> list[_Request]:
-        """Return the requests whose deadline is over; they are abandoned now.
+        """Abandon and return the requests whose deadline has passed.
 
-        It looks at all that are pending, and so does `next_deadline`.
+        Looks at all pending requests, like `next_deadline`.
         """
         expired = [
             request
@@ -326,7 +317,7 @@ class PendingRequests(Generic[_Request]):
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def take_all(self) -> list[_Request]:
-        """Return all pending requests, in their order, and forget everything of them."""
+        """Return all pending requests in order, and forget everything."""
         requests = list(self._pending.values())
         for request in requests:
             request.key = None
@@ -337,7 +328,7 @@ class PendingRequests(Generic[_Request]):
         return requests
 
     def _queue_of(self, name: str) -> _NameQueue:
-        """Return the queue of a name, which is made if there is none."""
+        """Return the queue of a name, creating it if needed."""
         queue = self._by_name.get(name)
         if queue is None:
             queue = self._by_name[name] = _NameQueue()
@@ -362,11 +353,11 @@ class PendingRequests(Generic[_Request]):
             queue = self._by_name.get(request.name)
             if key is request and queue is request.queue and queue is not None:
                 place = request.place - request.mids_before
-                # Before that, its reply has come and went to nobody.
+                # Before that, its reply came and was dropped.
                 if place >= queue.answered:
                     key = request.key = (request.name, place)
             pending[key] = request
-        # At once: other threads look whether an id is pending.
+        # At once: other threads check whether an id is pending.
         self._pending = pending
         for name, queue in list(self._by_name.items()):
             queue.sent -= queue.mids
@@ -374,7 +365,7 @@ class PendingRequests(Generic[_Request]):
             self._tidy(name, queue)
 
     def _warn_of_mid(self, msg: Message, request: _Request) -> None:
-        """Tell that *msg* has the id of *request*, but another name."""
+        """Warn that *msg* has the id of *request*, but another name."""
         self._logger.warning(
             "Ignoring the id of %s: the pending request with this id is ?%s.",
             shorten(str(msg)),
@@ -382,7 +373,7 @@ class PendingRequests(Generic[_Request]):
         )
 
     def _remove(self, request: _Request) -> None:
-        """Take *request* out of those that are pending."""
+        """Remove *request* from those that are pending."""
         assert request.key is not None
         del self._pending[request.key]
         request.key = None

@@ -1,12 +1,12 @@
-"""Which sensors are sampled how: what consumers want, and what the device was told.
+"""Sampling of sensors: what consumers want, and what the device was told.
 
-`Subscriptions` holds, for each sensor, the strategies that its consumers want and the one
-that the device samples it with on the present connection. It never calls anybody: the
-client asks it what is to be changed, makes the requests, and notes their outcome.
+`Subscriptions` holds, for each sensor, the strategies that its consumers want and the one that the
+device uses on this connection. It makes no calls: the client asks it what to change, makes the
+requests, and notes their outcome.
 
-Several consumers of one sensor share its sampling: the finest strategy that any of them
-wants is set, and all of them get its updates. When the last consumer goes, the sampling is
-switched off. A new connection knows of no sampling.
+Several consumers of one sensor share its sampling: the finest strategy that any of them wants is
+set, and all get its updates. When the last consumer goes, sampling is switched off. A new
+connection starts without sampling.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Generic, Iterable, NamedTuple, Optional, Sequence, TypeV
 from .._wire import arguments
 from ..errors import KatcpArgumentError, KatcpTypeError
 
-# From the name of a strategy to how many parameters it has, the coarsest first.
+# Strategies by name, with the number of their parameters, the coarsest first.
 _PARAMETERS = {
     "none": 0,
     "period": 1,
@@ -36,7 +36,7 @@ StrategyLike = Union[str, Sequence[Any], "Strategy"]
 
 
 class Strategy(NamedTuple):
-    """A sampling strategy: its name, and its parameters as numbers; periods in seconds."""
+    """A sampling strategy: its name, and its parameters as numbers; periods are in seconds."""
 
     name: str
     params: tuple[float, ...] = ()
@@ -46,11 +46,11 @@ class Strategy(NamedTuple):
 
     @property
     def fineness(self) -> tuple[int, tuple[float, ...]]:
-        """The larger, the more updates it brings; for comparing."""
+        """A key for comparing: the larger, the more updates."""
         return _RANKS[self.name], tuple(-param for param in self.params)
 
     def arguments(self, sensor_type: str, major: int) -> list[bytes]:
-        """Return the arguments of ``?sensor-sampling`` after the name of the sensor."""
+        """Return the arguments of ``?sensor-sampling`` after the sensor's name."""
         params = list(self.params)
         formatted = [self.name.encode("ascii")]
         if self.name in _HAS_DIFFERENCE:
@@ -66,7 +66,7 @@ NONE = Strategy("none")
 
 
 def parse_strategy(strategy: StrategyLike) -> Strategy:
-    """Return a strategy given as ``"period 0.5"``, ``("period", 0.5)`` or ``"event"``.
+    """Parse a strategy like ``"period 0.5"``, ``("period", 0.5)`` or ``"event"``.
 
     Raises
     ------
@@ -106,13 +106,13 @@ def parse_strategy(strategy: StrategyLike) -> Strategy:
 
 
 class _Subscribed(Generic[_Consumer]):
-    """One sensor: who wants it, and how the device samples it."""
+    """One sensor: its consumers, and how the device samples it."""
 
     __slots__ = ("consumers", "sampled")
 
     def __init__(self) -> None:
         self.consumers: dict[_Consumer, Strategy] = {}
-        # None: the device may have changed it.
+        # None: unknown, the device may have changed it.
         self.sampled: Optional[Strategy] = NONE
 
     @property
@@ -121,15 +121,15 @@ class _Subscribed(Generic[_Consumer]):
 
 
 class Subscriptions(Generic[_Consumer]):
-    """The sensors of one device that somebody wants to hear of."""
+    """The sensors of one device that have consumers."""
 
     def __init__(self) -> None:
         self._sensors: dict[str, _Subscribed[_Consumer]] = {}
-        # What may have to be changed.
+        # Sensors whose sampling may have to be changed.
         self._dirty: dict[str, None] = {}
 
     def add(self, name: str, consumer: _Consumer, strategy: Strategy) -> None:
-        """Note that *consumer* wants a sensor; instead of what it wanted before."""
+        """Note the strategy that *consumer* wants for a sensor, replacing its previous one."""
         self._sensors.setdefault(name, _Subscribed()).consumers[consumer] = strategy
         self._dirty[name] = None
 
@@ -140,7 +140,7 @@ class Subscriptions(Generic[_Consumer]):
             self._dirty[name] = None
 
     def consumers(self, name: str) -> tuple[_Consumer, ...]:
-        """Return who wants a sensor, in the order in which they came."""
+        """Return the consumers of a sensor, in the order in which they came."""
         subscribed = self._sensors.get(name)
         return () if subscribed is None else tuple(subscribed.consumers)
 
@@ -150,11 +150,11 @@ class Subscriptions(Generic[_Consumer]):
         return NONE if subscribed is None else subscribed.wanted
 
     def names(self) -> list[str]:
-        """Return the sensors that somebody wants."""
+        """Return the sensors that have consumers."""
         return [name for name, subscribed in self._sensors.items() if subscribed.consumers]
 
     def sampled(self, name: str) -> Strategy:
-        """Return how the device samples a sensor, as far as it is known."""
+        """Return how the device samples a sensor, if known."""
         subscribed = self._sensors.get(name)
         return (subscribed and subscribed.sampled) or NONE
 
@@ -166,14 +166,14 @@ class Subscriptions(Generic[_Consumer]):
             self._tidy(name, subscribed)
 
     def forget_sampling(self, names: Optional[Iterable[str]] = None) -> None:
-        """Note that nobody knows how the device samples these sensors; None: all."""
+        """Note that the sampling of these sensors is unknown; None: all."""
         for name in self._sensors if names is None else names:
             if name in self._sensors:
                 self._sensors[name].sampled = None
                 self._dirty[name] = None
 
     def take_changes(self) -> dict[str, Strategy]:
-        """Return what is to be set, by sensor; it is taken for being asked for now."""
+        """Return the changes to make, by sensor; they count as requested now."""
         changes = {}
         for name in self._dirty:
             subscribed = self._sensors.get(name)
@@ -194,6 +194,6 @@ class Subscriptions(Generic[_Consumer]):
             self._tidy(name, subscribed)
 
     def _tidy(self, name: str, subscribed: _Subscribed[_Consumer]) -> None:
-        """Forget a sensor that nobody wants and that is not sampled."""
+        """Forget a sensor without consumers that is not sampled."""
         if not subscribed.consumers and subscribed.sampled == NONE:
             self._sensors.pop(name, None)

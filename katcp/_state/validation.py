@@ -1,4 +1,4 @@
-"""What programs pass to a client: returned as it is used, or refused in the caller at once."""
+"""Validation of arguments: return the value to use, or raise in the caller at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .._wire.message import Message
 from .._wire.text import shorten
 from ..errors import KatcpTypeError
 
-# What stands where an argument should be by mistake.
+# Mistakes: what an argument must not be.
 _NEVER_MEANT = (type(None), list, tuple, dict, set, frozenset)
 
 
@@ -34,7 +34,7 @@ def check_port(port: Union[int, str]) -> int:
 
 
 def check_timeout(timeout: Optional[float], default: Optional[float] = None) -> Optional[float]:
-    """Return a timeout, or the default if it is None; raise if it is no number."""
+    """Return a timeout, or the default if it is None; raise unless it is a number."""
     if timeout is None:
         return default
     # The usual types first: to look them up in numbers.Real takes long.
@@ -44,7 +44,6 @@ def check_timeout(timeout: Optional[float], default: Optional[float] = None) -> 
 
 
 def check_callback(callback: Any) -> Callable[..., Any]:
-    """Return a callback, or raise if it cannot be called."""
     if not callable(callback):
         raise KatcpTypeError(f"A callback must be callable, not {callback!r}.")
     return callback  # type: ignore[no-any-return]
@@ -59,7 +58,7 @@ def check_inform_name(name: Optional[str]) -> None:
 def check_request(
     msg: Any, timeout: Optional[float] = None, default: Optional[float] = None
 ) -> Optional[float]:
-    """Return the timeout of a request, or raise unless it can be made."""
+    """Return the timeout of a request, or raise if the request is invalid."""
     if not isinstance(msg, Message):
         raise KatcpTypeError(f"A request must be a Message, not {type(msg).__name__}.")
     if msg.mtype != Message.REQUEST:
@@ -69,7 +68,7 @@ def check_request(
 
 
 def make_request(name: str, args: Sequence[Any]) -> Message:
-    """Return a request; raise if an argument is one that nobody means to send as text.
+    """Return a request; raise if an argument is hardly meant to be sent as text.
 
     `Message` itself sends ``None`` and ``[1, 2]``, as in katcp 0.9.3.
     """

@@ -1,1 +1,1 @@
-"""The bytes on the wire: messages, how they are written and how they are read."""
+"""Reading and writing messages as bytes."""

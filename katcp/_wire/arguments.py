@@ -1,10 +1,9 @@
-"""How the bytes of one argument are read as a value, and a value written as bytes.
+"""Conversion between the bytes of one argument and its value.
 
-This is the one place that knows the types of protocol.md, section 8. A reader
-takes the bytes of an argument, unescaped, and is strict: Python's own parsers
-take more (``1_000``, `` 1``, ``0x1p3`` ...), so the form is looked at, too. It
-raises ValueError without promising a text: who calls it knows of which argument
-of which message. A writer takes values by value, those of NumPy too.
+This is the one place that knows the types of protocol.md, section 8. A reader takes the unescaped
+bytes of an argument and is strict: Python's own parsers accept more (``1_000``, `` 1``, ``0x1p3``
+...), so the form is checked as well. It raises ValueError with no particular text: the caller knows
+which argument of which message it is. A writer takes values by value, including those of NumPy.
 """
 
 from __future__ import annotations
@@ -26,16 +25,15 @@ LRU_NOMINAL, LRU_ERROR = 0, 1
 LRU_VALUES = {LRU_NOMINAL: b"nominal", LRU_ERROR: b"error"}
 LRU_CONSTANTS = {text: value for value, text in LRU_VALUES.items()}
 
-# In seconds the year 5138, in milliseconds 1973: a Unix time from here on can
-# only be milliseconds.
+# The year 5138 in seconds, 1973 in milliseconds: a Unix time from here on can only be in
+# milliseconds.
 FIRST_MILLISECONDS = 1e11
 
 _ADDRESS_RE = re.compile(rb"(?:\[(?P<v6>[^\[\]]*)\]|(?P<v4>[^:\[\]]*))(?::(?P<port>[0-9]{1,5}))?")
 _MAX_PORT = 65535
 
-# What Python's int() and float() take of bytes beyond the protocol: white space
-# around a number, and underscores in it. To look for these is twice as fast as to
-# match the whole form.
+# What Python's int() and float() accept beyond the protocol: white space around a number, and
+# underscores in it. Searching for these is twice as fast as matching the whole form.
 _has_more_than_a_number = re.compile(rb"[\s_]").search
 
 Reader = Callable[[bytes], Any]
@@ -45,31 +43,29 @@ Reader = Callable[[bytes], Any]
 
 
 def read_text(data: bytes) -> str:
-    """Return text in UTF-8."""
     return data.decode("utf-8")
 
 
 def read_string(data: bytes) -> str:
-    """Return text; bytes that are not UTF-8 become lone surrogates, which are written back."""
+    """Return text; bytes that are not UTF-8 become lone surrogates, as in `write_string`."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def read_int(data: bytes) -> int:
-    """Return an integer of any size."""
     if _has_more_than_a_number(data):
         raise ValueError
     return int(data)
 
 
 def read_float(data: bytes) -> float:
-    """Return a number, ``inf`` and ``nan`` included."""
+    """Return a number, possibly ``inf`` or ``nan``."""
     if _has_more_than_a_number(data):
         raise ValueError
     return float(data)
 
 
 def read_bool(data: bytes) -> bool:
-    """Return what ``1`` or ``0`` stands for."""
+    """Return the boolean for ``1`` or ``0``."""
     if data == b"1":
         return True
     if data == b"0":
@@ -78,15 +74,14 @@ def read_bool(data: bytes) -> bool:
 
 
 def read_lru(data: bytes) -> int:
-    """Return `LRU_NOMINAL` or `LRU_ERROR`."""
     if data not in LRU_CONSTANTS:
         raise ValueError
     return LRU_CONSTANTS[data]
 
 
 def read_seconds(data: bytes) -> float:
-    """Return a number that is finite: a Unix time as version 5 has it."""
-    # As read_float() does it; this is called for each update of each sensor.
+    """Return a finite number: a Unix time in version 5."""
+    # Repeats read_float(): this is called for each update of each sensor.
     if _has_more_than_a_number(data):
         raise ValueError
     number = float(data)
@@ -96,8 +91,8 @@ def read_seconds(data: bytes) -> float:
 
 
 def read_timestamp(data: bytes, milliseconds: Optional[bool] = None) -> float:
-    """Return a Unix time in seconds; None: milliseconds if it can be nothing else."""
-    # As read_seconds() does it, without another call.
+    """Return a Unix time in seconds; if *milliseconds* is None, guess the unit."""
+    # Repeats read_seconds() to save a call.
     if _has_more_than_a_number(data):
         raise ValueError
     number = float(data)
@@ -109,7 +104,7 @@ def read_timestamp(data: bytes, milliseconds: Optional[bool] = None) -> float:
 
 
 def read_address(data: bytes) -> Address:
-    """Return host and port of ``a.b.c.d[:port]`` or ``[ipv6][:port]``, the host as it stands."""
+    """Return host and port of ``a.b.c.d[:port]`` or ``[ipv6][:port]``, the host unchanged."""
     match = _ADDRESS_RE.fullmatch(data)
     if match is None:
         raise ValueError
@@ -140,18 +135,18 @@ def decoder(sensor_type: str, params: Sequence[bytes] = (), major: int = 5) -> R
     Parameters
     ----------
     sensor_type : str
-        The type, as ``#sensor-list`` tells it.
+        The type, as in ``#sensor-list``.
     params : sequence of bytes, optional
         The options of a discrete sensor.
     major : int, optional
-        The major version of the protocol: timestamps are seconds, or
-        milliseconds before version 5.
+        The major version of the protocol: timestamps are in seconds, or in milliseconds before
+        version 5.
 
     Returns
     -------
     callable
-        A function of the bytes of a value. It returns what `katcp.Sensor.value`
-        does, and raises ValueError, with any text, if it cannot be read.
+        A function of the bytes of a value. It returns what `katcp.Sensor.value` returns, and raises
+        ValueError if it cannot read them.
 
     Raises
     ------
@@ -179,24 +174,24 @@ def _read_option(options: dict[bytes, str], data: bytes) -> str:
 
 
 def write_string(value: Any) -> bytes:
-    """Return bytes as they are, and anything else as its text in UTF-8."""
+    """Return bytes unchanged, and anything else as text in UTF-8."""
     if isinstance(value, bytes):
         return value
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
-    # The text of a str is itself, whatever its class (an Enum, say) shows.
+    # The text of a str is itself, whatever its class (an Enum, say) prints.
     text = value if isinstance(value, str) else str(array_item(value))
     return text.encode("utf-8", "surrogateescape")
 
 
 def write_int(value: Any) -> bytes:
-    """Return a number in minimal digits, its fraction cut off."""
+    """Return a number truncated to an integer."""
     return b"%d" % (value,)
 
 
 def write_float(value: Any) -> bytes:
-    """Return a number as the shortest text that reads back as the same value."""
-    # The usual type first: to look others up in numbers.Real takes long.
+    """Return the shortest text that reads back as the same value."""
+    # The usual type first: looking others up in numbers.Real takes long.
     if not isinstance(value, float):
         value = array_item(value)
         if not isinstance(value, numbers.Real):
@@ -205,7 +200,7 @@ def write_float(value: Any) -> bytes:
 
 
 def write_number(number: Any) -> bytes:
-    """Return a number of any kind by value, as `write_int` or `write_float` do."""
+    """Return a number of any kind, like `write_int` or `write_float`."""
     if isinstance(number, float):
         return write_float(number)
     if isinstance(number, (int, numbers.Integral)):
@@ -218,7 +213,7 @@ def write_number(number: Any) -> bytes:
 
 
 def array_item(value: Any) -> Any:
-    """Return what a NumPy scalar or an array of one value holds, and anything else as it is."""
+    """Return the value in a NumPy scalar or one-element array, and anything else unchanged."""
     if not (hasattr(value, "shape") and hasattr(value, "item")):
         return value
     if value.shape != ():
@@ -230,19 +225,18 @@ def array_item(value: Any) -> Any:
 
 
 def write_bool(value: Any) -> bytes:
-    """Return ``1`` or ``0`` for what is true or false."""
+    """Return ``1`` if *value* is true, else ``0``."""
     return b"1" if value else b"0"
 
 
 def write_lru(value: Any) -> bytes:
-    """Return ``nominal`` or ``error`` for `LRU_NOMINAL` or `LRU_ERROR`."""
     if value not in LRU_VALUES:
         raise ValueError
     return LRU_VALUES[value]
 
 
 def write_timestamp(seconds: Any, major: int) -> bytes:
-    """Return a Unix time: six decimals, or milliseconds with three at most before version 5."""
+    """Return a Unix time, six decimals; before version 5 in milliseconds, at most three."""
     number = float(seconds)
     if not isfinite(number):
         raise ValueError(f"{number!r} is not a time")
@@ -254,7 +248,7 @@ def write_timestamp(seconds: Any, major: int) -> bytes:
 
 
 def write_address(value: Any) -> bytes:
-    """Return ``host[:port]`` or ``[ipv6][:port]`` for a host and a port or None."""
+    """Return ``host[:port]`` or ``[ipv6][:port]``; the port may be None."""
     host, port = value
     data: bytes = (f"[{host}]" if ":" in host else host).encode("ascii")
     return data if port is None else b"%b:%d" % (data, port)

@@ -1,4 +1,4 @@
-"""How arguments are escaped and unescaped."""
+"""Escaping and unescaping of arguments."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Iterator
 
 from ..errors import KatcpSyntaxError
 
-# protocol.md, section 2: "Those seven bytes must be escaped in an argument".
-# The backslash comes first, or it would escape the escapes.
+# protocol.md, section 2: "Those seven bytes must be escaped in an argument". The backslash comes
+# first, so that it does not escape the other escapes.
 ESCAPES = (
     (b"\\", b"\\\\"),
     (b" ", b"\\_"),
@@ -19,37 +19,37 @@ ESCAPES = (
     (b"\x1b", b"\\e"),
     (b"\t", b"\\t"),
 )
-# The letter after a backslash -> what it stands for, and the way back. The empty key is
-# the empty argument, written ``\\@``.
+# The letter after a backslash -> the byte it stands for, and the inverse. The empty key is the
+# empty argument, written ``\\@``.
 ESCAPE_LOOKUP = {**{escape[1:]: plain for plain, escape in ESCAPES}, b"@": b""}
 REVERSE_ESCAPE_LOOKUP = {plain: letter for letter, plain in ESCAPE_LOOKUP.items()}
 UNESCAPE_RE = re.compile(rb"\\(.?)", re.DOTALL)
 
 SPECIALS = b"".join(plain for plain, _ in ESCAPES)
-# What holds no special byte is returned as it is by translate() with this.
+# With this, translate() returns anything without special bytes unchanged.
 MARK_SPECIALS = bytes.maketrans(SPECIALS, b"." * len(SPECIALS))
 MARK_SPECIALS_BUT_SPACE = MARK_SPECIALS[:32] + b" " + MARK_SPECIALS[33:]
 
-# Stands between arguments that are escaped or unescaped together: a byte that text
-# in UTF-8, and so most messages, never hold.
+# Separates arguments that are escaped or unescaped together: a byte that never occurs in UTF-8
+# text, and so not in most messages.
 SEPARATOR = b"\xff"
 
-# Long arguments are escaped in blocks, which should fit into the processor's
-# cache. One that holds a special byte in 8 is full of them.
+# Long arguments are escaped in blocks that should fit into the processor's cache. A block with one
+# special byte in 8 counts as full of them.
 BLOCK_SIZE = 32768
 ZERO_BLOCK = b"\0" * BLOCK_SIZE
 ESCAPED_ZERO_BLOCK = b"\\0" * BLOCK_SIZE
 SMALL_SIZE = 1024
 _FULL = SMALL_SIZE // 8
-# For each byte a character whose UTF-16 form is the byte's escape, or the byte
-# and a space, which is deleted in the end: no escaped text holds a space.
+# For each byte, a character whose UTF-16 form is the byte's escape, or the byte and a space. The
+# spaces are deleted in the end: escaped text contains none.
 _PAIRS = b"".join(
     dict(ESCAPES).get(byte, byte + b" ") for byte in (b"%c" % number for number in range(256))
 ).decode("utf-16-le")
 
 
 def escape_argument(argument: bytes) -> bytes:
-    r"""Return *argument* as it stands on the wire; the empty one is ``\@``.
+    r"""Return *argument* escaped for the wire; the empty one is ``\@``.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def escape_argument(argument: bytes) -> bytes:
     """
     if not argument:
         return b"\\@"
-    # Often there is nothing to escape, which needs no copy.
+    # Often there is nothing to escape, and then nothing is copied.
     if len(argument) <= SMALL_SIZE:
         if argument.translate(MARK_SPECIALS) == argument:
             return argument
@@ -71,7 +71,7 @@ def escape_argument(argument: bytes) -> bytes:
 
 
 def escaped_pieces(argument: bytes) -> list[bytes]:
-    """Return what stands for *argument* on the wire: a long one in pieces."""
+    """Return *argument* escaped, a long one in pieces."""
     if len(argument) <= SMALL_SIZE:
         return [escape_argument(argument)]
     if not any(special in argument for special in SPECIALS):
@@ -83,10 +83,10 @@ def escaped_pieces(argument: bytes) -> list[bytes]:
 
 
 def with_escaped(line: bytes, arguments: list[bytes]) -> bytes:
-    """Return the beginning of a line with short arguments behind it, escaped together."""
+    """Append short arguments to *line*, escaped together, and return it."""
     escaped = _escape_kind_by_kind(SEPARATOR.join(arguments))
     line = b"".join((line, b" ", escaped.replace(SEPARATOR, b" ")))
-    # Only separators are spaces now, and nothing stands between two of them.
+    # Now only separators are spaces, and there is nothing between the two of an empty argument.
     while line.find(b"  ") >= 0:  # which is several times as fast as "in"
         line = line.replace(b"  ", b" \\@ ")
     return line + b"\\@" if line.endswith(b" ") else line
@@ -111,33 +111,32 @@ def _escape_kind_by_kind(data: bytes) -> bytes:
 _BACKSLASH = b"\\"[0]
 _WIRE_BLOCK_SIZE = 2 * BLOCK_SIZE
 _UNESCAPES = {b"\\" + letter: plain for letter, plain in ESCAPE_LOOKUP.items() if letter != b"\\"}
-# Python has escapes, too, and a codec for them: \a, \b, \f, \v, \r, \t and \\, and a
-# line feed behind a backslash, which stands for nothing. So letters, and what the
-# escapes stand for, change places with those before, and back again afterwards.
-# Nothing is mixed up: the wire has no raw space, NUL, ESC or line feed.
+# Python has a codec for its own escapes: \a, \b, \f, \v, \r, \t and \\, and an escaped line feed,
+# which is dropped. So the letters, and what the escapes stand for, are swapped before decoding and
+# swapped back afterwards. This is unambiguous because the wire has no raw space, NUL, ESC or line
+# feed.
 _OURS = b"_b0fevna \b\0\f\x1b\v\n\a@"
 _PYTHONS = b"b_f0vean\b \f\0\v\x1b\a@\n"
-# Not documented, but 6 to 20 times as fast as a regular expression, which serves a Python
-# without it.
+# Undocumented, but 6 to 20 times as fast as the regular expression used by a Python without it.
 _escape_decode = getattr(codecs, "escape_decode", None)
 _TO_PYTHON = bytes.maketrans(_OURS, _PYTHONS)
 _FROM_PYTHON = bytes.maketrans(_PYTHONS, _OURS)
-# What the codec refuses if, and only if, an escape is unknown or unfinished: behind a
-# backslash it knows "n", and no "x" without a number.
+# Matches if, and only if, an escape is unknown or incomplete, so that the codec fails: it knows "n"
+# after a backslash, but no "x" without a number.
 _TO_CHECK = bytes(
     letter if letter == _BACKSLASH else b"xn"[letter in b"_0nret@"] for letter in range(256)
 )
 
 
 def unescape_all(arguments: list[bytes], is_short: bool) -> list[bytes]:
-    """Return what the arguments of a line stand for."""
-    # Those of a short line together, if something can stand between them.
+    """Unescape the arguments of a line."""
+    # Those of a short line together, if a separator is available.
     together = SEPARATOR.join(arguments) if is_short else b""
     if together and together.count(SEPARATOR) == len(arguments) - 1:
         try:
             return _unescape_block(together).split(SEPARATOR)
         except KatcpSyntaxError:
-            pass  # the argument for itself tells what is wrong
+            pass  # unescaping one by one finds the error
     return [
         unescape_argument(argument) if _BACKSLASH in argument else argument
         for argument in arguments
@@ -145,12 +144,12 @@ def unescape_all(arguments: list[bytes], is_short: bool) -> list[bytes]:
 
 
 def unescape_argument(argument: bytes) -> bytes:
-    r"""Return what an argument on the wire stands for.
+    r"""Unescape one argument.
 
     Parameters
     ----------
     argument : bytes
-        The argument as it stands on the wire: without raw special bytes.
+        The argument as sent, without raw special bytes.
 
     Returns
     -------
@@ -167,11 +166,12 @@ def unescape_argument(argument: bytes) -> bytes:
 
 
 def _blocks(argument: bytes) -> Iterator[bytes]:
-    """Cut an argument into blocks, and through no escape."""
+    """Cut an argument into blocks, without splitting an escape."""
     start = 0
     while start < len(argument):
         block = argument[start : start + _WIRE_BLOCK_SIZE]
-        # An odd run of backslashes at the end is cut off from its letter.
+        # An odd number of backslashes at the end means that the last one is cut off from its
+        # letter.
         if (len(block) - len(block.rstrip(b"\\"))) % 2 and start + len(block) < len(argument):
             block = block[:-1]
         yield block
@@ -185,8 +185,8 @@ def _unescape_block(block: bytes) -> bytes:
     escape = block[start : start + 2]
     next_start = block.find(b"\\", start + 2)
     if escape in _UNESCAPES and (next_start < 0 or block.startswith(escape, next_start)):
-        # Perhaps there is one kind only. It is replaced wherever it stands, also in
-        # the second half of an escaped backslash. But then the first half stays.
+        # Perhaps only one kind occurs. It is replaced everywhere, even in the second half of an
+        # escaped backslash; but then the first half remains.
         text = block.replace(escape, _UNESCAPES[escape])
         if _BACKSLASH not in text:
             return text
@@ -201,7 +201,7 @@ def _unescape_block(block: bytes) -> bytes:
 
 
 def _escape_error(argument: bytes) -> KatcpSyntaxError:
-    """Return the error for an argument that holds a bad escape."""
+    """Return the error for an argument with an invalid escape."""
     bad = next(
         match[1] for match in UNESCAPE_RE.finditer(argument) if match[1] not in ESCAPE_LOOKUP
     )

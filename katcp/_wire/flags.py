@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Iterable, Optional, Union
 from ..errors import KatcpTypeError
 from .text import as_text
 
-# The major version since which ...
+# The major version from which on ...
 DEFAULT_KATCP_MAJOR = 5
 SEC_TS_KATCP_MAJOR = 5  # ... timestamps are in seconds,
 FLOAT_TS_KATCP_MAJOR = 4  # ... they may have a fraction,
@@ -29,9 +29,9 @@ class ProtocolFlags:
     minor : int or None
         Minor version number. None: 0.
     flags : str, bytes or iterable of these, optional
-        The flags, a letter each: ``"IM"``, ``b"IM"`` and ``[b"I", b"M"]`` are
-        the same. Unknown letters are kept and mean nothing. No combination is
-        refused: a device knows best what it can do.
+        The flags, a letter each: ``"IM"``, ``b"IM"`` and ``[b"I", b"M"]`` are the same. Unknown
+        letters are kept and mean nothing. Any combination is accepted: a device knows best what it
+        can do.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class ProtocolFlags:
     REQUEST_TIMEOUT_HINTS: ClassVar[bytes] = b"T"
     BULK_SET_SENSOR_SAMPLING: ClassVar[bytes] = b"B"
 
-    # Since when the specification has these flags. Information only.
+    # The minor version that introduced each flag. Information only.
     REQUEST_TIMEOUT_HINTS_MIN_VERSION: ClassVar[tuple[int, int]] = (5, 1)
     BULK_SET_SENSOR_SAMPLING_MIN_VERSION: ClassVar[tuple[int, int]] = (5, 1)
 
@@ -96,17 +96,17 @@ class ProtocolFlags:
 
     @classmethod
     def parse_version(cls, version_str: Union[str, bytes]) -> ProtocolFlags:
-        """Return the flags that a version text stands for.
+        """Parse a version text.
 
         Parameters
         ----------
         version_str : str or bytes
-            Like ``5.0-IM``.
+            For example ``5.0-IM``.
 
         Returns
         -------
         ProtocolFlags
-            Version 0.0 without flags where the text is not a version.
+            Version 0.0 without flags if the text is not a version.
         """
         return parse_version(cls, version_str) or cls(0, 0)
 
@@ -163,7 +163,7 @@ def parse_version(cls: type[ProtocolFlags], version: Union[str, bytes]) -> Optio
 
 
 def _flag_letters(flags: Union[str, bytes, Iterable[Any], None]) -> set[bytes]:
-    """Return flags, in whatever form they were given, as a set of single bytes."""
+    """Return flags, given in any form, as a set of single bytes."""
     if flags is None:
         return set()
     if isinstance(flags, str):

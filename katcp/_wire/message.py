@@ -1,19 +1,17 @@
-"""The KATCP message: a value, and how it is written on the wire.
+"""The KATCP message, and how it is encoded.
 
 Strategy
 --------
-A message is a type, a name, an optional id and a list of arguments. Names are
-native strings, ids and arguments are bytes: KATCP names no encoding, and an
-argument may hold any binary data.
+A message is a type, a name, an optional id and a list of arguments. Names are native strings, ids
+and arguments are bytes: KATCP defines no encoding, and an argument may contain any binary data.
 
-Escaping never walks over single bytes in Python. Most messages have nothing to
-escape, which a few looks at the whole line tell. Else each kind of special byte
-that an argument holds is one `bytes.replace`. Long arguments are escaped block
-by block: a block of zero bytes (blank FPGA memory) is recognised as a whole,
-and one that is full of special bytes is escaped by a codec, in one step for all
-kinds.
+Escaping never loops over bytes in Python. Most messages have nothing to escape, which a few
+searches of the whole line show. Otherwise each kind of special byte in an argument costs one
+`bytes.replace`. Long arguments are escaped block by block: a block of zero bytes (blank FPGA
+memory) is recognised as a whole, and one full of special bytes is escaped by a codec, all kinds in
+one step.
 
-Reading is in `katcp._wire.parser`.
+Parsing is in `katcp._wire.parser`.
 """
 
 from __future__ import annotations
@@ -54,29 +52,29 @@ MAX_MID = 2**31 - 1
 _LAST_MID = b"%d" % MAX_MID
 _NAME_RE = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
 
-# Heads ("?foo") that were checked and encoded before. Programs use few names,
-# but they may make them up, and a client answers a device's requests of any
-# name: the table keeps short ones only and starts anew when it is full.
+# Heads ("?foo") that were checked and encoded before. Programs use few names, but may generate
+# them, and a client answers a device's requests of any name: the table keeps short ones only and is
+# cleared when it is full.
 _heads: dict[tuple[int, str], bytes] = {}
 _MAX_HEADS = 1000
 _MAX_HEAD_SIZE = 100
 
 
-# A message without arguments, and its name and id, in bytes of memory.
+# The memory in bytes of a message without arguments, and of its name and id.
 _EMPTY_SIZE = 200
 
-# What an argument takes besides its bytes: the object, and its place in the list.
+# The memory of an argument besides its bytes: the object, and its place in the list.
 _ARGUMENT_SIZE = sys.getsizeof(b"") + 8
 
-# So many bytes of an argument are shown in IPython, where people look at many messages.
+# How many bytes of an argument IPython shows, where people look at many messages.
 _PLAIN_SIZE = 120
 
 
 class AssignedMid(bytes):
-    """A message id that a client chose: it may choose another one when the message is sent again.
+    """A message id chosen by the client, which may choose another when the message is sent again.
 
-    Ids that a program chose are never changed. The type tells them apart, so that a message
-    may be used by several threads: to read its id is one step.
+    Ids chosen by the program are never changed. The type distinguishes them, so that several
+    threads may use a message: reading its id is one step.
     """
 
     __slots__ = ()
@@ -92,7 +90,7 @@ class Message:
     name : str
         The name: ASCII letters, digits and dashes, beginning with a letter.
     arguments : iterable, optional
-        The arguments; each is turned into bytes by `format_argument`.
+        The arguments; each is converted by `format_argument`.
     mid : int, str or bytes, optional
         The message id, 1 to 2147483647 without leading zeros. Default: no id.
 
@@ -101,7 +99,7 @@ class Message:
     KatcpSyntaxError
         If the type, the name or the id is not allowed by the grammar.
     KatcpTypeError
-        If the name, the id or an argument is of a type that cannot be sent.
+        If the name, the id or an argument has a type that cannot be sent.
 
     Attributes
     ----------
@@ -110,18 +108,16 @@ class Message:
     name : str
         The name.
     arguments : list of bytes
-        The arguments, unescaped. A plain list that may be changed.
+        The arguments, unescaped. A plain list, which may be changed.
     mid : bytes or None
         The message id.
     local_error : KatcpClientError or None
-        None in every message that came from a device or that a program made.
-        In a reply that the client made up itself (timeout, disconnected,
-        stopped, ...) the exception that tells the cause.
+        In a local failure reply, made by the client itself (timeout, disconnected, stopped, ...),
+        the exception with the cause. None in every other message.
 
     Notes
     -----
-    A message may be made and read in any thread. It is mutable, and hence not
-    hashable.
+    A message may be created and read in any thread. It is mutable, and hence not hashable.
 
     Examples
     --------
@@ -160,8 +156,8 @@ class Message:
         symbol: mtype for mtype, symbol in TYPE_SYMBOLS.items()
     }
 
-    # The letter after a backslash -> what it stands for, and the way back.
-    # The empty key is the empty argument, written ``\@``.
+    # The letter after a backslash -> the byte it stands for, and the inverse. The empty key is the
+    # empty argument, written ``\@``.
     ESCAPE_LOOKUP: ClassVar[dict[bytes, bytes]] = escaping.ESCAPE_LOOKUP
     REVERSE_ESCAPE_LOOKUP: ClassVar[dict[bytes, bytes]] = escaping.REVERSE_ESCAPE_LOOKUP
     ESCAPE_RE: ClassVar[re.Pattern[bytes]] = re.compile(rb"[\\ \0\n\r\x1b\t]")
@@ -173,8 +169,8 @@ class Message:
         arguments: Optional[Iterable[Any]] = None,
         mid: Union[int, str, bytes, None] = None,
     ) -> None:
-        # Bytes are never looked up: "foo" and b"foo" have the same hash, and
-        # ``python -bb`` forbids to compare them.
+        # Bytes are never looked up: "foo" and b"foo" have the same hash, and ``python -bb`` forbids
+        # comparing them.
         if type(name) is not str or (mtype, name) not in _heads:
             _encode_head(mtype, name)
         if isinstance(arguments, (str, bytes, bytearray)):
@@ -229,7 +225,7 @@ class Message:
 
     @classmethod
     def reply_to_request(cls, req_msg: Message, *args: Any) -> Message:
-        """Return the reply to *req_msg*: with its name and its id.
+        """Return a reply with the name and the id of *req_msg*.
 
         Parameters
         ----------
@@ -246,12 +242,12 @@ class Message:
 
     @classmethod
     def reply_inform(cls, req_msg: Message, *args: Any) -> Message:
-        """Return an inform that belongs to *req_msg*: with its name and its id.
+        """Return an inform with the name and the id of *req_msg*.
 
         Parameters
         ----------
         req_msg : Message
-            The request that the inform is part of the answer to.
+            The request that the inform answers.
         *args
             The arguments of the inform.
 
@@ -262,7 +258,7 @@ class Message:
         return cls(cls.INFORM, req_msg.name, args, mid=req_msg.mid)
 
     def copy(self) -> Message:
-        """Return a copy with an argument list of its own and without the id.
+        """Return a copy with its own argument list and without the id.
 
         Returns
         -------
@@ -281,7 +277,7 @@ class Message:
         """
         return self.mtype == self.REPLY and self.arguments[:1] == [self.OK]
 
-    # An argument as a value. Positions are those of the list `arguments`.
+    # Arguments as values. Positions are those of the list `arguments`.
 
     def get_text(self, index: int) -> str:
         """Return an argument as text.
@@ -344,7 +340,7 @@ class Message:
         Returns
         -------
         float
-            It may be infinite or not a number: devices send ``inf`` and ``nan``.
+            May be infinite or NaN: devices send ``inf`` and ``nan``.
 
         Raises
         ------
@@ -354,7 +350,7 @@ class Message:
         return self._read_argument(index, "a number", read_float)
 
     def get_bool(self, index: int) -> bool:
-        """Return an argument as a truth value.
+        """Return an argument as a boolean.
 
         Parameters
         ----------
@@ -380,9 +376,9 @@ class Message:
         index : int
             The position in `arguments`.
         milliseconds : bool, optional
-            Whether the device sends milliseconds, as those of protocol
-            version 4 do, and not seconds. Default: if the number is so large
-            (from 10\\ :sup:`11` on) that it cannot be seconds.
+            Whether the device sends milliseconds, as in protocol version 4, and not seconds.
+            Default: assume milliseconds if the number is too large for seconds (from 10\\ :sup:`11`
+            on).
 
         Returns
         -------
@@ -404,14 +400,14 @@ class Message:
         )
 
     def _read_argument(self, index: int, kind: str, read: Callable[[bytes], _Value]) -> _Value:
-        """Return what *read* makes of an argument, or raise the error that names it."""
+        """Apply *read* to an argument, or raise the error that names it."""
         try:
             return read(self.arguments[index])
         except (IndexError, ValueError):
             raise KatcpArgumentError(self._describe_argument(index, kind)) from None
 
     def _describe_argument(self, index: int, kind: str) -> str:
-        """Return in which way an argument is not *kind*."""
+        """Describe why an argument is not *kind*."""
         head = f"{self.TYPE_SYMBOLS[self.mtype].decode()}{self.name}"
         count = len(self.arguments)
         if not -count <= index < count:
@@ -422,9 +418,8 @@ class Message:
     def format_argument(self, arg: Any) -> bytes:
         """Return *arg* as the bytes of one argument, before escaping.
 
-        Bytes, bytearrays and memoryviews are taken as they are, text as UTF-8,
-        True and False as ``1`` and ``0``, numbers (NumPy's too) by value, and
-        anything else as its `str`.
+        Bytes, bytearrays and memoryviews are taken unchanged, text as UTF-8, True and False as
+        ``1`` and ``0``, numbers (NumPy's too) by value, and anything else as its `str`.
 
         Parameters
         ----------
@@ -460,7 +455,7 @@ class Message:
             head = _encode_head(self.mtype, self.name)
         mid = self.mid
         if mid is not None:
-            # An id that a client assigned is good, and so are most others.
+            # An id assigned by a client is valid, and so are most others.
             if type(mid) is not AssignedMid and not (
                 type(mid) is bytes and mid.isdigit() and len(mid) < 10 and mid >= b"1"
             ):
@@ -472,8 +467,8 @@ class Message:
             together = b" ".join(arguments)
         except TypeError:
             raise self._argument_error() from None
-        # Most messages have nothing to escape: one look for all arguments. In
-        # a large argument finding a space is faster than counting all spaces.
+        # Most messages have nothing to escape: one check for all arguments. In a large argument,
+        # finding a space is faster than counting all spaces.
         size = len(together)
         if (
             (size <= BLOCK_SIZE or size <= BLOCK_SIZE * len(arguments))
@@ -499,11 +494,11 @@ class Message:
         )
 
     def __str__(self) -> str:
-        """Return the line as text; what is not UTF-8 as backslash escapes."""
+        """Return the line as text, with backslash escapes for what is not UTF-8."""
         try:
             line = bytes(self)
         except (KatcpSyntaxError, KatcpTypeError):
-            # The program has changed it to what cannot be sent. It can be shown.
+            # The program has changed it so that it cannot be sent. It can still be shown.
             return repr(self)
         return as_text(line)
 
@@ -516,7 +511,7 @@ class Message:
 
     def _describe(self, describe_argument: Callable[[Any], str]) -> str:
         kind = self.TYPE_NAMES.get(self.mtype, "unknown").lower()
-        # A program may have put anything there.
+        # A program may have put anything here.
         mid = as_text(self.mid) if isinstance(self.mid, bytes) else self.mid
         head = self.name if mid is None else f"{self.name}[{mid}]"
         arguments = ", ".join(map(describe_argument, self.arguments))
@@ -536,7 +531,7 @@ class Message:
 
 
 def encode_utf8_with_error_log(arg: str) -> bytes:
-    """Return *arg* in UTF-8, with ``?`` and an error log for what has no UTF-8 form.
+    """Encode *arg* in UTF-8, logging an error and using ``?`` for what cannot be encoded.
 
     Parameters
     ----------
@@ -560,26 +555,25 @@ _encode_text = encode_utf8_with_error_log
 
 
 def is_mid(mid: bytes) -> bool:
-    """Return whether *mid* can stand on the wire: 1 to 2147483647, no leading zero.
+    """Return whether *mid* is a valid id: 1 to 2147483647, no leading zero.
 
     Parameters
     ----------
     mid : bytes
-        What is to be an id.
+        The id to check.
 
     Returns
     -------
     bool
     """
-    # isdigit() of bytes knows ASCII digits only. Numbers of the same length
-    # are ordered like their texts.
+    # isdigit() of bytes knows ASCII digits only. Numbers of the same length sort like their texts.
     return (
         mid.isdigit() and mid >= b"1" and (len(mid) < 10 or (len(mid) == 10 and mid <= _LAST_MID))
     )
 
 
 def quote(message: Message) -> str:
-    """Return the line of a message as logs show it: as Python shows a text, and shortened.
+    """Return the line of a message for logs: as a Python literal, shortened.
 
     Parameters
     ----------
@@ -594,9 +588,9 @@ def quote(message: Message) -> str:
 
 
 def memory_size(message: Message) -> int:
-    """Return about how many bytes of memory a message takes.
+    """Estimate the memory that a message takes, in bytes.
 
-    With short arguments that is many times the size of its line.
+    With short arguments this is many times the size of its line.
 
     Parameters
     ----------
@@ -609,7 +603,7 @@ def memory_size(message: Message) -> int:
     """
     arguments = message.arguments
     count = len(arguments)
-    # To join a few is four times as fast; for many it takes memory.
+    # Joining a few is four times as fast; for many it takes memory.
     size = len(b"".join(arguments)) if count <= 10 else sum(map(len, arguments))
     return _EMPTY_SIZE + len(message.name) + _ARGUMENT_SIZE * count + size
 
@@ -618,7 +612,7 @@ _new_message = Message.__new__
 
 
 def make_message(mtype: int, name: str, arguments: list[bytes], mid: Optional[bytes]) -> Message:
-    """Return a message whose parts are known to be good, unchecked and not copied."""
+    """Return a message of parts that are known to be valid, unchecked and not copied."""
     message = _new_message(Message)
     message.mtype = mtype
     message.name = name
@@ -629,7 +623,7 @@ def make_message(mtype: int, name: str, arguments: list[bytes], mid: Optional[by
 
 
 def _encode_head(mtype: int, name: str) -> bytes:
-    """Check type and name, and return them as they stand on the wire."""
+    """Check type and name, and encode them."""
     if mtype not in Message.TYPE_SYMBOLS:
         raise KatcpSyntaxError(f"Invalid command type {mtype!r}.")
     if not name:
@@ -675,7 +669,7 @@ def _only_mid(kwargs: dict[str, Any]) -> Any:
 def _short_repr(argument: Any) -> str:
     if not isinstance(argument, bytes):
         return shorten(repr(argument))
-    # As in a list of arguments: no bytes, not the "\@" that stands for them on the wire.
+    # As in a list of arguments: b"", not the "\@" that is sent for it.
     escaped = escape_argument(argument[:1001]) if argument else argument
     return repr(escaped) if len(escaped) <= 1000 else f"{escaped[:1000]!r}..."
 
@@ -695,11 +689,10 @@ def plain_repr(argument: Any, size: int = _PLAIN_SIZE) -> str:
 
 def line_in_pieces(message: Message) -> list[bytes]:
     """Return the line to send, with its terminator; a large one in pieces."""
-    # Large arguments are mostly the last. A class of a program may write its
-    # messages in its own way.
+    # Large arguments are mostly the last. A program's subclass may encode its messages itself.
     last = message.arguments[-1] if message.arguments else b""
     if type(last) is not bytes or len(last) <= BLOCK_SIZE or type(message) is not Message:
-        # Not bytes(message), which is slower.
+        # Faster than bytes(message).
         return [message.__bytes__() + b"\n"]
     pieces = [bytes(make_message(message.mtype, message.name, [], message.mid))]
     try:

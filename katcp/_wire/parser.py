@@ -1,21 +1,18 @@
-r"""How messages are read: bytes to lines, and a line to a message.
+r"""Parsing of messages: bytes to lines, and a line to a message.
 
-Strategy
---------
-`LineSplitter` cuts the stream, however it arrives, at ``\n`` and ``\r`` and
-searches only the new bytes, so a line of n bytes costs O(n). It also looks, in
-a whole chunk at once, whether there is anything special in its lines.
+Strategy -------- `LineSplitter` cuts the stream, however it arrives, at ``\n`` and ``\r`` and
+searches only the new bytes, so a line of n bytes costs O(n). It also checks a whole chunk at once
+for special bytes.
 
-`MessageParser` splits a plain line into its words with one `bytes.split`, and
-looks the head (``!sensor-value``) up in a table of heads seen before. That is
-all. What is special is looked for in other lines only: an argument with one
-kind of escape is unescaped with one `bytes.replace`, one with several kinds by
-a codec, in one step for all; a long one block by block, as it was escaped.
+`MessageParser` splits a plain line into its words with one `bytes.split`, and looks the head
+(``!sensor-value``) up in a table of heads seen before. That is all. Only other lines are searched
+for special bytes: an argument with one kind of escape is unescaped with one `bytes.replace`, one
+with several kinds by a codec in one step, a long one block by block.
 
 The rules that are enforced here are those of protocol.md, sections 1 and 2:
 
 - a line ends at LF or CR; empty and blank lines are skipped silently;
-- only space and tab separate; nothing may stand before the type character;
+- only space and tab separate; nothing may precede the type character;
 - an id is 1 to 2147483647, without leading zeros;
 - an unknown escape, a backslash at the end of an argument, a raw NUL or ESC
   is an error, and the error ends with its line.
@@ -33,7 +30,7 @@ from .lines import FIRST_PLAIN, LONG_SIZE, NOT_PLAIN, holds_plain_lines
 from .message import Message, is_mid, make_message
 from .text import as_text, shorten
 
-# A number is found in bytes several times faster than a bytes of size 1.
+# Finding a number in bytes is several times faster than finding a bytes of size 1.
 _NUL, _LINE_FEED, _CARRIAGE_RETURN, _ESCAPE = b"\0\n\r\x1b"
 _VERTICAL_TAB, _FORM_FEED = b"\v\f"
 _SPACE, _BACKSLASH, _CLOSING_BRACKET = b" \\]"
@@ -42,15 +39,14 @@ _SPACE, _BACKSLASH, _CLOSING_BRACKET = b" \\]"
 _BLANKS = (b"", b" ", b"\t")
 _MARK_NOT_IN_PLAIN_LINE = bytes.maketrans(NOT_PLAIN + b"\n", b"." * len(NOT_PLAIN + b"\n"))
 
-# Heads without id ("!sensor-value") that were checked before, with their
-# meaning. A server may send any names: the table keeps short ones only and
-# starts anew when it is full.
+# Heads without id ("!sensor-value") that were checked before, with their meaning. A server may send
+# any names: the table keeps short ones only and is cleared when it is full.
 _heads: dict[bytes, tuple[int, str]] = {}
 _MAX_HEADS = 1000
 _MAX_HEAD_SIZE = 100
 
-# The head of the last inform, with its id, and its meaning: of most informs comes one
-# after the other.
+# The head of the last inform, with its id, and its meaning: most informs of a request follow one
+# another.
 _INFORM = Message.INFORM
 _last_inform: tuple[bytes, int, str, Optional[bytes]] = (b"", _INFORM, "", None)
 
@@ -58,8 +54,7 @@ _last_inform: tuple[bytes, int, str, Optional[bytes]] = (b"", _INFORM, "", None)
 class MessageParser:
     """Parse a line into a `Message`.
 
-    A parser keeps no state: one may be used for any number of lines, from any
-    thread.
+    A parser has no state: it may be used for any number of lines, from any thread.
 
     Examples
     --------
@@ -77,13 +72,12 @@ class MessageParser:
     WHITESPACE_RE: ClassVar[re.Pattern[bytes]] = re.compile(rb"[ \t]+")
 
     def parse(self, line: Any) -> Message:
-        """Return the message that *line* holds.
+        """Parse one line.
 
         Parameters
         ----------
         line : bytes or str
-            One line; text is taken as UTF-8. A line terminator at its end is
-            ignored.
+            One line; text is encoded as UTF-8. A line terminator at its end is ignored.
 
         Returns
         -------
@@ -111,7 +105,7 @@ class MessageParser:
         if line[:1] in _BLANKS:
             raise _head_error(line)
         if _VERTICAL_TAB in line or _FORM_FEED in line:
-            # They are no white space here, as they are for split() without separator.
+            # These are not white space here, as they are for split() without a separator.
             words = [word for word in line.replace(b"\t", b" ").split(b" ") if word]
         else:
             words = line.split() if len(line) < LONG_SIZE else _split(line.replace(b"\t", b" "))
@@ -121,7 +115,7 @@ class MessageParser:
         return message
 
     def parse_plain(self, line: bytes) -> Message:
-        """Return the message that *line*, which is known to be plain, holds.
+        """Parse one line that is known to be plain.
 
         Parameters
         ----------
@@ -150,7 +144,7 @@ def _split(line: bytes) -> list[bytes]:
 
 
 def _parse_words(words: list[bytes]) -> Message:
-    """Return the message with these words, the head and the escaped arguments."""
+    """Return the message with these words: the head and the escaped arguments."""
     global _last_inform
     head = words.pop(0)
     known, mtype, name, mid = _last_inform
@@ -167,7 +161,7 @@ def _parse_words(words: list[bytes]) -> Message:
 
 
 def _check_head(base: bytes, head: bytes) -> tuple[int, str]:
-    """Return type and name of a head seen for the first time."""
+    """Return type and name of a new head."""
     match = MessageParser.NAME_RE.fullmatch(base, 1)
     mtype = Message.TYPE_SYMBOL_LOOKUP.get(base[:1])
     if mtype is None or match is None or match["id"] is not None:
@@ -191,7 +185,7 @@ def _head_error(head: bytes) -> KatcpSyntaxError:
 
 
 def _special_error(line: bytes) -> KatcpSyntaxError:
-    """Return the error for a line that holds a raw NUL or ESC."""
+    """Return the error for a line with a raw NUL or ESC."""
     head = line.replace(b"\t", b" ").partition(b" ")[0]
     if b"\0" in head or b"\x1b" in head:
         return _head_error(head)
@@ -211,7 +205,7 @@ def _line_as_bytes(line: Any) -> bytes:
 
 
 def _without_terminator(line: bytes) -> bytes:
-    """Return the line without the terminator at its end; there may be no other."""
+    """Remove the terminator at the end of the line, the only one allowed."""
     stripped = line.rstrip(b"\r\n")
     special = re.search(rb"[\n\r]", stripped)
     if special:

@@ -1,10 +1,10 @@
-"""Text of bytes and of names."""
+"""Conversion of bytes and names to text."""
 
 from __future__ import annotations
 
 
 def as_text(data: bytes) -> str:
-    """Return *data* as text; what is not UTF-8 as backslash escapes.
+    """Decode *data*, with backslash escapes for what is not UTF-8.
 
     Parameters
     ----------
@@ -19,14 +19,14 @@ def as_text(data: bytes) -> str:
 
 
 def shorten(text: str, limit: int = 1000) -> str:
-    """Return *text*, cut to *limit* characters: what a log may show of a message.
+    """Cut *text* to *limit* characters, as for a log.
 
     Parameters
     ----------
     text : str
         Any text.
     limit : int, optional
-        The number of characters that are kept.
+        The number of characters to keep.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def convert_method_name(prefix: str, name: str) -> str:
     Parameters
     ----------
     prefix : str
-        The prefix of the method's name, like ``inform_``.
+        The prefix of the method's name, for example ``inform_``.
     name : str
         The method's name.
 
