@@ -416,6 +416,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def join(self, timeout: Optional[float] = None) -> None:
         """Rejoin the client thread.
 
+        Does nothing if the ioloop is not managed. Use `until_stopped` instead.
+
         Parameters
         ----------
         timeout : float in seconds
@@ -425,23 +427,11 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         ------
         RuntimeError
             If the client was never started, or in the thread of the ioloop.
-
-        Notes
-        -----
-        Does nothing if the ioloop is not managed. Use `until_stopped` instead.
         """
         self._session.run.manager.join(timeout)
 
     def running(self) -> bool:
-        """Whether the client is running.
-
-        May be called from any thread.
-
-        Returns
-        -------
-        running : bool
-            Whether the client is running.
-        """
+        """Return whether the client is running; may be called from any thread."""
         run = self._session.run
         return run.lifecycle.holds("running") and not run.is_forked()
 
