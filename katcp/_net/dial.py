@@ -166,6 +166,7 @@ class Dialler:
                 too_late = f"no end of the TLS handshake within {timeout} seconds"
                 until_ready = functools.partial(self._until_ready, deadline, too_late)
                 await tls.shake_hands(sock, until_ready)
+            self._refuse_cut()
             self.local_address = sock.getsockname()
             return sock
         except BaseException:

@@ -178,6 +178,8 @@ class Asker:
                 self.wrong.append(reply)
 
 
+# 9000 exceptions, each of which ends a thread.
+@pytest.mark.timeout(300)
 def test_exceptions_injected_into_threads_that_ask(any_device, monkeypatch):
     # One that strikes a thread between two requests ends it.
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
