@@ -1,9 +1,8 @@
 """The pytest plugin of katcp: simulated devices as fixtures.
 
-It stands beside the package and imports it only when a fixture is used: pytest
-loads every installed plugin in every run, and a run without devices must not pay
-for this one. Nor would coverage see the lines of a package that was imported so
-early.
+It is outside the package and imports it only when a fixture is used: pytest loads every installed
+plugin in every run, and runs without devices must not pay for that. Moreover, coverage would miss
+the lines of a package that is imported so early.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ GREETING_TIMEOUT = 10.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, also where markers must be."""
+    """Register the marker."""
     config.addinivalue_line(
         "markers",
-        "katcp_device(protocol=..., faults=[...], sensors=[...], ...): what the simulated "
-        "devices of a test are like; takes the keywords of katcp.simdevice.SimulatedDevice",
+        "katcp_device(protocol=..., faults=[...], sensors=[...], ...): configure the "
+        "simulated devices of a test, with the keywords of katcp.simdevice.SimulatedDevice",
     )
 
 
 @pytest.fixture
 def make_katcp_device(request: pytest.FixtureRequest) -> Iterator[Callable[..., SimulatedDevice]]:
-    """A function that starts simulated KATCP devices, all stopped after the test.
+    """Return a function that starts simulated KATCP devices, all stopped after the test.
 
     It takes the keywords of SimulatedDevice; those of the marker are the defaults.
     """
@@ -50,9 +49,9 @@ def make_katcp_device(request: pytest.FixtureRequest) -> Iterator[Callable[..., 
 
 @pytest.fixture
 def katcp_device(make_katcp_device: Callable[..., SimulatedDevice]) -> SimulatedDevice:
-    """A simulated KATCP device that listens on a free port of this computer.
+    """Return a simulated KATCP device that listens on a free port of this computer.
 
-    The marker katcp_device says what it is like.
+    The marker katcp_device configures it.
     """
     try:
         return make_katcp_device()
@@ -62,7 +61,7 @@ def katcp_device(make_katcp_device: Callable[..., SimulatedDevice]) -> Simulated
 
 @pytest.fixture
 def katcp_client(katcp_device: SimulatedDevice) -> Iterator[BlockingClient]:
-    """A client that is connected to katcp_device and knows its protocol."""
+    """Return a client that is connected to katcp_device and knows its protocol."""
     from katcp import BlockingClient
 
     client = BlockingClient(*katcp_device.address)
@@ -80,13 +79,13 @@ def katcp_client(katcp_device: SimulatedDevice) -> Iterator[BlockingClient]:
 
 
 def _options_of_marker(node: pytest.Item) -> dict[str, Any]:
-    """Return the keywords of the markers; those of the test come before its class's."""
+    """Return the keywords of the markers; those of the test override its class's."""
     options: dict[str, Any] = {}
     for mark in node.iter_markers("katcp_device"):
         if mark.args:
             raise TypeError(f"the marker takes keywords only, not {mark.args[0]!r}")
         options = {**mark.kwargs, **options}
     if options.get("sensors") is not None:
-        # Several tests may have the same marker, but not the same sensors: tests set them.
+        # Several tests may share the marker, but not the sensors: tests set them.
         options["sensors"] = [copy.copy(sensor) for sensor in options["sensors"]]
     return options
