@@ -1,9 +1,8 @@
 """The pytest plugin of katcp: simulated devices as fixtures.
 
-It stands beside the package and imports it only when a fixture is used: pytest
-loads every installed plugin in every run, and a run without devices must not pay
-for this one. Nor would coverage see the lines of a package that was imported so
-early.
+It is outside the package and imports it only when a fixture is used: pytest loads every installed
+plugin in every run, and runs without devices must not pay for that. Moreover, coverage would miss
+the lines of a package that is imported so early.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ GREETING_TIMEOUT = 10.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, also where markers must be."""
+    """Register the marker."""
     config.addinivalue_line(
         "markers",
-        "katcp_device(protocol=..., faults=[...], sensors=[...], ...): what the simulated "
-        "devices of a test are like; takes the keywords of katcp.simdevice.SimulatedDevice",
+        "katcp_device(protocol=..., faults=[...], sensors=[...], ...): configure the "
+        "simulated devices of a test, with the keywords of katcp.simdevice.SimulatedDevice",
     )
     config.addinivalue_line(
         "markers",
@@ -38,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def make_katcp_device(request: pytest.FixtureRequest) -> Iterator[Callable[..., SimulatedDevice]]:
-    """A function that starts simulated KATCP devices, all stopped after the test.
+    """Return a function that starts simulated KATCP devices, all stopped after the test.
 
     It takes the keywords of SimulatedDevice; those of the marker are the defaults.
     """
@@ -55,9 +54,9 @@ def make_katcp_device(request: pytest.FixtureRequest) -> Iterator[Callable[..., 
 
 @pytest.fixture
 def katcp_device(make_katcp_device: Callable[..., SimulatedDevice]) -> SimulatedDevice:
-    """A simulated KATCP device that listens on a free port of this computer.
+    """Return a simulated KATCP device that listens on a free port of this computer.
 
-    The marker katcp_device says what it is like.
+    The marker katcp_device configures it.
     """
     with _blaming("katcp_device"):
         return make_katcp_device()

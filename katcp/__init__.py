@@ -1,6 +1,6 @@
 """Client library for KATCP, the line protocol of radio telescope hardware."""
 
-# Programs write katcp.core.X after a mere "import katcp".
+# Programs use katcp.core.X after a plain "import katcp".
 from . import core as core
 from ._sensor import Sensor
 from ._state.handlers import DeviceMetaclass

@@ -13,12 +13,12 @@ from .errors import KatcpSyntaxError, KatcpTypeError
 from .kattypes import Address
 from .kattypes._types import Bool, Discrete, Float, Int, KatcpType, Lru, Str, Timestamp
 
-# In the class `Sensor`, "float" is a way to make one.
+# In the class `Sensor`, "float" is a constructor.
 Seconds = float
 
 
 def _maker(name: str, type_name: str, what: str) -> classmethod[Sensor, ..., Sensor]:
-    """Return a method that makes sensors of a type."""
+    """Return a method that creates sensors of a type."""
 
     def make(
         cls: type[Sensor],
@@ -36,7 +36,7 @@ def _maker(name: str, type_name: str, what: str) -> classmethod[Sensor, ..., Sen
 
 
 def _maker_without_params(name: str, type_name: str, what: str) -> classmethod[Sensor, ..., Sensor]:
-    """Return a method that makes sensors of a type that has no params."""
+    """Return a method that creates sensors of a type without params."""
 
     def make(
         cls: type[Sensor],
@@ -62,14 +62,14 @@ def _as_classmethod(
 
 
 class SensorObserver(Protocol):
-    """What `Sensor.attach` takes."""
+    """An observer for `Sensor.attach`."""
 
     def update(self, sensor: Any, reading: Reading) -> Any:
-        """Take a new reading."""
+        """Handle a new reading."""
 
 
 class Sensor:
-    """A sensor: its last reading, and who wants to hear of the next.
+    """A sensor: its last reading, and the observers of the next ones.
 
     Parameters
     ----------
@@ -78,17 +78,16 @@ class Sensor:
     name : str or bytes
         The name.
     description : str or bytes, optional
-        For people. Default: made of type, name and units.
+        Default: composed of type, name and units.
     units : str or bytes, optional
-        For people. Default: none.
+        Default: none.
     params : sequence, optional
         Discrete sensors: the options, at least one. Integer and float sensors:
         nominal-min and nominal-max, or these and warn-min and warn-max. They are
         information only: values outside are not refused.
     default : object, optional
-        The first value. Default: 0, 0.0, False, `LRU_NOMINAL`, the first option,
-        ``""``, 0.0 or ``("0.0.0.0", None)``; of a number with a range that does
-        not hold 0, its least value.
+        The first value. Default: 0, 0.0, False, `LRU_NOMINAL`, the first option, ``""``, 0.0 or
+        ``("0.0.0.0", None)``; the minimum of a range that does not contain 0.
     initial_status : int, optional
         The first status. Default: `UNKNOWN`.
 
@@ -104,16 +103,16 @@ class Sensor:
     name, description, units : str
         As given, or the default.
     type, stype : str
-        The name of the type, as ``#sensor-list`` tells it.
+        The name of the type, as in ``#sensor-list``.
     params : sequence
         As given; text for a discrete sensor.
     formatted_params : list of bytes
-        The same, as ``#sensor-list`` tells them.
+        The same, as in ``#sensor-list``.
 
     Notes
     -----
-    A sensor needs no loop. It may be read, set and observed in any thread; its
-    observers are told in the thread that sets it.
+    A sensor needs no loop. It may be read, set and observed in any thread; its observers are called
+    in the thread that sets it.
 
     Examples
     --------
@@ -220,8 +219,8 @@ class Sensor:
             self._first_value(zero) if default is None else default,
         )
         self.formatted_params = [self._kattype.pack(param) for param in self.params]
-        # The order in which observers came: a dict, for the sake of its keys. It is changed
-        # and copied in single steps, which threads cannot come between.
+        # Observers in the order they came: the keys of a dict. It is changed and copied in single
+        # steps, which are atomic for threads.
         self._observers: dict[SensorObserver, None] = {}
 
     def _first_value(self, zero: Any) -> Any:
@@ -238,19 +237,18 @@ class Sensor:
     # ---- observers ----
 
     def attach(self, observer: SensorObserver) -> None:
-        """Tell *observer* of all readings from now on; twice is once.
+        """Notify *observer* of all readings from now on; attaching twice has no effect.
 
         Parameters
         ----------
         observer : object
-            Its method ``update(sensor, reading)`` is called in the thread that
-            sets the sensor, after the sensor has changed, and also if the reading
-            is the same as before.
+            Its method ``update(sensor, reading)`` is called in the thread that sets the sensor,
+            after each setting, even if the reading is the same as before.
         """
         self._observers[observer] = None
 
     def detach(self, observer: SensorObserver) -> None:
-        """Tell *observer* no more; does nothing if it is not attached.
+        """Stop notifying *observer*; do nothing if it is not attached.
 
         Parameters
         ----------
@@ -260,7 +258,7 @@ class Sensor:
         self._observers.pop(observer, None)
 
     def notify(self, reading: Reading) -> None:
-        """Tell all observers of a reading.
+        """Notify all observers of a reading.
 
         Parameters
         ----------
@@ -302,7 +300,7 @@ class Sensor:
         return self.read().status
 
     def read_formatted(self, major: int = DEFAULT_KATCP_MAJOR) -> tuple[bytes, bytes, bytes]:
-        """Return the last reading as it stands in arguments.
+        """Return the last reading as arguments of a message.
 
         Parameters
         ----------
@@ -319,7 +317,7 @@ class Sensor:
     def format_reading(
         self, reading: Sequence[Any], major: int = DEFAULT_KATCP_MAJOR
     ) -> tuple[bytes, bytes, bytes]:
-        """Return a reading as it stands in arguments.
+        """Return a reading as arguments of a message.
 
         Parameters
         ----------
@@ -345,19 +343,19 @@ class Sensor:
         return (
             self.TIMESTAMP_TYPE.pack(timestamp, major=major),
             self.STATUSES_RAW[status],
-            # A value that is none of the options is told all the same.
+            # A value that is none of the options is formatted all the same.
             self._kattype.pack(value, nocheck=True, major=major),
         )
 
     # ---- setting ----
 
     def set(self, timestamp: Seconds, status: int, value: Any) -> None:
-        """Set the reading, unchecked, and tell the observers.
+        """Set the reading, unchecked, and notify the observers.
 
         Parameters
         ----------
         timestamp : float
-            When it was read, in seconds since 1970.
+            When the sensor was read, in seconds since 1970.
         status : int
             The status.
         value : object
@@ -373,7 +371,7 @@ class Sensor:
         timestamp: Optional[Seconds] = None,
         major: int = DEFAULT_KATCP_MAJOR,
     ) -> None:
-        """Set the value, and tell the observers.
+        """Set the value, and notify the observers.
 
         Parameters
         ----------
@@ -382,7 +380,7 @@ class Sensor:
         status : int, optional
             The status.
         timestamp : float, optional
-            When it was read, in seconds since 1970. Default: now.
+            When the sensor was read, in seconds since 1970. Default: now.
         major : int, optional
             Not used; values are the same in all versions of the protocol.
 
@@ -401,10 +399,10 @@ class Sensor:
         raw_value: bytes,
         major: int = DEFAULT_KATCP_MAJOR,
     ) -> None:
-        """Set the reading as it stands in the arguments of ``#sensor-status``.
+        """Set the reading from the arguments of ``#sensor-status``.
 
-        A status that says that there is no value is taken with any value: if that
-        cannot be read, the value stays as it is.
+        A status without a usable value is accepted with any value: if that cannot be read, the
+        sensor's value does not change.
 
         Parameters
         ----------
@@ -439,12 +437,12 @@ class Sensor:
         self.set(timestamp, status, value)
 
     def parse_value(self, s_value: bytes, katcp_major: int = DEFAULT_KATCP_MAJOR) -> Any:
-        """Return the value that bytes stand for.
+        """Parse a value.
 
         Parameters
         ----------
         s_value : bytes
-            The value as it stands in an argument.
+            The value as an argument of a message.
         katcp_major : int, optional
             The major version of the protocol: before 5, times are in
             milliseconds.
@@ -464,16 +462,16 @@ class Sensor:
             raise KatcpTypeError(f"Sensor value type must be bytes - not {type(s_value)}")
         return self._kattype.unpack(s_value, katcp_major)
 
-    # ---- what #sensor-list tells ----
+    # ---- parsing of #sensor-list ----
 
     @classmethod
     def parse_type(cls, type_string: str) -> int:
-        """Return the type of a name.
+        """Return the type with a name.
 
         Parameters
         ----------
         type_string : str
-            A name, like ``"float"``.
+            A name, for example ``"float"``.
 
         Returns
         -------
@@ -495,14 +493,14 @@ class Sensor:
         formatted_params: Sequence[bytes],
         major: int = DEFAULT_KATCP_MAJOR,
     ) -> list[Any]:
-        """Return the params of a sensor, for its constructor.
+        """Parse the params of a sensor, for its constructor.
 
         Parameters
         ----------
         sensor_type : int
             The type.
         formatted_params : sequence of bytes
-            The params as they stand in the arguments.
+            The params as arguments of a message.
         major : int, optional
             The major version of the protocol.
 
@@ -522,7 +520,7 @@ class Sensor:
         kattype = Str() if sensor_type == cls.DISCRETE else kattype_class()
         return [kattype.unpack(param, major) for param in formatted_params]
 
-    # ---- making one of a type ----
+    # ---- constructors by type ----
 
     integer = _maker("integer", "INTEGER", "an integer sensor")
     float = _maker("float", "FLOAT", "a float sensor")

@@ -1,4 +1,4 @@
-"""Helpers for programs that were written for the old package."""
+"""Helpers for programs written for the old package."""
 
 from __future__ import annotations
 
@@ -107,17 +107,17 @@ class DefaultAttrDict(collections.defaultdict):  # type: ignore[type-arg]
 
 
 def hashable_identity(obj: Any) -> Hashable:
-    """Return something hashable that is the same for the same object.
+    """Return a hashable value that identifies an object.
 
     Parameters
     ----------
     obj : object
-        Anything; bound methods of one object are the same if their function is.
+        Anything; bound methods are the same if their object and function are.
 
     Returns
     -------
     hashable
-        A text as it is, else something made of the object's identity.
+        The object itself if it is text, else a value derived from its identity.
     """
     if hasattr(obj, "__func__"):
         return id(obj.__func__), id(obj.__self__)
@@ -125,7 +125,7 @@ def hashable_identity(obj: Any) -> Hashable:
 
 
 def steal_docstring_from(obj: Any) -> Callable[[_T], _T]:
-    """Decorator: take the docstring of *obj*, and put one's own behind it.
+    """Return a decorator that puts the docstring of *obj* before that of the function.
 
     Parameters
     ----------
@@ -147,11 +147,10 @@ def steal_docstring_from(obj: Any) -> Callable[[_T], _T]:
 
 
 class ObjectWrapper:
-    """An object that stands for another one, its *subject*.
+    """A proxy of another object, its *subject*.
 
-    It has the attributes, the class and the operators of its subject. What is set is set there,
-    except what is an attribute of the wrapper's class: subclasses may have attributes of their
-    own.
+    It has the attributes, the class and the operators of its subject. Attributes are set on the
+    subject, except those of the wrapper's class: subclasses may have their own attributes.
 
     Parameters
     ----------
@@ -175,7 +174,7 @@ class ObjectWrapper:
 
     def __getattr__(self, name: str) -> Any:
         if name == "__subject__":
-            # While it is copied, it has none yet.
+            # While it is being copied, it has none yet.
             raise AttributeError(name)
         return getattr(self.__subject__, name)
 
@@ -193,17 +192,17 @@ class ObjectWrapper:
 
 
 def _forward(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the method that calls *function* with the subject."""
+    """Return a method that calls *function* with the subject."""
     return lambda self, *args: function(self.__subject__, *args)
 
 
 def _forward_reflected(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the method that calls *function* with the subject as right operand."""
+    """Return a method that calls *function* with the subject as right operand."""
     return lambda self, other: function(other, self.__subject__)
 
 
 def _forward_in_place(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the method that changes the subject by *function*."""
+    """Return a method that changes the subject by *function*."""
 
     def change(self: ObjectWrapper, other: Any) -> ObjectWrapper:
         self.__subject__ = function(self.__subject__, other)
@@ -217,7 +216,7 @@ _BINARY = (
     *("lshift", "rshift", "and", "or", "xor"),
 )
 
-# Python looks for special methods in the class only, not by `__getattr__`.
+# Python looks special methods up in the class only, not by `__getattr__`.
 for _function in (
     *(bool, complex, float, hash, int, iter, len, repr, str),
     *(operator.abs, operator.invert, operator.neg, operator.pos),

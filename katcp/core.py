@@ -113,5 +113,5 @@ __all__ = [
 
 for _name in __all__:
     if getattr(globals()[_name], "__module__", "").startswith("katcp._"):
-        # What reprs, tracebacks and pickles show.
+        # The module shown in reprs, tracebacks and pickles.
         globals()[_name].__module__ = __name__

@@ -1,30 +1,29 @@
-"""Every exception that this package raises.
+"""The exceptions of this package.
 
 The tree::
 
     Exception
     +-- ValueError
     |   +-- KatcpSyntaxError          a line, name or message id against the grammar
-    |   +-- KatcpArgumentError        an argument that is missing or not what was asked for
+    |   +-- KatcpArgumentError        an argument that is missing or has the wrong form
     +-- TypeError
     |   +-- KatcpTypeError            an argument of the wrong type
     +-- RuntimeError
     |   +-- KatcpUsageError           a call in the wrong state of the client
     |       +-- KatcpThreadError      ... or from the wrong thread (an AssertionError too)
-    +-- KatcpDeviceError              what goes wrong on a device's side
+    +-- KatcpDeviceError              an error on the device's side
     +-- FailReply                     a device's handler asks for a ``fail`` reply
     +-- AsyncReply                    a device's handler will reply later
-    +-- KatcpClientError              what goes wrong between client and device
+    +-- KatcpClientError              an error between client and device
         +-- KatcpReplyError           the device refused a request (in `katcp`)
         +-- KatcpSensorError          the device has no such sensor, or no such value
-        +-- KatcpVersionError         the device's protocol has no such thing
+        +-- KatcpVersionError         the device's protocol does not support this
         +-- KatcpClientDisconnected   no connection, or it was lost
         |   +-- KatcpClientOverflow   ... or a size limit was exceeded
         +-- KatcpClientTimeout        no reply, connection or inform in time
         +-- KatcpClientStopped        the client was stopped first
 
-An instance of a `KatcpClientError` is also what `katcp.Message.local_error`
-holds in a reply that the client made up itself.
+`katcp.Message.local_error` of a local failure reply is also a `KatcpClientError`.
 """
 
 from __future__ import annotations
@@ -35,26 +34,26 @@ class KatcpSyntaxError(ValueError):
 
 
 class KatcpArgumentError(ValueError):
-    """An argument of a message is missing, or cannot be read as what was asked for."""
+    """An argument of a message is missing, or cannot be read as the requested type."""
 
 
 class KatcpTypeError(TypeError):
-    """A value is of a type that cannot be sent or parsed."""
+    """A value has a type that cannot be sent or parsed."""
 
 
 class KatcpUsageError(RuntimeError):
-    """A method was called in a state of the client in which it makes no sense."""
+    """A method was called in the wrong state of the client."""
 
 
 class KatcpThreadError(KatcpUsageError, AssertionError):
-    """A method was called from a thread from which it must not be called.
+    """A method was called from the wrong thread.
 
     It is an `AssertionError` too, because that is what the old package raised.
     """
 
 
 class KatcpDeviceError(Exception):
-    """Something went wrong on the side of a device."""
+    """An error on the side of a device."""
 
 
 class FailReply(Exception):
@@ -66,31 +65,31 @@ class AsyncReply(Exception):
 
 
 class KatcpClientError(Exception):
-    """Something went wrong between a client and its device."""
+    """An error between a client and its device."""
 
 
 class KatcpSensorError(KatcpClientError, LookupError):
-    """The device has no such sensor, or what it says of one cannot be read."""
+    """The device has no such sensor, or its description or value cannot be read."""
 
 
 class KatcpVersionError(KatcpClientError):
-    """The protocol version that the device speaks does not have what was asked for."""
+    """The protocol version of the device does not support a request."""
 
 
 class KatcpClientDisconnected(KatcpClientError):
-    """There is no connection to the device, or it was lost before the reply came."""
+    """There is no connection to the device, or it was lost before the reply arrived."""
 
 
 class KatcpClientOverflow(KatcpClientDisconnected):
-    """A size limit was exceeded; the connection is closed for it if it is one of the connection.
+    """A size limit was exceeded; if it is a limit of the connection, that is closed.
 
-    With `katcp.AsyncClient.MAX_INFORMS_SIZE` only the request has failed.
+    With `katcp.AsyncClient.MAX_INFORMS_SIZE` only the request fails.
     """
 
 
 class KatcpClientTimeout(KatcpClientError):
-    """What was waited for, mostly a reply, did not come within the timeout."""
+    """A reply, or another event, did not arrive within the timeout."""
 
 
 class KatcpClientStopped(KatcpClientError):
-    """The client was stopped before what was waited for, mostly a reply, came."""
+    """The client was stopped before a reply, or another event, arrived."""

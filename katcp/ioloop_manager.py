@@ -1,9 +1,8 @@
-"""Who owns a loop and its thread.
+"""Ownership of a loop and its thread.
 
-A loop is *managed* (made here, run and closed in a thread of its own) or
-*shared* (given by the program, which runs it). `IOLoopManager` hides the
-difference from a client. A managed loop becomes the current loop of no thread
-but its own, unless a program calls its ``make_current()``.
+A loop is *managed* (created here, run and closed in its own thread) or *shared* (provided and run
+by the program). `IOLoopManager` hides the difference from a client. A managed loop becomes the
+current loop of its own thread only, unless a program calls its ``make_current()``.
 """
 
 from __future__ import annotations
@@ -28,29 +27,29 @@ _default_logger = logging.getLogger(__name__)
 
 
 class _ManagedIOLoop(BaseAsyncIOLoop):
-    """The loop that an `IOLoopManager` makes.
+    """The loop created by an `IOLoopManager`.
 
-    Not `tornado.platform.asyncio.AsyncIOLoop`: before tornado 6.2 that takes no loop.
+    Not `tornado.platform.asyncio.AsyncIOLoop`, which does not accept a loop before tornado 6.2.
     """
 
     def make_current(self) -> None:
-        """Let `IOLoop.current` return this loop in the calling thread."""
+        """Make this the `IOLoop.current` of the calling thread."""
         asyncio.set_event_loop(self.asyncio_loop)
 
 
 class IOLoopManager:
-    """Make, run and close a loop in a thread of its own, or use a given one.
+    """Create, run and close a loop in its own thread, or use a given one.
 
     Parameters
     ----------
     managed_default : bool, optional
-        Whether the loop is managed if `set_ioloop` does not say otherwise.
+        Whether the loop is managed unless `set_ioloop` says otherwise.
     logger : logging.Logger, optional
         Where to log. Default: the logger ``katcp.ioloop_manager``.
 
     Notes
     -----
-    Its methods may be called from any thread.
+    The methods may be called from any thread.
     """
 
     def __init__(
@@ -62,18 +61,18 @@ class IOLoopManager:
         self._ioloop: Optional[IOLoop] = None
         self._portal: Optional[LoopPortal] = None
         self._thread: Optional[threading.Thread] = None
-        # Set by start(): a client on a shared loop needs none.
+        # Created by start(): a client on a shared loop needs none.
         self._ended: Optional[Latch] = None
-        # For threads that start and make loops; the loop's thread never takes it.
+        # For threads that start and create loops; the loop's thread never takes it.
         self._start_lock = threading.RLock()
 
     @property
     def managed(self) -> bool:
-        """Whether the loop is made, run and closed by this manager."""
+        """Whether this manager creates, runs and closes the loop."""
         return self._managed
 
     def setDaemon(self, daemonic: bool) -> None:  # noqa: N802  (the documented name)
-        """Let the thread of a managed loop be a daemon thread.
+        """Set whether the thread of a managed loop is a daemon thread.
 
         Parameters
         ----------
@@ -89,14 +88,14 @@ class IOLoopManager:
         Parameters
         ----------
         ioloop : tornado.ioloop.IOLoop, optional
-            The loop. Default: the current one, at the time it is needed.
+            The loop. Default: the current one when it is needed.
         managed : bool, optional
-            Whether this manager shall run the loop. Default: as constructed.
+            Whether this manager runs the loop. Default: *managed_default*.
 
         Raises
         ------
         RuntimeError
-            If there is a loop already.
+            If there is already a loop.
         """
         if self._ioloop is not None:
             raise KatcpUsageError("IOLoop instance already set")
@@ -110,7 +109,7 @@ class IOLoopManager:
         Raises
         ------
         RuntimeError
-            If another one was given, and is not closed.
+            If another loop was set, and is not closed.
         """
         ioloop = IOLoop.current()
         if self._managed and self._thread is not None:
@@ -127,7 +126,7 @@ class IOLoopManager:
             self._portal = None
 
     def get_ioloop(self) -> IOLoop:
-        """Return the loop; it is made now if there is none yet.
+        """Return the loop, creating it if needed.
 
         Returns
         -------
@@ -147,14 +146,14 @@ class IOLoopManager:
         try:
             asyncio_loop = asyncio.SelectorEventLoop(selector)
         except OSError:
-            # Half a loop would keep it open.
+            # Closes the half-initialised loop.
             selector.close()
             raise
         ioloop: IOLoop = _ManagedIOLoop(asyncio_loop=asyncio_loop, make_current=False)
         return ioloop
 
     def get_portal(self) -> LoopPortal:
-        """Return the way into the loop from other threads.
+        """Return the portal for calls into the loop.
 
         Returns
         -------
@@ -179,9 +178,9 @@ class IOLoopManager:
         Raises
         ------
         RuntimeError
-            If the thread runs already, or no thread can be started.
+            If the thread is already running, or no thread can be started.
         OSError
-            If no descriptors are left for the loop.
+            If no file descriptors are left for the loop.
         """
         if not self._managed:
             return
@@ -208,7 +207,7 @@ class IOLoopManager:
     def stop(
         self, timeout: Optional[float] = None, callback: Optional[Callable[[], Any]] = None
     ) -> None:
-        """Stop a managed loop, after *callback* was run in it.
+        """Stop a managed loop after running *callback* in it.
 
         A shared loop is left running; only *callback* is run in it. Use `join`
         to wait for the end.
@@ -216,9 +215,9 @@ class IOLoopManager:
         Parameters
         ----------
         timeout : float in seconds, optional
-            Kept for old programs; nothing is waited for.
+            Ignored; `stop` does not wait.
         callback : callable, optional
-            What to run in the loop before it stops.
+            A function to run in the loop before it stops.
         """
         portal = self._portal
         if portal is None:
@@ -226,7 +225,7 @@ class IOLoopManager:
         try:
             portal.call_soon(self._stop_in_ioloop, portal, callback)
         except KatcpUsageError:
-            # The loop is closed already: it was stopped before.
+            # The loop is already closed: it was stopped before.
             return
 
     def join(self, timeout: Optional[float] = None) -> None:
@@ -249,15 +248,15 @@ class IOLoopManager:
         if self._ended is None:
             raise KatcpUsageError("Cannot join if not started")
         if self._thread is None:
-            # None could be started.
+            # No thread could be started.
             return
-        # Not by Thread.join(): where Ctrl-C interrupts that, Python before 3.13 takes the
-        # thread for ended.
+        # Not by Thread.join(): after an interrupt by Ctrl-C, Python before 3.13 considers the
+        # thread ended.
         is_other = threading.current_thread() is not self._thread
         if is_other and self._thread.is_alive() and not self._ended.wait(timeout):
             return
-        # It has nothing left to do. The limit is for a finalizer that joins in the
-        # middle of another join of its thread, which Python before 3.13 would block.
+        # The thread is about to end. The timeout is for a finalizer that joins inside another join
+        # of its thread, which would block before Python 3.13.
         self._thread.join(1.0 if timeout is None else min(max(timeout, 0), 1.0))
 
     def _stop_in_ioloop(self, portal: LoopPortal, callback: Optional[Callable[[], Any]]) -> None:
@@ -277,12 +276,12 @@ class IOLoopManager:
         ioloop.add_callback(started.set)
         try:
             ioloop.start()
-            # What was submitted before the portal was closed is run, as promised.
+            # Calls submitted before the portal was closed are run, as promised.
             portal.close()
             ioloop.add_callback(ioloop.stop)
             ioloop.start()
         except BaseException:
-            # Also SystemExit, of which a thread would say nothing.
+            # Even SystemExit, which a thread ignores silently.
             self._logger.exception("Error running tornado IOloop")
         finally:
             portal.close()
@@ -295,10 +294,10 @@ class IOLoopManager:
     def _close(self, ioloop: IOLoop) -> None:
         """Close the loop, so that the next start makes a new one; in its thread."""
         asyncio_loop: asyncio.AbstractEventLoop = ioloop.asyncio_loop  # type: ignore[attr-defined]
-        # A program may have closed it behind our back.
+        # A program may have closed it.
         if not asyncio_loop.is_closed():
-            # Looked up while the loop does not run: from Python 3.14 on, a running loop has only
-            # the tasks that its present thread made.
+            # Done while the loop is not running: from Python 3.14 on, a running loop only knows the
+            # tasks created by its present thread.
             tasks = asyncio.all_tasks(asyncio_loop)
             asyncio_loop.run_until_complete(_cancel(tasks))
             asyncio_loop.run_until_complete(asyncio_loop.shutdown_asyncgens())
@@ -327,8 +326,7 @@ class IOLoopThreadWrapper:
     Attributes
     ----------
     default_timeout : float or None
-        How long `call_in_ioloop` waits if it is not told; seconds, None for
-        no limit.
+        The default timeout of `call_in_ioloop` in seconds; None: no limit.
     """
 
     default_timeout: Optional[float] = None
@@ -348,7 +346,7 @@ class IOLoopThreadWrapper:
         Parameters
         ----------
         fn : callable
-            What to run; an awaitable that it returns is awaited.
+            The function; if it returns an awaitable, that is awaited.
         args : tuple
             Its positional arguments.
         kwargs : dict
@@ -359,14 +357,14 @@ class IOLoopThreadWrapper:
         Returns
         -------
         object
-            What *fn* returned, or the result of the awaitable.
+            The result of *fn*, or of the awaitable.
 
         Raises
         ------
         concurrent.futures.TimeoutError
             If it takes too long.
         KatcpThreadError
-            In the loop, which would wait for itself.
+            If called in the loop, which would wait for itself.
         """
         portal = LoopPortal(self.ioloop)
         if portal.in_loop():
@@ -395,17 +393,17 @@ class IOLoopThreadWrapper:
 
 
 class ThreadSafeMethodAttrWrapper(ObjectWrapper):
-    """An object whose methods run in a loop, from whatever thread they are called.
+    """A proxy whose methods run in a loop when called from other threads.
 
-    Only what can be called runs in the loop; other attributes, properties and operators are
-    used in the calling thread.
+    Only callables run in the loop; other attributes, properties and operators are used in the
+    calling thread.
 
     Parameters
     ----------
     subject : object
         The object.
     ioloop_wrapper : IOLoopThreadWrapper
-        The loop, and how long to wait for a method.
+        The loop, and the timeout of methods.
 
     Notes
     -----

@@ -1,20 +1,18 @@
-"""Strategies of sampling: when somebody hears of a sensor.
+"""Sampling strategies: when the readings of a sensor are reported.
 
 Strategy
 --------
-A strategy observes one sensor for one callback. All of them are the same
-questions with different answers: does it look at updates or at the clock, which
-update is a change, how soon after the last report may a change be reported, and
-how late must a report come even without one.
+A strategy observes one sensor for one callback. Strategies differ in a few points: does it observe
+updates or the clock, which update is a change, how soon after the last report may a change be
+reported, and how late must a report come without one.
 
 Rules
 -----
-- Reports are made in the thread of the loop. An update that another thread made
-  goes there first; one of the loop's own thread is handled at once.
-- Timers and what was reported last belong to that thread, too.
-- What was reported is noted before the callback is called, which may set the
-  sensor or cancel the strategy.
-- Times are those of the loop's clock, which nobody sets back.
+- Reports are made in the loop's thread. Updates from other threads are passed to it; those of the
+  loop's own thread are handled at once.
+- Timers and the last reported reading belong to that thread, too.
+- A report is noted before the callback is called, which may set the sensor or cancel the strategy.
+- Times are those of the loop's clock, which is monotonic.
 """
 
 from __future__ import annotations
@@ -78,7 +76,7 @@ def _format_inform(sensor: Sensor, reading: Sequence[Any], major: int) -> Messag
 
 
 def update_in_ioloop(update: Callable[..., None]) -> Callable[..., None]:
-    """Decorate an ``update`` method: it runs in the thread of the strategy's loop.
+    """Decorate an ``update`` method to run in the thread of the strategy's loop.
 
     Parameters
     ----------
@@ -88,8 +86,8 @@ def update_in_ioloop(update: Callable[..., None]) -> Callable[..., None]:
     Returns
     -------
     callable
-        Called in the loop's thread, it calls the method at once, in another one
-        soon. After `SampleStrategy.cancel` it does nothing.
+        It calls the method at once in the loop's thread, and soon if called in another one. After
+        `SampleStrategy.cancel` it does nothing.
     """
 
     @functools.wraps(update)
@@ -103,7 +101,7 @@ def update_in_ioloop(update: Callable[..., None]) -> Callable[..., None]:
 
 
 class SampleStrategy:
-    """Base class of all strategies; `get_strategy` makes them.
+    """Base class of all strategies; `get_strategy` creates them.
 
     Parameters
     ----------
@@ -112,8 +110,8 @@ class SampleStrategy:
     sensor : katcp.Sensor
         The sensor.
     *params
-        The parameters of the strategy: bytes as they stand in the arguments of
-        ``?sensor-sampling``, text or numbers. Times are in seconds.
+        The parameters of the strategy, in seconds if they are times: bytes like the arguments of
+        ``?sensor-sampling``, text or numbers.
     ioloop : tornado.ioloop.IOLoop, optional
         The loop. Default: the current one.
 
@@ -122,7 +120,7 @@ class SampleStrategy:
     ioloop : tornado.ioloop.IOLoop
         The loop.
     OBSERVE_UPDATES : bool
-        Whether the strategy looks at each update of the sensor.
+        Whether the strategy observes each update of the sensor.
 
     Notes
     -----
@@ -152,7 +150,7 @@ class SampleStrategy:
 
     OBSERVE_UPDATES: ClassVar[bool] = False
 
-    # How many parameters it takes, in words too.
+    # How many parameters it takes, also in words.
     _COUNT: ClassVar[tuple[int, str]] = (0, "no parameters")
 
     def __init__(
@@ -164,7 +162,7 @@ class SampleStrategy:
         self._params = params
         self._is_cancelled = False
         self._loop: asyncio.AbstractEventLoop = cast(Any, self.ioloop).asyncio_loop
-        # That of the loop; known when something was first called in it.
+        # The loop's thread; known after the first call in it.
         self._thread: Optional[int] = None
         count, words = self._COUNT
         if len(params) != count:
@@ -173,7 +171,7 @@ class SampleStrategy:
         self._parse(*params)
 
     def _parse(self, *params: Any) -> None:
-        """Note what the parameters say, or raise ValueError."""
+        """Parse the parameters, or raise ValueError."""
 
     @classmethod
     def get_strategy(
@@ -184,25 +182,24 @@ class SampleStrategy:
         *params: Any,
         **kwargs: Any,
     ) -> SampleStrategy:
-        """Return a strategy.
+        """Create a strategy.
 
         Parameters
         ----------
         strategyName : str or bytes
-            Its name, like ``"event-rate"``.
+            Its name, for example ``"event-rate"``.
         inform_callback, sensor, *params, **kwargs
             As for the class.
 
         Returns
         -------
         SampleStrategy
-            It does nothing before it is started.
+            The strategy, not started.
 
         Raises
         ------
         ValueError
-            If there is no such strategy, or it does not take these parameters, or
-            not for this sensor.
+            If there is no such strategy, or it does not accept these parameters or this sensor.
         """
         name = strategyName.encode() if isinstance(strategyName, str) else strategyName
         if name not in cls.SAMPLING_LOOKUP_REV:
@@ -213,7 +210,7 @@ class SampleStrategy:
         return _STRATEGIES[name](inform_callback, sensor, *params, **kwargs)
 
     def get_sampling(self) -> int:
-        """Return which strategy it is.
+        """Return the kind of strategy.
 
         Returns
         -------
@@ -224,7 +221,7 @@ class SampleStrategy:
         raise NotImplementedError
 
     def get_sampling_formatted(self) -> tuple[bytes, list[bytes]]:
-        """Return the name of the strategy, and its parameters as they were given.
+        """Return the name of the strategy, and its parameters as given.
 
         Returns
         -------
@@ -234,23 +231,23 @@ class SampleStrategy:
         params = [arguments.write_string(param) for param in self._params]
         return self.SAMPLING_LOOKUP[self.get_sampling()], params
 
-    # ---- from start to end ----
+    # ---- start and end ----
 
     def start(self) -> None:
-        """Report the present reading soon, and what the strategy says from then on."""
+        """Report the present reading soon, and from then on as the strategy requires."""
         self._is_cancelled = False
         self.ioloop.add_callback(self._call_in_loop, self._start_unless_cancelled)
 
     def start_in_loop(self) -> None:
-        """Start at once: the present reading is reported before this returns.
+        """Start, and report the present reading before returning.
 
-        It must be called in the loop's thread.
+        Must be called in the loop's thread.
         """
         self._is_cancelled = False
         self._call_in_loop(self._start_unless_cancelled)
 
     def cancel(self) -> None:
-        """Report nothing any more; the strategy may be started again."""
+        """Stop reporting; the strategy may be started again."""
         self._is_cancelled = True
         self.detach()
         if threading.get_ident() == self._thread:
@@ -264,14 +261,14 @@ class SampleStrategy:
         self.update(self._sensor, self._sensor.read())
 
     def detach(self) -> None:
-        """Observe the sensor no more."""
+        """Stop observing the sensor."""
         self._sensor.detach(self)
 
     def cancel_timeouts(self) -> None:
-        """Forget all timers; in the loop's thread."""
+        """Cancel all timers; in the loop's thread."""
 
     def update(self, sensor: Sensor, reading: Reading) -> None:
-        """Take an update of the sensor; any thread.
+        """Handle an update of the sensor; any thread.
 
         Parameters
         ----------
@@ -300,7 +297,7 @@ class SampleStrategy:
             )
 
     def _call_in_loop(self, function: Callable[..., None], *args: Any) -> None:
-        """Call a function, and note in which thread that is."""
+        """Call a function, and note the loop's thread."""
         self._thread = threading.get_ident()
         function(*args)
 
@@ -310,7 +307,7 @@ class SampleStrategy:
             self._begin()
 
     def _end_in_loop(self) -> None:
-        # It may have been started again meanwhile: that begins anew.
+        # It may have been started again meanwhile.
         self.detach()
         self.cancel_timeouts()
 
@@ -340,7 +337,7 @@ class SampleAuto(SampleStrategy):
 
 
 class SamplePeriod(SampleStrategy):
-    """Report at intervals; what is missed is not made up for.
+    """Report at intervals; missed reports are not repeated.
 
     The parameter is the period, in seconds.
     """
@@ -377,19 +374,18 @@ class SamplePeriod(SampleStrategy):
 
 
 class SampleEventRate(SampleStrategy):
-    """Report changes of value or status, neither too often nor too seldom.
+    """Report changes of value or status, at a limited rate.
 
-    The parameters are the shortest and the longest period, in seconds: a change is
-    reported when the shortest one has passed since the last report, with the
-    reading of that moment. When the longest one has passed, there is a report
-    without a change.
+    The parameters are the shortest and the longest period, in seconds: a change is reported when
+    the shortest one has passed since the last report, with the reading at that time. After the
+    longest one the reading is reported without a change.
     """
 
     OBSERVE_UPDATES = True
 
     _COUNT = (2, "two parameters")
 
-    # That of the value that is a change, if not any is.
+    # The least change of the value that counts; None: any.
     difference: Optional[float] = None
 
     def _parse(self, *params: Any) -> None:
@@ -403,7 +399,7 @@ class SampleEventRate(SampleStrategy):
             raise ValueError("The longest period must be greater than 0.")
         self._last: Optional[Reading] = None
         self._not_before = -math.inf
-        # For the next report, due to a change that is *pending* or not.
+        # The time of the next report, if a change is *pending* or not.
         self._timer: Optional[asyncio.TimerHandle] = None
         self._is_pending = False
 
@@ -444,7 +440,7 @@ class SampleEventRate(SampleStrategy):
         return status != last_status or _has_changed(value, last_value, self.difference)
 
     def _set_timer(self, when: float) -> None:
-        """Report the reading of that moment."""
+        """Set the timer for a report of the reading at that time."""
         _cancel(self._timer)
         if when < math.inf:
             self._timer = self._loop.call_at(when, self._report)
@@ -467,7 +463,7 @@ class SampleEvent(SampleEventRate):
 
 
 class SampleDifferential(SampleEventRate):
-    """Report changes of the status, and of the value if they are great enough.
+    """Report changes of the status, and large enough changes of the value.
 
     The parameter is the difference from the last reported value that must be
     exceeded: an integer, a float, or seconds for a timestamp.
@@ -493,7 +489,7 @@ class SampleDifferential(SampleEventRate):
 
 
 class SampleDifferentialRate(SampleEventRate):
-    """Report as `SampleEventRate`, but of the value only great changes.
+    """Report like `SampleEventRate`, but only large changes of the value.
 
     The parameters are the difference, as for `SampleDifferential`, and the
     shortest and the longest period.
@@ -525,7 +521,7 @@ _STRATEGIES: dict[bytes, type[SampleStrategy]] = {
     b"differential-rate": SampleDifferentialRate,
 }
 
-# What a difference is, of sensors that have one.
+# What the difference is called, for the types that have one.
 _DIFFERENCES = {"integer": "integer", "float": "float", "timestamp": "number of seconds"}
 
 
@@ -552,7 +548,7 @@ def _has_changed(value: Any, last: Any, difference: Optional[float]) -> bool:
     # Bytes are compared with nothing else: ``python -bb`` forbids it.
     if isinstance(value, bytes) is not isinstance(last, bytes):
         return True
-    # What is not a number (NaN) has not changed if it was none before.
+    # NaN has changed only if the last value was a number.
     if value == last or (value != value and last != last):
         return False
     if difference is None:
@@ -560,7 +556,7 @@ def _has_changed(value: Any, last: Any, difference: Optional[float]) -> bool:
     try:
         return not abs(value - last) <= difference
     except TypeError:
-        # One of them is no number at all.
+        # One of them is not a number.
         return True
 
 

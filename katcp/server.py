@@ -1,4 +1,4 @@
-"""The old path of what clients use of the server side: how a ``#log`` is logged here."""
+"""The old path of the server-side names that clients use: how a ``#log`` is logged."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["DeviceLogger"]
 
 
 class DeviceLogger:
-    """The log levels of a device, and how its ``#log`` informs go into a log of Python.
+    """The log levels of a device, and logging of its ``#log`` informs in Python.
 
     Attributes
     ----------
     ALL, TRACE, DEBUG, INFO, WARN, ERROR, FATAL, OFF : int
         The levels, from 0 to 7. ``ALL`` and ``OFF`` are settings only.
     LEVELS : list of str
-        Their names: the level is the position.
+        Their names, by level.
     PYTHON_LEVEL : dict
-        From a level to that of ``logging``; there is none for ``ALL``.
+        The levels of ``logging`` by level; there is none for ``ALL``.
 
     Examples
     --------
@@ -46,12 +46,12 @@ class DeviceLogger:
 
     @classmethod
     def log_to_python(cls, logger: Any, msg: Message) -> None:
-        """Log what a device logs.
+        """Log a ``#log`` inform.
 
         Parameters
         ----------
         logger : logging.Logger
-            Where to log: its method ``log(level, text)`` is called.
+            Where to log; its method ``log(level, text)`` is called.
         msg : Message
             A ``#log`` inform: level, time, name of the logger and text.
 

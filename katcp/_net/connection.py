@@ -1,25 +1,23 @@
-"""One TCP connection, perhaps with TLS: dial, read, write, close. An object is used once.
+"""One TCP connection, optionally with TLS: dial, read, write, close. An object is used once.
 
-A reconnect makes a new object, so a late callback of the old one cannot touch
-it. Everything here runs in the loop's thread.
+A reconnect creates a new object, so late callbacks of the old one cannot affect it. Everything here
+runs in the loop's thread.
 
 Reading
 -------
-The stream is read in chunks, and a `LineSplitter` cuts them into lines. They
-are given to `on_lines` as soon as they are there, without a future or a
-coroutine in between. When it wants no more for now, reading stops, and
-`read_lines` returns what it left. While nobody reads, the kernel keeps what
-comes, and the end is not found. What has arrived is delivered before the end
-of the connection is reported, also when a write noticed the end first.
+The stream is read in chunks, and a `LineSplitter` cuts them into lines. They are passed to
+`on_lines` at once, without a future or a coroutine in between. When it wants no more for now,
+reading stops, and `read_lines` returns the lines left over. While reading is stopped, the kernel
+buffers the data, and the end is not noticed. Everything that has arrived is delivered before the
+end of the connection is reported, even when a write noticed the end first.
 
 Opening is in `katcp._net.dial`, writing in `katcp._net.outgoing`.
 
 Limits
 ------
-Those of the client are asked for when they are needed, since programs change
-them while a connection is open; what a program sets on the stream itself
-(`stream.max_buffer_size`, `stream.max_write_buffer_size`) holds until the
-client's own limit is changed.
+The client's limits are read on each use, since programs change them while a connection is open; a
+limit set on the stream itself (`stream.max_buffer_size`, `stream.max_write_buffer_size`) is used
+until the client's own limit is changed.
 """
 
 from __future__ import annotations
@@ -48,8 +46,7 @@ class ConnectionEnded(Exception):
     Attributes
     ----------
     cause : Exception or None
-        Why. None: the peer closed it in an orderly way, or `close` was called
-        without an error.
+        The reason. None: the peer closed it normally, or `close` was called without an error.
     """
 
     def __init__(self, cause: Optional[BaseException]) -> None:
@@ -58,7 +55,7 @@ class ConnectionEnded(Exception):
 
 
 class Limits(Protocol):
-    """The limits of a client; in bytes: of a line, and of what may wait to be sent."""
+    """The limits of a client in bytes: of a line, and of the data waiting to be sent."""
 
     MAX_MSG_SIZE: int
     MAX_WRITE_BUFFER_SIZE: int
@@ -72,26 +69,25 @@ class Connection:
     host, port
         Where to connect to.
     limits : Limits
-        Whose limits hold.
+        The client's limits.
     ssl_context : ssl.SSLContext, optional
-        How to encrypt. Default: not at all.
+        How to encrypt. Default: no encryption.
 
     Attributes
     ----------
     stream : tornado.iostream.IOStream or None
-        None before it is open.
+        None until it is open.
     local_address : tuple
         The address of this end, as `socket.getsockname` gives it; once open.
     until_closed : asyncio.Future
-        It is done when `close` was called, or the peer has gone.
+        Done when `close` was called, or the peer has gone.
     splitter : LineSplitter
-        What cuts the stream into lines.
+        Splits the stream into lines.
     on_lines : callable or None
-        Is given the lines of each chunk as soon as they are there, in the
-        middle of `read_lines`. It returns None if it wants more, or a list of
-        those that it leaves: reading stops, and `read_lines` returns them.
+        Called with the lines of each chunk at once, inside `read_lines`. It returns None to go on,
+        or a list of the lines left over: reading stops, and `read_lines` returns them.
     error : Exception or None
-        Why it was closed. None: in an orderly way.
+        Why it was closed. None: normally.
     """
 
     def __init__(
@@ -128,16 +124,15 @@ class Connection:
     def was_refused(self) -> bool:
         """Whether the peer ended TLS as the first thing after the handshake.
 
-        So it does with TLS 1.3 if it wants another client certificate, or any.
+        With TLS 1.3 it does so if it requires a client certificate, or another one.
         """
         return isinstance(self.error, TlsFailure) and not self._has_received
 
     async def open(self, timeout: float) -> None:
         """Connect, to each address of the host in turn.
 
-        *timeout* is in seconds: for the look-up of a name, and for each
-        address with the TLS handshake.
-        Raises `ConnectionFailed`, also when `close` is called meanwhile.
+        *timeout* is in seconds, for the name look-up and for each address, including the TLS
+        handshake. Raises `ConnectionFailed`, also when `close` is called meanwhile.
         """
         dialler = Dialler(self.host, self.port, self._ssl_context, self.until_closed)
         try:
@@ -158,11 +153,11 @@ class Connection:
         self.stream = stream
 
     async def until_done_or_closed(self, awaitable: Awaitable[Any]) -> None:
-        """Wait for *awaitable*, but no longer than the connection is open."""
+        """Wait for *awaitable*, at most until the connection is closed."""
         await until_first(awaitable, self.until_closed)
 
     async def read_lines(self) -> list[bytes]:
-        """Return the lines of the next chunk, or what `on_lines` left; there may be none.
+        """Return the lines of the next chunk, or those left by `on_lines`; perhaps none.
 
         Raises `ConnectionEnded` after the last.
         """
@@ -177,18 +172,18 @@ class Connection:
             )
             raise ConnectionEnded(self.error)
         self._update_msg_limit(stream)
-        # The stream refuses to hold more than the limit, counting all lines.
+        # The stream's limit is for all the data it holds, not for one line.
         stream.read_chunk_size = max(1, min(CHUNK_SIZE, stream.max_buffer_size // 2))
         try:
-            # Resolves at once with what the stream holds already.
+            # Resolves at once with the data in the stream.
             stream.on_data = None if self.on_lines is None else self._take
             data = await stream.read_bytes(stream.read_chunk_size, partial=True)
         except StreamClosedError as error:
             self.close(error.real_error or stream.write_error)
             raise ConnectionEnded(self.error) from None
         except OSError as error:
-            # Not every error of the network is a closed stream to tornado:
-            # "No route to host" comes as it is.
+            # tornado does not turn every network error into a closed stream: "No route to host" is
+            # raised unchanged.
             self.close(error)
             raise ConnectionEnded(error) from None
         finally:
@@ -203,12 +198,12 @@ class Connection:
         return self.splitter.feed(data, stream.max_buffer_size)
 
     def close(self, error: Optional[BaseException] = None) -> None:
-        """Close, now; what the kernel does not take at once is dropped.
+        """Close now; data that the kernel does not take at once is dropped.
 
-        Nothing that has arrived is delivered any more. May be called again.
+        Nothing more is delivered. May be called again.
         """
         if self._loop.is_closed():
-            # Nobody there can be woken any more: only the socket is left.
+            # Waiting coroutines cannot be woken any more: only the socket is left.
             if self.stream is not None and self.stream.socket is not None:
                 self.stream.close_fd()
             return
@@ -221,7 +216,7 @@ class Connection:
             self.stream.close()
 
     def _update_msg_limit(self, stream: IOStream) -> None:
-        """Let the stream know the client's limit if it has changed."""
+        """Update the stream's limit if the client's has changed."""
         limit = self._limits.MAX_MSG_SIZE
         if limit != self._msg_limit:
             stream.max_buffer_size = self._msg_limit = limit
@@ -243,7 +238,7 @@ class Connection:
         try:
             left = on_lines(lines) if lines else None
         except FATAL as error:
-            # What the chunk holds besides would be lost.
+            # Otherwise the rest of the chunk would be lost.
             self.close(error)
             raise
         finally:

@@ -1,7 +1,7 @@
 """Dialling: from a host and a port to a connected socket, perhaps with TLS.
 
-All is done in the caller's coroutine, and it waits only for what takes time: for the
-look-up of a name, for a device that is not on this machine, for the handshake of TLS.
+Everything is done in the caller's coroutine, which waits only when necessary: for a name server, a
+device on another machine, the TLS handshake.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from tornado.ioloop import IOLoop
 from .._runtime.tasks import run_in_daemon_thread, until_first
 from . import tls
 
-# Seconds of silence before the kernel asks whether the peer is still there,
-# seconds between two such questions, and how many may go unanswered.
+# Seconds of silence before the kernel probes the peer, seconds between two probes, and how many may
+# go unanswered.
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 
-# What the kernel says when it goes on connecting.
+# The kernel's codes for a connection in progress.
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
 def _known_options(options: tuple[tuple[str, int], ...]) -> list[tuple[int, int, int]]:
-    """Return those options of TCP that this system has, as `setsockopt` takes them."""
+    """Return the TCP options that this system has, as arguments of `setsockopt`."""
     return [
         (socket.IPPROTO_TCP, getattr(socket, name), value)
         for name, value in options
@@ -57,9 +57,9 @@ class Dialler:
     host, port
         Where to connect to.
     ssl_context : ssl.SSLContext or None
-        How to encrypt. None: not at all.
+        How to encrypt. None: no encryption.
     cut : asyncio.Future
-        When it is done, nothing is waited for any more.
+        Ends all waiting when it is done.
 
     Attributes
     ----------
@@ -86,8 +86,8 @@ class Dialler:
     async def dial(self, timeout: float) -> socket.socket:
         """Return a connected socket, which does not block.
 
-        *timeout* is in seconds: for the look-up of a name, and for each address with the
-        TLS handshake. Raises `ConnectionFailed`, also when it is cut.
+        *timeout* is in seconds, for the name look-up and for each address, including the TLS
+        handshake. Raises `ConnectionFailed`, also when it is cut short.
         """
         failures = []
         for family, address in await self._resolve(timeout):
@@ -101,22 +101,22 @@ class Dialler:
         raise ConnectionFailed(self._why_not(failures))
 
     def _refuse_cut(self) -> None:
-        """Raise if the connection was closed."""
+        """Raise if dialling was cut short."""
         if self._cut.done():
             raise ConnectionFailed("closed while connecting")
 
     def _why_not(self, failures: list[tuple[Any, str]]) -> str:
-        """Return the reason, given those of all addresses."""
+        """Combine the reasons of all addresses."""
         if not failures:
             return "the name has no address"
         if len(failures) == 1 and failures[0][0][0] == self._host:
             return failures[0][1]
-        # Sorted, for name servers change the order, and the same reasons are no news.
+        # Sorted: name servers change the order, which is no new reason.
         return "; ".join(sorted(f"{_address_text(address)}: {why}" for address, why in failures))
 
     async def _resolve(self, timeout: float) -> list[tuple[int, Any]]:
         """Return the addresses of the host, without blocking the loop."""
-        host = self._host or "0.0.0.0"  # the old client's meaning of no host
+        host = self._host or "0.0.0.0"  # as in the old client
         try:
             port = int(self._port)
             family = _family_of(host)
@@ -124,8 +124,8 @@ class Dialler:
                 return [(family, (host, port))]
             return await self._ask_for_addresses(host, port, timeout)
         except (OSError, ValueError, RuntimeError) as error:
-            # ValueError: not a name or a port at all, like "a..b".
-            # RuntimeError: no thread could be started.
+            # ValueError: no valid name or port, like "a..b". RuntimeError: no thread could be
+            # started.
             raise ConnectionFailed(str(error)) from None
 
     async def _ask_for_addresses(
@@ -148,12 +148,12 @@ class Dialler:
         if resolver.configured_class() is not resolver.configurable_default():
             found: asyncio.Future[Any] = asyncio.ensure_future(resolver().resolve(host, port))
             return found
-        # tornado's own would take a thread of a pool, which keeps the
-        # interpreter from exiting as long as a name server is silent.
+        # tornado's own resolver would use a thread pool, which keeps the interpreter from exiting
+        # while a name server is silent.
         return run_in_daemon_thread(_look_up, host, port)
 
     async def _connect(self, family: int, address: Any, timeout: float) -> socket.socket:
-        """Return a socket that is connected to *address*, or raise `OSError`."""
+        """Return a socket connected to *address*, or raise `OSError`."""
         deadline = self._loop.time() + timeout
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -179,7 +179,7 @@ class Dialler:
         """Connect, or raise `OSError`."""
         error = sock.connect_ex(address)
         if error in _IN_PROGRESS:
-            # On the same machine, it is connected already.
+            # On the same machine it is already connected.
             if _is_connected(sock):
                 return
             too_late = f"no answer within {timeout} seconds"
@@ -193,7 +193,7 @@ class Dialler:
     ) -> None:
         """Wait until *sock* can be read or written.
 
-        Raises `TimeoutError` after *deadline*, and `ConnectionFailed` when it is cut.
+        Raises `TimeoutError` after *deadline*, and `ConnectionFailed` when cut short.
         """
         ready = self._loop.create_future()
 
@@ -219,7 +219,7 @@ class Dialler:
 
 
 def _family_of(host: str) -> Optional[int]:
-    """Return the family of an address, or None: it is a name, or has a scope."""
+    """Return the family of an address; None for a name, or an address with a scope."""
     for family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError, ValueError):
             socket.inet_pton(family, host)
@@ -228,19 +228,19 @@ def _family_of(host: str) -> Optional[int]:
 
 
 def _look_up(host: str, port: int) -> list[tuple[int, Any]]:
-    """Return the addresses of a host; blocks if a name server has to be asked."""
+    """Return the addresses of a host; blocks while a name server is asked."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, address) for family, _, _, _, address in found]
 
 
 def _address_text(address: tuple[Any, ...]) -> str:
-    """Return an address of a socket as people write it."""
+    """Return a socket address for people to read."""
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_connected(sock: socket.socket) -> bool:
-    """Return whether a socket has another end."""
+    """Return whether a socket is connected."""
     try:
         sock.getpeername()
     except OSError:

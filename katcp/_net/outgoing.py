@@ -1,14 +1,12 @@
-"""Coalesced writing: what is sent together goes to the kernel in one call.
+"""Coalesced writing: messages sent together go to the kernel in one call.
 
-The first message after something was read is sent at once. What follows in the same
-iteration of the loop is coalesced and flushed at its end, and what is sent while lines are
-handled is flushed when these are done. Where several connections of a loop are read in one
-iteration, each leaves what it sends to the end of it: then all are flushed one right after
-the other, and a peer that serves several of them is woken once.
+The first message after a read is sent at once. Further ones in the same iteration of the loop are
+coalesced and flushed at its end, and those sent while lines are handled are flushed afterwards.
+Where several connections of a loop are read in one iteration, all are flushed together at its end,
+so that a peer that serves several of them is woken once.
 
-Limits are looked at when they are needed, since programs change them while a connection is
-open; what a program sets on the stream itself (`stream.max_write_buffer_size`) holds until
-the client's own limit is changed.
+Limits are read on each use, since programs change them while a connection is open; a limit set on
+the stream itself (`stream.max_write_buffer_size`) is used until the client's own limit is changed.
 """
 
 from __future__ import annotations
@@ -24,29 +22,29 @@ from tornado.iostream import StreamBufferFullError, StreamClosedError
 from ..errors import KatcpClientDisconnected, KatcpClientOverflow
 from .stream import PatientStream
 
-# How much is coalesced before it is flushed.
+# How many bytes are coalesced before they are flushed.
 MAX_COALESCED_SIZE = 65536
 
 
 class WriteLimits(Protocol):
-    """Who says how many bytes may wait to be sent; it may change."""
+    """The limit of the bytes that wait to be sent; it may change."""
 
     MAX_WRITE_BUFFER_SIZE: int
 
 
 class Flusher:
-    """Flushes what the connections of one loop have coalesced, at the end of an iteration.
+    """Flushes the connections of one loop at the end of an iteration.
 
     Attributes
     ----------
     last_reader : int
-        The connection that was opened or has read last, by its descriptor: to hold
-        the object would keep it from being thrown away.
+        The descriptor of the connection that was opened or read last: a reference to the object
+        would keep it alive.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.last_reader = -1
-        # A key that held on to the loop would keep it for ever.
+        # Weak: a key that referred to the loop would keep it for ever.
         self._loop = weakref.ref(loop)
         self._waiting: collections.deque[Outgoing] = collections.deque()
 
@@ -76,7 +74,7 @@ _flushers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Flusher] = (
 
 
 def flusher_of(loop: asyncio.AbstractEventLoop) -> Flusher:
-    """Return the one flusher of a loop."""
+    """Return the flusher of a loop."""
     flusher = _flushers.get(loop)
     if flusher is None:
         flusher = _flushers[loop] = Flusher(loop)
@@ -84,26 +82,26 @@ def flusher_of(loop: asyncio.AbstractEventLoop) -> Flusher:
 
 
 class Outgoing:
-    """What one connection sends.
+    """The sending side of one connection.
 
     Parameters
     ----------
     stream : PatientStream
         The stream of the connection.
     limits : WriteLimits
-        Whose limit holds.
+        The client's limit.
     flusher : Flusher
         The flusher of the loop.
 
     Attributes
     ----------
     is_held : bool
-        Whether lines are being handled: what is sent then is flushed by `release`.
+        Whether lines are being handled: messages sent meanwhile are flushed by `release`.
     waiting : list of bytes
-        What is coalesced.
+        The coalesced data.
     has_sent : bool
-        Whether something was sent at once since the last reading: more may follow in the
-        same iteration of the loop.
+        Whether something was sent at once since the last read: more may follow in the same
+        iteration of the loop.
     """
 
     __slots__ = (
@@ -131,14 +129,14 @@ class Outgoing:
         self._is_closed = False
         self.waiting: list[bytes] = []
         self._size = 0
-        # The future of the writing of what is coalesced, if somebody asked for one.
+        # The future of the coalesced data, if it was asked for.
         self._written: Optional[asyncio.Future[None]] = None
 
     def send(self, data: bytes) -> None:
         """Send *data*, now or at the end of the iteration.
 
-        Raises `KatcpClientOverflow` if too much waits to be sent already, and
-        `KatcpClientDisconnected` if the connection has ended.
+        Raises `KatcpClientOverflow` if too much data is waiting, and `KatcpClientDisconnected` if
+        the connection has ended.
         """
         stream = self._stream
         limit = stream.max_write_buffer_size
@@ -172,9 +170,9 @@ class Outgoing:
                 self._leave_rest(rest)
 
     def send_pieces(self, pieces: list[bytes]) -> None:
-        """Send large data, which is not copied if the kernel takes all of it; now.
+        """Send large data now, without a copy if the kernel takes all of it.
 
-        Raises what `send` raises.
+        Raises the same as `send`.
         """
         self._check(sum(map(len, pieces)))
         self.flush()
@@ -188,7 +186,7 @@ class Outgoing:
                 self._leave_rest(rest)
 
     def _check(self, size: int) -> None:
-        """Raise unless the connection is open and has room for *size* bytes."""
+        """Raise unless the connection is open and *size* more bytes may wait."""
         stream = self._stream
         if self._is_closed or stream.socket is None:
             raise KatcpClientDisconnected("the connection is closed")
@@ -200,10 +198,10 @@ class Outgoing:
             raise self._overflow()
 
     def until_sent(self) -> asyncio.Future[None]:
-        """Return a future that resolves when the kernel has all that was sent so far.
+        """Return a future that resolves when the kernel has everything sent so far.
 
-        It fails with `tornado.iostream.StreamClosedError` if the connection is closed
-        first. For what is coalesced it is the same one.
+        It fails with `tornado.iostream.StreamClosedError` if the connection is closed first.
+        Coalesced messages share one.
         """
         if self.waiting:
             if self._written is None or self._written.cancelled():
@@ -213,11 +211,11 @@ class Outgoing:
             return self._stream.write(b"")
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         failed.set_exception(StreamClosedError())
-        failed.exception()  # not everybody looks
+        failed.exception()  # it may not be awaited
         return failed
 
     def release(self, is_only_reader: bool) -> None:
-        """Flush what was sent while lines were handled."""
+        """Flush the data sent while lines were handled."""
         if is_only_reader:
             self.flush()
         else:
@@ -229,7 +227,7 @@ class Outgoing:
         self.flush()
 
     def flush(self) -> None:
-        """Send what was coalesced; tell those who wait for it what becomes of it."""
+        """Send the coalesced data, and settle its future."""
         if not self.waiting:
             return
         data = b"".join(self.waiting) if len(self.waiting) > 1 else self.waiting[0]
@@ -250,14 +248,14 @@ class Outgoing:
         self._is_closed = True
 
     def _leave_rest(self, rest: bytes) -> None:
-        """Leave to the stream what the kernel did not take of what was accepted."""
+        """Leave accepted data that the kernel did not take to the stream."""
         stream = self._stream
         limit, stream.max_write_buffer_size = stream.max_write_buffer_size, None
         stream.write(rest)
         stream.max_write_buffer_size = limit
 
     def _wait_in_stream(self, data: bytes) -> None:
-        """Leave *data* to the stream, behind what waits there already."""
+        """Queue *data* in the stream."""
         try:
             self._stream.write(data)
         except StreamBufferFullError:
@@ -271,7 +269,7 @@ class Outgoing:
 
 
 def _copy_outcome(written: asyncio.Future[None], sent: asyncio.Future[None]) -> None:
-    """Tell those whose messages were coalesced what became of them."""
+    """Copy the outcome of a write to the future of coalesced data."""
     if written.done():
         return
     error = sent.exception()
@@ -279,4 +277,4 @@ def _copy_outcome(written: asyncio.Future[None], sent: asyncio.Future[None]) -> 
         written.set_result(None)
     else:
         written.set_exception(error)
-        written.exception()  # not everybody looks
+        written.exception()  # it may not be awaited

@@ -1,4 +1,4 @@
-"""A stream that tells of the end only after what arrived before it."""
+"""A stream that reports its end only after everything that arrived before."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from tornado.iostream import IOStream
 
 from .tls import TlsStream
 
-# Some hundred messages: with more at a time, timers would be late.
+# Some hundred messages: more at a time would delay timers.
 CHUNK_SIZE = 8192
 
-# More is handed over in pieces that every system takes.
+# Larger data is passed on in pieces that every system takes.
 MAX_AT_ONCE_SIZE = 65536
 
-# How many pieces every system sends in one call.
+# How many pieces every system accepts in one call.
 MAX_PIECES = 1024
 
-# What the kernel says of a write to a peer that has gone.
+# The kernel's codes for a write to a peer that has gone.
 _PEER_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ESHUTDOWN)
 
 
 class PatientStream(IOStream):
     """A stream that lets the reader find out that the peer has gone.
 
-    `IOStream` closes itself when a write fails, and with it goes what the peer
-    had sent before: its last words, often the reason.
+    `IOStream` closes itself when a write fails, and loses what the peer had sent before, which is
+    often the reason.
 
     Attributes
     ----------
     write_error : OSError or None
-        What a write found, if that was not an orderly end; the kernel tells
-        it once, so the reader would not be told.
+        The error of a write, unless it was a normal end; the kernel reports it only once, so a read
+        would miss it.
     on_data : callable or None
-        Is given what arrives while `read_bytes` waits, instead of the stream's
-        buffer. It returns whether it wants more.
+        Called with the data that arrives while `read_bytes` waits, instead of the stream's buffer.
+        It returns whether it wants more.
     chunk_size : int
-        How much is read at a time.
+        How many bytes are read at a time.
     has_stopped_reading : bool
         Whether `read_bytes` resolved, with nothing, because `on_data` wanted no
         more.
     has_written : bool
-        Whether something was ever left to the stream to write.
+        Whether the stream ever had to write something itself.
     takes_pieces : bool
         Whether data can be sent in pieces, without joining them.
     """
 
-    # With more than 30 attributes in its dictionary, an object takes a
-    # kilobyte more; tornado's stream has nearly so many.
+    # With more than 30 attributes in its dictionary, an object takes a kilobyte more; tornado's
+    # stream has nearly as many.
     __slots__ = (
         "_read_error",
         "_wants_no_more",
@@ -69,7 +69,7 @@ class PatientStream(IOStream):
         self.write_error: Optional[OSError] = None
         self.on_data: Optional[Callable[[bytes], bool]] = None
         self.has_stopped_reading = False
-        # Most streams never write anything themselves: to look at this costs nothing.
+        # Most streams never write anything themselves: this check costs nothing.
         self.has_written = False
         self.chunk_size = CHUNK_SIZE
         self._wants_no_more = False
@@ -79,14 +79,14 @@ class PatientStream(IOStream):
     def _handle_events(self, fd: Any, events: int) -> None:
         is_to_read = events == IOLoop.READ
         if is_to_read and self.on_data is not None and not self.is_encrypted:
-            # What can be read goes to `on_data`, past the stream's buffer. A tornado that
-            # does not call this method any more goes through `read_from_fd`.
+            # Pass data to `on_data`, not to the stream's buffer. A tornado that no longer calls
+            # this method goes through `read_from_fd`.
             try:
                 data = self.socket.recv(self.chunk_size)
             except BlockingIOError:
                 return
             except OSError as error:
-                self._read_error = error  # the kernel tells it once
+                self._read_error = error  # the kernel reports it once
                 data = b""
             if data and self.on_data(data):
                 return
@@ -94,7 +94,7 @@ class PatientStream(IOStream):
             if not self.closed():
                 super()._handle_events(fd, events)
         elif is_to_read and not self.reading() and not self.closed():
-            # Nobody reads: what has come, and the end, are left to the next read.
+            # Not reading: the data and the end are left to the next read.
             self._state = IOLoop.ERROR | (IOLoop.WRITE if self.writing() else 0)
             self.io_loop.update_handler(fd, self._state)
         else:
@@ -111,7 +111,7 @@ class PatientStream(IOStream):
                 data = bytes(view[:size])
             self._wants_no_more = not self.on_data(data)
             if not self._wants_no_more and not self.holds_more():
-                return None  # to the stream, nothing has arrived
+                return None  # the stream sees no data
         # Something must resolve the read; it is thrown away.
         self._wants_no_more = False
         self.has_stopped_reading = True
@@ -119,7 +119,7 @@ class PatientStream(IOStream):
         return 1
 
     def holds_more(self) -> bool:
-        """Return whether something can be read of which the loop is not told."""
+        """Return whether data can be read of which the loop is not notified."""
         return False
 
     def write(self, data: Union[bytes, memoryview]) -> asyncio.Future[None]:
@@ -130,18 +130,18 @@ class PatientStream(IOStream):
         return self.has_written and super().writing()
 
     def write_at_once(self, data: bytes) -> bytes:
-        """Send what the kernel takes of *data*, if nothing waits before; return the rest."""
+        """Send what the kernel takes of *data*, unless earlier data waits; return the rest."""
         if len(data) > MAX_AT_ONCE_SIZE:
             return data
         try:
             size = self.socket.send(data)
         except OSError as error:
-            # The stream finds the same once more, and knows what to do.
+            # The stream meets the same error again, and handles it.
             return b"" if self._tells_of_the_end(error) else data
         return b"" if size == len(data) else data[size:]
 
     def write_pieces_at_once(self, pieces: list[bytes]) -> bytes:
-        """Do the same with data in pieces."""
+        """Like `write_at_once`, with data in pieces."""
         if not self.takes_pieces:
             return self.write_at_once(b"".join(pieces))
         try:
@@ -159,21 +159,21 @@ class PatientStream(IOStream):
             return len(data)
 
     def _tells_of_the_end(self, error: OSError) -> bool:
-        """Return whether the peer has gone; the reader is going to find that out."""
+        """Return whether the peer has gone, which the reader will find out."""
         if error.errno not in _PEER_GONE:
             return False
         if error.errno != errno.EPIPE:
-            # Without its traceback, which would hold on to the buffer.
+            # Without its traceback, which would keep the buffer alive.
             self.write_error = error.with_traceback(None)
         return True
 
 
 class PatientTlsStream(PatientStream, TlsStream):
-    """The same with TLS: what is patient stands before what encrypts."""
+    """A `PatientStream` with TLS, which comes first in the order of base classes."""
 
     is_encrypted = True
     takes_pieces = False
 
     def holds_more(self) -> bool:
-        # The rest of a record that was decrypted as a whole.
+        # The rest of a record, which is decrypted as a whole.
         return not self.closed() and self.socket.pending() > 0

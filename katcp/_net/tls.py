@@ -1,10 +1,9 @@
-"""TLS: the handshake, the stream, and what went wrong in plain words.
+"""TLS: the handshake, the stream, and error messages in plain words.
 
-Certificates are checked by OpenSSL alone, during the handshake, as the
-program's `ssl.SSLContext` says. The handshake stands here, and not in
-tornado's `SSLIOStream`: that would log a warning of its own at each attempt to
-reconnect, and of a socket that shook hands already it waits for ever to find
-that out, should the peer have gone by then.
+Certificates are checked by OpenSSL alone, during the handshake, as the program's `ssl.SSLContext`
+says. The handshake is done here, and not in tornado's `SSLIOStream`, which would log its own
+warning at each attempt to reconnect, and would wait for ever if the peer goes right after the
+handshake.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tornado.iostream import IOStream
 
 from ..errors import KatcpTypeError
 
-# Why this end refuses the device's certificate, by OpenSSL's X509_V_ERR_*.
+# Why this end rejects the device's certificate, by OpenSSL's X509_V_ERR_*.
 _REFUSED = {
     9: "is not valid yet",
     10: "has expired",
@@ -32,10 +31,10 @@ _REFUSED = {
     64: "is for another IP address",
 }
 
-# What the other end says, or what it sends instead of TLS, by OpenSSL's reason.
+# What the other end reports, or sends instead of TLS, by OpenSSL's reason.
 _REASONS = {
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the device requires a client certificate",
-    # A device that speaks TLS 1.2 does not say more when there is no certificate.
+    # A device with TLS 1.2 does not say more when the certificate is missing.
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "the device refuses the handshake: "
     "it may require a client certificate, or have no cipher in common",
     "SSLV3_ALERT_BAD_CERTIFICATE": "the device refuses the client certificate",
@@ -51,10 +50,10 @@ _REASONS = {
 
 
 class TlsFailure(ConnectionResetError):
-    """TLS was not agreed on, or was ended with an error; the text is the reason.
+    """TLS could not be established, or ended with an error; the text is the reason.
 
-    It has the number of a reset, which a stream takes for the end of the
-    connection and not for an error to be logged.
+    It has the number of a reset, which a stream treats as the end of the connection and does not
+    log.
     """
 
     def __init__(self, reason: str) -> None:
@@ -63,7 +62,7 @@ class TlsFailure(ConnectionResetError):
 
 
 class TlsStream(IOStream):
-    """A stream over a socket that has shaken hands; its ends look as those without TLS do."""
+    """A stream over a socket after its handshake; it reports its end like one without TLS."""
 
     socket: ssl.SSLSocket
 
@@ -85,7 +84,7 @@ class TlsStream(IOStream):
 
 
 def check_ssl_options(ssl_options: Any) -> Optional[ssl.SSLContext]:
-    """Return a context of a client, or None; raise what to do for anything else."""
+    """Return a client's context, or None; raise an error that says what to do for anything else."""
     if ssl_options is None:
         return None
     if not isinstance(ssl_options, ssl.SSLContext):
@@ -102,15 +101,15 @@ def check_ssl_options(ssl_options: Any) -> Optional[ssl.SSLContext]:
 
 
 def wrap(sock: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
-    """Return a socket that takes the place of *sock*; the handshake is still to come."""
-    # The scope of an IPv6 address, as in "fe80::1%eth0", is in no certificate.
+    """Return a TLS socket that replaces *sock*; the handshake is yet to come."""
+    # Certificates do not contain the scope of an IPv6 address ("fe80::1%eth0").
     name = host.partition("%")[0]
-    # Before Python 3.13, wrap_socket() leaves a socket that was reset to nobody.
+    # Before Python 3.13, wrap_socket() does not close a socket that was reset.
     number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if number:
         raise OSError(number, os.strerror(number))
     try:
-        # wrap_socket() does this too, but would leave the socket to nobody.
+        # wrap_socket() does this too, but would not close the socket.
         name.encode("idna")
         return context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
     except ValueError as error:
@@ -120,7 +119,7 @@ def wrap(sock: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSock
 async def shake_hands(
     sock: ssl.SSLSocket, until_ready: Callable[[ssl.SSLSocket, int], Awaitable[None]]
 ) -> None:
-    """Agree on TLS with the other end, or raise `OSError`.
+    """Perform the TLS handshake, or raise `OSError`.
 
     *until_ready* waits until the socket can be read or written.
     """
@@ -140,7 +139,7 @@ async def shake_hands(
 
 
 def reason_of(error: ssl.SSLError) -> str:
-    """Return what a person can do something about, and OpenSSL's own words."""
+    """Return a reason that users can act on, and OpenSSL's own words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         why = _REFUSED.get(error.verify_code, "is refused")
         return f"the certificate of the device {why} ({error.verify_message})"

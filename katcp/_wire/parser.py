@@ -1,8 +1,9 @@
 r"""Parsing of messages: bytes to lines, and a line to a message.
 
-Strategy -------- `LineSplitter` cuts the stream, however it arrives, at ``\n`` and ``\r`` and
-searches only the new bytes, so a line of n bytes costs O(n). It also checks a whole chunk at once
-for special bytes.
+Strategy
+--------
+`LineSplitter` cuts the stream, however it arrives, at ``\n`` and ``\r`` and searches only the new
+bytes, so a line of n bytes costs O(n). It also checks a whole chunk at once for special bytes.
 
 `MessageParser` splits a plain line into its words with one `bytes.split`, and looks the head
 (``!sensor-value``) up in a table of heads seen before. That is all. Only other lines are searched

@@ -1,9 +1,8 @@
 """The command ``katcp``.
 
-Every subcommand is one function that adds its parser, with the function that
-runs it as the default ``run``: to add a subcommand, write both in a module of
-its own and add the first to `_SUBCOMMANDS`. What a subcommand returns is the
-exit code; one that cannot go on raises `katcp.cli.output.CommandError`.
+Every subcommand has a module with a function that adds its parser, and one that runs it, which is
+the parser's default ``run`` and returns the exit code, or raises `katcp.cli.output.CommandError`.
+To add a subcommand, write such a module and add the first function to `_SUBCOMMANDS`.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def _report(error: CommandError, form: str) -> int:
-    """Tell what is wrong, in the output too if that is JSON; return the exit code."""
+    """Report an error, in the output too if that is JSON; return the exit code."""
     if form in ("json", "jsonl") and not error.is_in_output:
         print_json({"ok": False, "error": str(error), "code": error.code})
     sys.stdout.flush()
@@ -83,19 +82,19 @@ def _report(error: CommandError, form: str) -> int:
 
 
 def _drop_output() -> None:
-    """Let Python not complain at exit, when it writes what is left of the output."""
+    """Prevent a complaint of Python at exit, when it flushes the output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _never_fail_to_encode() -> None:
-    """Escape what the terminal's encoding does not have."""
+    """Escape characters that the terminal's encoding does not have."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _make_parser() -> tuple[Parser, Any]:
-    """Return the parser of the whole, and its subcommands."""
+    """Return the main parser, and its subcommands."""
     parser = Parser(
         prog="katcp",
         usage="katcp COMMAND [...]",

@@ -1,7 +1,6 @@
-"""Connecting to a device, and asking it.
+"""Connections to a device, and requests.
 
-What goes wrong is one line that names the device, the request and the cause, and an
-exit code.
+An error is one line that names the device, the request and the cause, and an exit code.
 """
 
 from __future__ import annotations
@@ -44,41 +43,41 @@ from .output import (
 )
 from .quoting import quote
 
-# A device that has said nothing about itself for so long, in seconds, will not: it is used
-# as one of version 4, as are all that do not say.
+# A device that has not sent its version within this time, in seconds, never will: it is treated as
+# version 4, like all that do not.
 GREETING_PATIENCE = 2.0
 
-# The timeout of a request whose end `answers` watches itself, in seconds.
+# The timeout of a request that `answers` limits itself, in seconds.
 NO_LIMIT = 1e9
 
-# How many characters of a request, and of what the library logs, an error shows.
+# How many characters of a request, or of a log record of the library, an error shows.
 _SHOWN_OF_REQUEST = 60
 _SHOWN_OF_LOG = 200
 
-# What the library logs of the end of a connection: the repr of an exception.
+# The library's log record about the end of a connection, with the repr of an exception.
 _END_RE = re.compile(r"""closed with error \w+\((?:-?[0-9]+, )?(['"])(?P<why>.*)\1\)$""")
 _TRACEBACK = "Traceback (most recent call last): "
 
-# Informs that are no answers.
+# Informs that belong to no answer.
 _UNASKED = ("log", "sensor-status")
 
-# A device may refuse a line of more bytes than this, as katcp 0.9.3 does.
+# A device may refuse lines of more bytes than this, like katcp 0.9.3.
 _LARGE_REQUEST = 1 << 20
 
 
 class CommandClient(BlockingClient):
-    """A client that remembers why it has no connection.
+    """A client that records why it has no connection.
 
     Attributes
     ----------
     device : Address
         The device.
     patience : float
-        How many seconds the device may be silent when it is asked something.
+        How many seconds the device may be silent during a request.
     heard : int
-        How many informs have come that may be part of an answer.
+        How many informs have arrived that may be part of an answer.
     failure : str or None
-        Why the last attempt to connect that failed did so.
+        The reason of the last failure to connect.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class CommandClient(BlockingClient):
         super().__init__(
             device.host,
             device.port,
-            # Where in the library something was raised is of no use here.
+            # The position in the library's source is of no use here.
             tb_limit=0,
             timeout=options.timeout,
             auto_reconnect=auto_reconnect,
@@ -96,12 +95,12 @@ class CommandClient(BlockingClient):
             max_write_buffer_size=2 * options.max_msg_size,
             ssl_options=make_ssl_context(options),
         )
-        # Longer than we wait: it is us who tell that there was no answer.
+        # Longer than ours: we report that there was no answer.
         self.CONNECT_TIMEOUT = options.timeout + 1
         self.device = device
         self.patience: float = options.timeout
         self.greeting_patience = min(GREETING_PATIENCE, options.timeout / 2)
-        # What is left for the first request, if the device did not greet.
+        # The time left for the first request, if the device did not send a greeting.
         self.first_patience: Optional[float] = None
         self.heard = 0
         # Set when the first attempt to connect has succeeded or failed.
@@ -114,7 +113,7 @@ class CommandClient(BlockingClient):
         self._attempted.set()
 
     def handle_inform(self, msg: Message) -> Any:
-        """Count what the device says because it was asked."""
+        """Count informs that may be part of an answer."""
         self.heard += msg.name not in _UNASKED
         return super().handle_inform(msg)
 
@@ -125,9 +124,9 @@ class CommandClient(BlockingClient):
             raise CommandError(self._why_not_connected(), NOT_CONNECTED)
 
     def wait_ready(self) -> None:
-        """Wait for the first connection, and until the device has told its protocol.
+        """Wait for the first connection, and until the protocol is known.
 
-        One that does not tell it is used nevertheless.
+        A device that does not send it is used nevertheless.
         """
         self.wait_first_connection()
         if not self.wait_protocol(self.greeting_patience):
@@ -137,7 +136,7 @@ class CommandClient(BlockingClient):
             raise CommandError(self._why_not_connected(), NOT_CONNECTED)
 
     def why_lost(self) -> str:
-        """Return what to tell of the end of the connection."""
+        """Return the reason of the end of the connection, for the user."""
         end, self._end = self._end.replace("MAX_MSG_SIZE", "--max-msg-size"), ""
         return f"{self.device}: connection lost{': ' if end else ''}{printable(end)}; reconnecting"
 
@@ -145,7 +144,7 @@ class CommandClient(BlockingClient):
         hint = "; this is the default device, -d names another" if self.device.is_default else ""
         reason = f"no answer within {show_seconds(self.patience)}"
         if self.failure is not None:
-            # The library names the address again.
+            # The library's text repeats the address.
             reason = re.sub(r"\[Errno -?[0-9]+\] ", "", self.failure)
             reason = printable(reason.removeprefix(f"{self.device.location}: "))
         elif self._attempted.is_set():
@@ -153,7 +152,7 @@ class CommandClient(BlockingClient):
         return f"cannot connect to {self.device.full}: {reason}{hint}"
 
     def take_log(self, record: logging.LogRecord) -> None:
-        """Handle what the library logs: remember why there is no connection, tell the rest."""
+        """Handle log records of the library: note why there is no connection, report the others."""
         text = record.getMessage()
         if text.startswith("Failed to connect"):
             self.failure = text.partition("): ")[2]
@@ -165,7 +164,7 @@ class CommandClient(BlockingClient):
             self.report(f"{self.device}: {shorten(printable(shown), _SHOWN_OF_LOG)}")
 
     def report(self, text: str) -> None:
-        """Tell the user what the library logs; in the client's thread."""
+        """Show a log record of the library to the user; in the client's thread."""
         tell(text)
 
 
@@ -175,7 +174,7 @@ _T = TypeVar("_T")
 
 
 def _make_logger(client: CommandClient) -> logging.Logger:
-    """Return a logger of the client's own, which gives it what is logged."""
+    """Return a logger for the client, which gets its records."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -205,7 +204,7 @@ def connected(client: _Client) -> Iterator[_Client]:
 
 
 def make_ssl_context(options: argparse.Namespace) -> Optional[ssl.SSLContext]:
-    """Return what encrypts the connection, or None."""
+    """Return the context for TLS, or None."""
     if not options.tls and options.ca is None:
         return None
     try:
@@ -216,14 +215,13 @@ def make_ssl_context(options: argparse.Namespace) -> Optional[ssl.SSLContext]:
         )
 
 
-# ---- asking ----
+# ---- requests ----
 
 
 def answers(client: CommandClient, request: Message) -> Iterator[Message]:
-    """Send *request*; yield its informs as they come, and at last the reply.
+    """Send *request*; yield its informs as they arrive, and finally the reply.
 
-    The device may be silent for as long as `CommandClient.patience`. An answer of
-    thousands of informs takes as long as it takes.
+    The device may be silent for `CommandClient.patience` seconds. The total time is not limited.
     """
     size, most = _size(request), client.MAX_MSG_SIZE
     if size > most:
@@ -247,10 +245,10 @@ def answers(client: CommandClient, request: Message) -> Iterator[Message]:
 async def patiently(
     client: CommandClient, request: Message, work: Awaitable[_T], what: str = ""
 ) -> _T:
-    """Await *work*, which makes a request, for as long as answers come; any asyncio loop.
+    """Await *work*, which makes a request, as long as answers arrive; any asyncio loop.
 
-    A terminal shows *what* is done, and how many informs have come. Raises `CommandError` if
-    it fails, or the device falls silent.
+    A terminal shows *what* is being done, and how many informs have arrived. Raises `CommandError`
+    if it fails, or the device falls silent.
     """
     task, status = asyncio.ensure_future(work), StatusLine()
     began = heard = client.heard
@@ -280,7 +278,7 @@ def ask_all(client: CommandClient, name: str) -> list[Message]:
     return asyncio.run(patiently(client, Message.request(name), work)).informs
 
 
-# ---- what goes wrong ----
+# ---- errors ----
 
 
 def show_request(client: CommandClient, request: Message) -> str:
@@ -290,7 +288,7 @@ def show_request(client: CommandClient, request: Message) -> str:
 
 
 def check_reply(client: CommandClient, request: Message, reply: Message) -> None:
-    """Raise `CommandError` unless *reply*, perhaps one that the client made up, is ok."""
+    """Raise `CommandError` unless *reply*, perhaps a local failure reply, is ok."""
     if not reply.reply_ok():
         raise CommandError(
             f"{show_request(client, request)}: {reason_of(reply, request)}", code_of(reply)
@@ -298,7 +296,7 @@ def check_reply(client: CommandClient, request: Message, reply: Message) -> None
 
 
 def command_error(client: CommandClient, request: Message, error: KatcpClientError) -> CommandError:
-    """Return what to tell of a request that failed."""
+    """Return the error of a request that failed."""
     reply = error.reply if isinstance(error, KatcpReplyError) else None
     reply = failed_reply(request, error) if reply is None else reply
     reason = reason_of(reply, request)
@@ -315,7 +313,7 @@ def code_of(reply: Message) -> int:
 
 
 def reason_of(reply: Message, request: Optional[Message] = None) -> str:
-    """Return in one line why a reply is not ok."""
+    """Return the reason why a reply is not ok, in one line."""
     error = reply.local_error
     if error is None:
         reason = " ".join(printable(argument) for argument in reply.arguments[1:])
@@ -330,7 +328,7 @@ def reason_of(reply: Message, request: Optional[Message] = None) -> str:
 
 
 def _cause(error: Optional[BaseException]) -> str:
-    """Return why the connection ended, to follow that it did."""
+    """Return the reason of the end of the connection, to append to an error."""
     if isinstance(error, KatcpClientOverflow):
         return f": {str(error).replace('MAX_MSG_SIZE', '--max-msg-size')}"
     return f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
@@ -341,12 +339,12 @@ def _size(message: Message) -> int:
 
 
 def silence(client: CommandClient) -> KatcpClientError:
-    """Return the error of a device that says nothing any more."""
+    """Return the error for a device that has fallen silent."""
     return KatcpClientTimeout(f"no reply within {show_seconds(client.patience)}")
 
 
 def failed_reply(request: Message, error: KatcpClientError) -> Message:
-    """Return the reply that tells why there is none of the device."""
+    """Return the local failure reply for an error."""
     reply = Message.reply(request.name, Message.FAIL, str(error))
     reply.local_error = error
     return reply

@@ -1,4 +1,4 @@
-"""Which device is meant: addresses, nicknames and the default device."""
+"""Addresses, nicknames and the default device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ADDRESS_RE = re.compile(
 
 
 class Address(NamedTuple):
-    """Where a device listens, and what its user calls it."""
+    """The address of a device, and its nickname."""
 
     host: str
     port: int
@@ -45,7 +45,6 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> Address:
-    """Return the address that *text* names."""
     match = _ADDRESS_RE.fullmatch(text)
     number = port if match is None or match["port"] is None else int(match["port"])
     if not text or match is None or not 0 <= number < 65536:
@@ -67,10 +66,10 @@ def find_device(text: str) -> Address:
 
 
 def is_device(text: str) -> bool:
-    """Return whether *text* can be nothing but a device.
+    """Return whether *text* can only be a device.
 
-    It is if it has a port, or is an IP address, ``localhost`` or a nickname. Names of
-    requests and sensors have no colon.
+    True if it has a port, or is an IP address, ``localhost`` or a nickname. Names of requests and
+    sensors have no colon.
     """
     match = _ADDRESS_RE.fullmatch(text)
     if match is None:
@@ -85,7 +84,7 @@ def is_device(text: str) -> bool:
 
 
 def default_device() -> Address:
-    """Return the device that is meant if none is named."""
+    """Return the device to use if none is named."""
     try:
         device = find_device(os.environ.get(DEVICE_VARIABLE) or DEFAULT_HOST)
     except CommandError as error:
@@ -96,10 +95,10 @@ def default_device() -> Address:
 def split_devices(
     named: Sequence[str], words: Sequence[str], most: Optional[int] = 1
 ) -> tuple[list[Address], list[str]]:
-    """Return the devices that are meant, and the other words.
+    """Return the devices in *words*, and the other words.
 
-    If devices are *named*, by options, no word is one; else the first words may be, at *most*
-    so many, or as many as are.
+    If options have *named* devices, no word is one. Otherwise the first words may be devices, at
+    *most* so many, or any number.
     """
     rest = list(words)
     found = list(named)
@@ -109,7 +108,7 @@ def split_devices(
 
 
 def config_path() -> Optional[pathlib.Path]:
-    """Return where the configuration file is, or None without the extra "cli"."""
+    """Return the path of the configuration file, or None without the extra "cli"."""
     try:
         import platformdirs
     except ImportError:

@@ -1,7 +1,7 @@
-"""Following devices for ever: each connection is set up, and what happens is noted.
+"""Following devices for ever: each connection is set up, and events are queued.
 
-The clients live in their own threads. They put what happens in a queue, for the main
-thread to handle in its order.
+The clients run in their own threads. They put events in a queue, which the main thread handles in
+order.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .connect import NO_LIMIT, CommandClient, patiently, started
 from .devices import Address
 from .output import REFUSED, CommandError, tell
 
-# Pairs of a client and what happened to it: True for a connection, False for its end, a
-# text for the user, a `CommandError`, or what a subclass puts there.
+# Pairs of a client and an event: True for a connection, False for its end, a text for the user, a
+# `CommandError`, or anything that a subclass adds.
 Events = queue.SimpleQueue[tuple[Any, Any]]
 
 
 class FollowingClient(CommandClient):
-    """A client that connects again by itself, and sets up each connection.
+    """A client that reconnects by itself, and sets up each connection.
 
     Attributes
     ----------
@@ -48,11 +48,11 @@ class FollowingClient(CommandClient):
         self._events.put((self, event))
 
     def report(self, text: str) -> None:
-        """Note what the library logs."""
+        """Queue a log record of the library."""
         self.note(text)
 
     def notify_connected(self, connected: bool) -> None:
-        """Note a connection, or its end."""
+        """Queue the beginning or end of a connection."""
         super().notify_connected(connected)
         self.note(connected)
         if connected:
@@ -61,9 +61,9 @@ class FollowingClient(CommandClient):
             self.ioloop.add_callback(self.set_up_again)
 
     async def set_up_again(self) -> None:
-        """Do what each connection needs, and note what goes wrong.
+        """Set up the connection, and queue errors.
 
-        What is under way is ended first. Many calls in the meantime are one.
+        A set-up in progress is cancelled first. Several calls meanwhile count as one.
         """
         self._is_outdated = True
         if self._is_setting_up:
@@ -86,16 +86,16 @@ class FollowingClient(CommandClient):
             await self.set_up()
             self.was_set_up = True
         except CommandError as error:
-            # A connection that was lost again is noted by its own event.
+            # The loss of a connection is an event of its own.
             if self.is_connected():
                 self.note(error)
         except (KatcpClientStopped, KatcpUsageError):
-            # Stopped in the middle of it.
+            # Stopped in the middle.
             if self.running():
                 raise
 
     async def _check_alive(self) -> None:
-        """Raise `CommandError` if the device says nothing at all."""
+        """Raise `CommandError` if the device does not answer at all."""
         try:
             await self.fetch("watchdog")
         except CommandError as error:
@@ -103,7 +103,7 @@ class FollowingClient(CommandClient):
                 raise
 
     async def set_up(self) -> None:
-        """Do what each connection needs: for subclasses."""
+        """Set up a connection: for subclasses."""
 
     async def fetch(self, name: str, *arguments: str) -> Answer:
         """Return the answer to a request, or raise `CommandError`."""
@@ -131,9 +131,9 @@ def following(clients: Sequence[FollowingClient]) -> Iterator[None]:
 
 
 def text_of_event(clients: Sequence[FollowingClient], client: FollowingClient, event: Any) -> str:
-    """Return what to tell of an event; nothing for a first connection and for messages.
+    """Return the text of an event for the user; None for a first connection and for messages.
 
-    Raises it if the only device cannot be set up the first time.
+    Raises the event if it is an error in the first set-up of the only device.
     """
     if isinstance(event, CommandError):
         if len(clients) == 1 and not client.was_set_up:

@@ -1,4 +1,4 @@
-"""The forms of output that programs read: JSON, a JSON object in each line, and CSV."""
+"""Output formats for programs: JSON, a JSON object in each line, and CSV."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Record = dict[str, Any]
 
 
 def json_text(data: bytes) -> Union[str, dict[str, str]]:
-    """Return bytes as JSON has them: as text, or what is not UTF-8 in base64."""
+    """Return bytes for JSON: as text, or in base64 if they are not UTF-8."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -25,7 +25,7 @@ def json_text(data: bytes) -> Union[str, dict[str, str]]:
 
 
 def print_json(document: Any) -> None:
-    """Print a JSON document: indented and coloured for people, in one line for programs."""
+    """Print a JSON document: indented and coloured on a terminal, else in one line."""
     if not is_terminal(sys.stdout):
         print(_dumps(document))
         return
@@ -41,7 +41,7 @@ def print_json(document: Any) -> None:
 
 
 def _dumps(document: Any, indent: Optional[int] = None) -> str:
-    """Return JSON in which nothing steers a terminal."""
+    """Return JSON without control characters."""
     text = json.dumps(document, ensure_ascii=False, indent=indent)
     if text.replace("\n", "").isprintable():
         return text
@@ -64,7 +64,7 @@ class RecordWriter:
             sys.stdout.flush()
 
     def write(self, record: Record) -> None:
-        """Write a record of many that come one by one."""
+        """Write one of many records, which arrive one by one."""
         if self._form == "csv":
             self._csv.writerow([_csv_cell(record[field]) for field in self._fields])
         elif self._form == "jsonl":
@@ -73,7 +73,7 @@ class RecordWriter:
             print_json(record)
 
     def write_all(self, records: Sequence[Record]) -> None:
-        """Write all records that there are: as JSON, one list."""
+        """Write all records at once: in JSON, as a list."""
         if self._form == "json":
             print_json(records)
             return
@@ -82,7 +82,7 @@ class RecordWriter:
 
 
 def _csv_cell(value: Any) -> Any:
-    """Return a value as CSV has it: None as nothing, bytes with escapes."""
+    """Return a value for CSV: None as nothing, bytes with escapes."""
     if isinstance(value, dict):
         return printable(base64.b64decode(value["base64"]))
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What subcommands share that listen themselves: ``katcp record`` and ``katcp replay``."""
+"""Servers of the subcommands ``katcp record`` and ``katcp replay``."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Server:
         self._handler = handler
 
     async def run(self, announce: Callable[[Address], None]) -> None:
-        """Listen, tell *announce* where, and serve until the end."""
+        """Listen, pass the address to *announce*, and serve until the end."""
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Where that cannot be, Ctrl-C raises KeyboardInterrupt.
+        # Where this is unsupported, Ctrl-C raises KeyboardInterrupt.
         for number in (signal.SIGINT, signal.SIGTERM):
             on_signal(number, self._end)
         try:
@@ -40,7 +40,7 @@ class Server:
             server.close()
 
     def fail(self, error: CommandError) -> None:
-        """Let `run` end with an error."""
+        """Make `run` end with an error."""
         if not self._ended.done():
             self._ended.set_exception(error)
 
@@ -58,8 +58,8 @@ class Server:
 
 
 def cannot_listen(address: Address, error: OSError) -> CommandError:
-    """Return the error that tells why nothing can listen there."""
-    # asyncio says it in its own words; the number tells it short.
+    """Return the error that says why listening failed."""
+    # asyncio's own text is long; the error number gives a short one.
     reason = os.strerror(error.errno) if error.errno else str(error)
     return CommandError(f"cannot listen on {address}: {reason}; --listen chooses a port", FAILED)
 
@@ -70,7 +70,7 @@ def peer_of(writer: asyncio.StreamWriter) -> Address:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Break a connection: RST instead of FIN."""
+    """Break a connection with RST instead of FIN."""
     sock = writer.get_extra_info("socket")
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

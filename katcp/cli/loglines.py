@@ -1,4 +1,4 @@
-"""What a device logs, as the lines of a log."""
+"""Log messages of a device, and their formatting as lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEVEL_COLOURS = {
 
 
 class LogLine(NamedTuple):
-    """What a ``#log`` says; any part may be missing. The timestamp is in seconds."""
+    """The content of a ``#log``; any part may be missing. The timestamp is in seconds."""
 
     level: str
     moment: bytes
@@ -33,7 +33,7 @@ class LogLine(NamedTuple):
 
 
 def parse_log(msg: Message, protocol: Optional[ProtocolFlags]) -> LogLine:
-    """Return what a ``#log`` says."""
+    """Parse a ``#log``."""
     level = printable(msg.arguments[0]).lower() if msg.arguments else "?"
     moment = b"".join(msg.arguments[1:2])
     timestamp = parse_timestamp(moment, protocol) if moment else math.nan
@@ -42,7 +42,7 @@ def parse_log(msg: Message, protocol: Optional[ProtocolFlags]) -> LogLine:
 
 
 def show_log(line: LogLine) -> str:
-    """Return a line of a log for people: time (UTC), level, logger and text."""
+    """Format a log message for people: time (UTC), level, logger and text."""
     shown_time = show_time(line.timestamp)
     head = [
         (printable(line.moment) or "-") if shown_time == "?" else shown_time,

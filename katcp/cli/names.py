@@ -1,8 +1,8 @@
-"""What may be typed: which names fit in a place of a request.
+"""Completion: the names that fit at a position in a request.
 
-What the arguments of a request are is known for those of the protocol, and read from the
-device's help for others. Two forms are understood: a usage, as in ``Read a register (?read
-register [offset [count]]).``, and numpydoc's list of parameters.
+The arguments of the protocol's requests are known; those of others are read from the device's help.
+Two forms are understood: a usage, as in ``Read a register (?read register [offset [count]]).``, and
+numpydoc's list of parameters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STRATEGIES = dict.fromkeys(
 )
 _LEVELS = dict.fromkeys(LEVELS, "")
 
-# The arguments of the requests of the protocol.
+# The arguments of the protocol's requests.
 _STANDARD: dict[str, Sequence[str]] = {
     "help": ("request",),
     "log-level": ("level",),
@@ -36,7 +36,7 @@ _STANDARD: dict[str, Sequence[str]] = {
     **dict.fromkeys(("client-list", "halt", "restart", "version-list", "watchdog"), ()),
 }
 
-# What kind of names is meant by a word in the name of an argument, or in what the help says.
+# The kind of names for a word in the name of an argument, or in the help.
 _KINDS = (
     ("register", REGISTERS),
     ("sensor", SENSORS),
@@ -48,7 +48,7 @@ _PARAMETER_RE = re.compile(r"^ {0,8}(\w[\w-]*) ?:", re.MULTILINE)
 
 
 def candidates(before: Sequence[str], look_up: LookUp) -> Names:
-    """Return what may stand after some words of a request, each with a description."""
+    """Return the names that may follow some words of a request, with descriptions."""
     requests = look_up(REQUESTS)
     if not before:
         return requests
@@ -63,7 +63,7 @@ def candidates(before: Sequence[str], look_up: LookUp) -> Names:
     # The last one may be repeated.
     parameter = parameters[min(len(before), len(parameters)) - 1]
     if parameter.startswith("name"):
-        # Of what the request is about.
+        # Of the subject of the request.
         parameter = f"{name} {requests[name].split('(')[0]}"
     for word, names in (("strategy", _STRATEGIES), ("level", _LEVELS)):
         if word in parameter:
@@ -75,7 +75,7 @@ def candidates(before: Sequence[str], look_up: LookUp) -> Names:
 
 
 def read_parameters(name: str, help_text: str) -> Optional[Sequence[str]]:
-    """Return the names of a request's arguments, or None if the help does not tell."""
+    """Return the names of a request's arguments, or None if the help does not say."""
     usage = re.search(rf"\(\?{re.escape(name)}\b([^()]*)\)", help_text)
     if usage is not None:
         return re.sub(r"\bor /?\w+/?|[][<>.]", " ", usage[1]).split()
@@ -91,7 +91,7 @@ def first_line(text: str) -> str:
 
 
 def describe_sensor(description: str = "", units: str = "", kind: str = "", *_: str) -> str:
-    """Return what is shown of a sensor beside its name."""
+    """Return the description of a sensor to show with its name."""
     about = " ".join(filter(None, [kind, f"in {units}" if units else ""]))
     return f"{description} ({about})" if about else description
 

@@ -1,4 +1,4 @@
-"""The command line: parsers of subcommands, and the options that they share."""
+"""The command line: parsers of subcommands, and their common options."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .output import USAGE, CommandError, did_you_mean
 
 # Seconds to wait for a connection, and for each reply.
 DEFAULT_TIMEOUT = 5.0
-# Bytes of a line. Escaped, a byte takes up to two: a megabyte of zeros fits in easily.
+# Bytes of a line. Escaped, a byte takes up to two: a megabyte of zeros fits easily.
 DEFAULT_MAX_MSG_SIZE = "64M"
 
 DEVICE_HELP = "DEVICE      HOST[:PORT] or a nickname (default: $KATCP_DEVICE or localhost:7147)"
-# Where other words may follow.
+# For subcommands with further words.
 FIRST_DEVICE_HELP = f"""\
 {DEVICE_HELP};
             a host name without a port must follow -d"""
@@ -30,7 +30,7 @@ _NUMBER_RE = re.compile(r"-\.?[0-9].*")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as all others are."""
+    """A parser whose errors are one line, like all others."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs["formatter_class"] = argparse.RawDescriptionHelpFormatter
@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
 class SubcommandParser(Parser):
     """The parser of a subcommand.
 
-    What is not an option is a word, wherever it stands. What comes after ``--`` is, too.
+    Everything that is not an option is a word, wherever it is, and so is everything after ``--``.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SubcommandParser(Parser):
 
 
 def parse(parser: Parser, commands: Any, arguments: Optional[Sequence[str]]) -> argparse.Namespace:
-    """Return what a command line, or else that of the process, says; or raise `CommandError`."""
+    """Parse a command line, by default that of the process; or raise `CommandError`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     first = given[0] if given else ""
@@ -88,7 +88,7 @@ def parse(parser: Parser, commands: Any, arguments: Optional[Sequence[str]]) -> 
 
 
 def argument_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a function for argparse, which shows the text of its `ValueError`."""
+    """Return a type for argparse, which shows the text of its `ValueError`."""
 
     def parse_argument(text: str) -> Any:
         try:
@@ -100,7 +100,7 @@ def argument_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def parse_positive(text: str) -> float:
-    """Return the number, greater than 0, that *text* is: the type of an argument."""
+    """Parse a number greater than 0: the type of an argument."""
     try:
         number = float(text)
     except ValueError:
@@ -111,14 +111,14 @@ def parse_positive(text: str) -> float:
 
 
 def parse_count(text: str) -> int:
-    """Return the integer, at least 0, that *text* is: the type of an argument."""
+    """Parse an integer of at least 0: the type of an argument."""
     if not re.fullmatch("[0-9]{1,12}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
 def parse_size(text: str) -> int:
-    """Return a number of bytes: the type of an argument."""
+    """Parse a number of bytes: the type of an argument."""
     match = _SIZE_RE.fullmatch(text)
     size = 0 if match is None else int(match[1]) * _SIZE_UNITS[match[2].lower()]
     if not size:
@@ -132,7 +132,7 @@ def parse_size(text: str) -> int:
 def add_device_options(
     parser: argparse.ArgumentParser, has_several: bool = False, has_limit: bool = True
 ) -> None:
-    """Add what every subcommand that connects to a device has."""
+    """Add the options of every subcommand that connects to a device."""
     group = parser.add_argument_group("connection")
     group.add_argument(
         "-d",
@@ -147,7 +147,7 @@ def add_device_options(
         metavar="SECONDS",
         type=parse_positive,
         default=DEFAULT_TIMEOUT,
-        help="how long to wait for the connection, and how long for a sign of life when a reply "
+        help="how long to wait for the connection, and how long for an answer when a reply "
         "is due (default: %(default)g)",
     )
     if has_limit:
@@ -168,7 +168,7 @@ def add_device_options(
 
 
 def add_output_option(parser: argparse.ArgumentParser, *more: str) -> None:
-    """Add the option that says in which form the output is."""
+    """Add the option for the output format."""
     parser.add_argument(
         "-o",
         "--output",
@@ -181,7 +181,7 @@ def add_output_option(parser: argparse.ArgumentParser, *more: str) -> None:
 
 
 def add_listen_option(parser: argparse.ArgumentParser, default: Address) -> None:
-    """Add the option that says where to listen."""
+    """Add the option for the address to listen on."""
 
     def parse_listen_address(text: str) -> Address:
         if text.isdigit():

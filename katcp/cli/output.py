@@ -1,4 +1,4 @@
-"""What people see: text that any terminal can show, colours, errors and exit codes.
+"""Output for people: text that any terminal can show, colours, errors and exit codes.
 
 A subcommand that cannot go on raises `CommandError`: `katcp.cli.main` prints it and
 returns its code.
@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any, Callable, Iterable, Optional, TextIO, Union
 
-# The exit codes, as `EXIT_CODES` tells them to users.
+# The exit codes; `EXIT_CODES` explains them to users.
 OK = 0
 REFUSED = FAILED = 1
 USAGE = 2
@@ -51,7 +51,7 @@ HOW_TO_INSTALL = "in a checkout of katcp, run pip install '.[cli]'"
 class CommandError(Exception):
     """A subcommand cannot go on; the text is one line for the user.
 
-    *is_in_output* tells that the output, which is JSON, says so already.
+    *is_in_output* says that the output, which is JSON, already contains it.
     """
 
     def __init__(self, text: str, code: int, is_in_output: bool = False) -> None:
@@ -61,10 +61,10 @@ class CommandError(Exception):
 
 
 def printable(data: Union[bytes, str]) -> str:
-    r"""Return text of one line that any terminal can show.
+    r"""Return text in one line that any terminal can show.
 
-    Bytes that are not UTF-8, line ends, and what would steer the terminal are
-    escaped, as in ``\xff``, ``\n`` and ``\x1b``.
+    Bytes that are not UTF-8, line ends and control characters are escaped, as in ``\xff``, ``\n``
+    and ``\x1b``.
     """
     if isinstance(data, str) and data.isprintable():
         return data
@@ -79,9 +79,9 @@ def printable(data: Union[bytes, str]) -> str:
 
 
 def printable_lines(data: bytes) -> list[str]:
-    """Return text of several lines, as help texts and tracebacks are, line by line.
+    """Return the lines of a text such as a help text or a traceback.
 
-    At least one; blank lines at the end are left out. What is not text is one line.
+    At least one; blank lines at the end are dropped. Anything that is not text is one line.
     """
     lines = [printable(line.expandtabs()) for line in data.rstrip().splitlines()]
     is_text = all(map(str.isprintable, data.decode("utf-8", "replace").expandtabs().splitlines()))
@@ -99,24 +99,24 @@ def show_seconds(seconds: float) -> str:
 
 
 def show_duration(seconds: float) -> str:
-    """Return how long something took, for people: ``0.61 ms``, ``2.50 s``."""
+    """Return a duration for people: ``0.61 ms``, ``2.50 s``."""
     return f"{seconds * 1000:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
 def did_you_mean(text: str, known: Iterable[str]) -> str:
-    """Return a hint to what may be meant, to follow what is wrong with *text*."""
+    """Return a suggestion to append to an error about *text*."""
     close = difflib.get_close_matches(text, list(known), 1, 0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def tell(text: str) -> None:
-    """Tell the user something that is not part of the output."""
-    # In one piece: several threads may have something to tell.
+    """Show the user something that is not part of the output."""
+    # In one piece: several threads may call this.
     print(f"katcp: {text}\n", end="", file=sys.stderr, flush=True)
 
 
 def on_signal(number: int, do: Callable[[], Any]) -> None:
-    """Have the running loop do something at a signal, where the platform can."""
+    """Make the running loop call a function at a signal, where the platform supports it."""
     with contextlib.suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(number, do)
 
@@ -128,12 +128,12 @@ def exit_at_sigterm(app: Any) -> None:
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Return whether a person looks at *stream*, on a terminal that can move its cursor."""
+    """Return whether *stream* is a terminal that can move its cursor."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Return whether to colour what is written to *stream* (see https://no-color.org)."""
+    """Return whether to colour output to *stream* (see https://no-color.org)."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
@@ -145,7 +145,7 @@ def paint(text: str, colour: Optional[str], stream: Optional[TextIO] = None) -> 
 
 
 class StatusLine:
-    """What is going on, on the standard error, if that is a terminal."""
+    """The current activity, on the standard error, if that is a terminal."""
 
     def __init__(self) -> None:
         self._is_shown = is_terminal(sys.stderr)
@@ -153,14 +153,14 @@ class StatusLine:
         self._next_time = time.monotonic() + STATUS_INTERVAL
 
     def show(self, what: object) -> None:
-        """Show *what* instead of what was there, not more often than one can read."""
+        """Replace the text by *what*, not more often than one can read."""
         if self._is_shown and time.monotonic() >= self._next_time:
             self._next_time = time.monotonic() + STATUS_INTERVAL
             self._write(str(what))
             self._is_dirty = True
 
     def clear(self) -> None:
-        """Leave nothing behind."""
+        """Remove the text."""
         if self._is_dirty:
             self._write("")
             self._is_dirty = False

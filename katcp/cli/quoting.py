@@ -1,9 +1,8 @@
-r"""How arguments are typed in ``katcp shell``, and shown: text to bytes and back.
+r"""Quoting of arguments in ``katcp shell``: text to bytes and back.
 
-Words stand between blanks. A word, or a part of one, may stand in quotes: in
-double quotes blanks are part of it, in single quotes everything is. Elsewhere a
-backslash begins an escape: KATCP's own (``\_ \n \r \t \e \0 \@ \\``), ``\xff`` for
-any byte, and a backslash before a quote or a blank means just that. Text is
+Words are separated by blanks. A word, or a part of one, may be quoted: double quotes protect
+blanks, single quotes protect everything. Elsewhere a backslash begins an escape: KATCP's own (``\_
+\n \r \t \e \0 \@ \\``), ``\xff`` for any byte, and an escaped quote or blank is literal. Text is
 UTF-8.
 
 `quote` writes an argument so that `split` reads it.
@@ -43,7 +42,7 @@ class BadWords(Exception):
     Attributes
     ----------
     position : int
-        Where in the line.
+        The position in the line.
     """
 
     def __init__(self, text: str, position: int) -> None:
@@ -52,9 +51,9 @@ class BadWords(Exception):
 
 
 def split(line: str) -> list[bytes]:
-    """Return the words of a line, as bytes, or raise `BadWords`.
+    """Split a line into words, as bytes, or raise `BadWords`.
 
-    Bytes that are not UTF-8 are in it as surrogates, as Python reads them from a terminal.
+    Bytes that are not UTF-8 are surrogates in *line*, as Python reads them from a terminal.
     """
     words: list[bytes] = []
     word: bytearray | None = None
@@ -85,7 +84,7 @@ def split(line: str) -> list[bytes]:
 
 
 def quote(argument: bytes) -> str:
-    """Return an argument as text of one line: as it is where it can be, else quoted."""
+    """Return an argument as text in one line, quoted if necessary."""
     text = argument.decode("utf-8", "surrogateescape")
     if text and text.isprintable() and not _UNSAFE_RE.search(text):
         return text
@@ -109,7 +108,7 @@ def _quote_character(character: str) -> str:
 
 
 def _meaning(match: re.Match[str], position: int) -> bytes:
-    """Return the bytes that a piece stands for."""
+    """Return the bytes of a piece."""
     if match["quote"] is not None:
         return b""
     if match["byte"] is not None:

@@ -1,4 +1,4 @@
-"""Sensors as the command line shows them: which are meant, and their readings in words."""
+"""Sensors on the command line: filters, and formatting of readings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILTER      which sensors: a name; a part of names, if no sensor has that name; 
             pattern of whole names, like 'rack*.temp?'; or a regular expression,
             like '/temp|volt/'. Default: all"""
 
-# What every reading has for programs.
+# The keys of every reading for programs.
 RECORD_FIELDS = ("timestamp", "name", "status", "value", "units")
 
 STATUS_COLOURS = {
@@ -34,7 +34,7 @@ STATUS_COLOURS = {
     "unknown": "dim",
 }
 
-# What the age of a reading is told in, from how many seconds on.
+# The units of ages, each with the number of seconds from which it is used.
 _UNITS_OF_AGE: tuple[tuple[Any, ...], ...] = (
     (86400, 86400, "d"),
     (3600, 3600, "h"),
@@ -44,17 +44,17 @@ _UNITS_OF_AGE: tuple[tuple[Any, ...], ...] = (
 _NO_TYPES: Mapping[bytes, str] = {}
 _WILDCARDS = re.compile(r"[*?\[]")
 
-# As `katcp.client` understands it: a name, a pattern like those of files, or a regex.
+# Understood by `katcp.client`: a name, a pattern like those of files, or a regex.
 Pattern = Union[str, "re.Pattern[str]"]
 
 
-# ---- which sensors ----
+# ---- filters ----
 
 
 async def find_sensors(
     client: CommandClient, filters: Sequence[str], what: str = ""
 ) -> tuple[list[RemoteSensor], Pattern, list[str]]:
-    """Return sensors as `choose_sensors`; raise `CommandError` if none is meant."""
+    """Return sensors like `choose_sensors`; raise `CommandError` if there is none."""
     work = client.sensors.async_find(timeout=NO_LIMIT)
     sensors = await patiently(client, Message.request("sensor-list"), work, what)
     chosen, pattern, problems = choose_sensors(sensors, filters)
@@ -66,7 +66,7 @@ async def find_sensors(
 def choose_sensors(
     sensors: Sequence[RemoteSensor], filters: Sequence[str]
 ) -> tuple[list[RemoteSensor], Pattern, list[str]]:
-    """Return the sensors that any filter means, sorted, or all; their pattern; what is wrong."""
+    """Return the sensors that match any filter, sorted, or all; their pattern; the problems."""
     named = {sensor.name: sensor for sensor in sensors}
     patterns = [_pattern_of(text, named) for text in filters or ["*"]]
     chosen: set[str] = set()
@@ -84,7 +84,7 @@ def choose_sensors(
 
 
 def _any_of(patterns: Sequence[Pattern]) -> Pattern:
-    """Return the pattern of what any of some patterns means."""
+    """Return a pattern that matches if any of some patterns does."""
     if len(patterns) == 1:
         return patterns[0]
     sources = [
@@ -95,7 +95,7 @@ def _any_of(patterns: Sequence[Pattern]) -> Pattern:
 
 
 def _pattern_of(text: str, names: Iterable[str]) -> Pattern:
-    """Return what a filter means: see `FILTER_HELP`."""
+    """Return the pattern of a filter: see `FILTER_HELP`."""
     if len(text) > 1 and text.startswith("/") and text.endswith("/"):
         try:
             return re.compile(text[1:-1])
@@ -129,7 +129,7 @@ def natural_key(name: str) -> list[Union[tuple[int, str], tuple[int, int, str]]]
 
 
 def show_value(value: Any, sensor_type: str) -> str:
-    """Return the value of a reading for people: a time as a date."""
+    """Format the value of a reading for people; a time as a date."""
     if sensor_type == "timestamp" and isinstance(value, float):
         shown = show_time(value)
         return str(value) if shown == "?" else shown
@@ -142,9 +142,9 @@ def show_value(value: Any, sensor_type: str) -> str:
 
 
 def show_time(timestamp: float) -> str:
-    """Return a time as date and time of day in UTC, to the millisecond."""
+    """Format a time as date and time of day in UTC, to the millisecond."""
     try:
-        # Half a millisecond more, because isoformat() cuts.
+        # Half a millisecond more, because isoformat() truncates.
         moment = datetime.datetime.fromtimestamp(timestamp + 0.0005, datetime.timezone.utc)
     except (ValueError, OverflowError, OSError):
         return "?"
@@ -152,9 +152,9 @@ def show_time(timestamp: float) -> str:
 
 
 def show_age(timestamp: float, now: float) -> str:
-    """Return how long ago something was; clocks may differ, so it may be negative.
+    """Format an age; clocks may differ, so it may be negative.
 
-    A timestamp of 0 is that of a sensor that was never read.
+    A timestamp of 0 belongs to a sensor that was never read.
     """
     seconds = now - timestamp
     if not timestamp or not math.isfinite(seconds):
@@ -166,7 +166,7 @@ def show_age(timestamp: float, now: float) -> str:
 
 
 def parse_timestamp(text: bytes, protocol: Optional[ProtocolFlags]) -> float:
-    """Return a time in seconds since 1970, or not a number."""
+    """Parse a time in seconds since 1970; return NaN if it is invalid."""
     milliseconds = None if protocol is None else protocol.major < SEC_TS_KATCP_MAJOR
     try:
         return read_timestamp(text, milliseconds)
@@ -177,9 +177,9 @@ def parse_timestamp(text: bytes, protocol: Optional[ProtocolFlags]) -> float:
 def show_arguments(
     inform: Message, protocol: Optional[ProtocolFlags], types: Mapping[bytes, str] = _NO_TYPES
 ) -> list[bytes]:
-    """Return the arguments of an inform for people: the times in readings as dates.
+    """Format the arguments of an inform for people; the times in readings as dates.
 
-    *types* are those of sensors, by their names.
+    *types* are those of sensors, by name.
     """
     if inform.name not in ("sensor-value", "sensor-status"):
         return inform.arguments
@@ -199,22 +199,22 @@ def show_arguments(
 
 
 def json_value(value: Any) -> Any:
-    """Return a value as JSON knows it: what is no number or boolean is text."""
+    """Return a value for JSON: a number, a boolean, or text."""
     if isinstance(value, str):
         return json_text(value.encode("utf-8", "surrogateescape"))
     if isinstance(value, tuple):
         return show_value(value, "address")
-    # JSON knows no infinity.
+    # JSON has no infinity.
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def json_time(timestamp: float) -> Optional[float]:
-    """Return a time as JSON has it: None for one that is none."""
+    """Return a time for JSON: None if it is invalid."""
     return round(timestamp, 6) if math.isfinite(timestamp) else None
 
 
 def make_record(sensor: RemoteSensor, reading: Optional[Reading]) -> Record:
-    """Return a reading for programs."""
+    """Return a reading as a record for programs."""
     return {
         "timestamp": None if reading is None else json_time(reading.timestamp),
         "name": printable(sensor.name),

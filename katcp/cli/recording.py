@@ -1,8 +1,8 @@
-r"""Recordings: files that hold what clients and a device said to each other.
+r"""Recordings: files with the traffic between clients and a device.
 
-docs/reference/recordings.rst tells what is in them. A line is for people and ``grep``,
-and still holds every byte: what is not printable is written as ``\xff``, and so is a
-backslash before an ``x``.
+docs/reference/recordings.rst describes the format. A line is for people and ``grep``, and still
+contains every byte: unprintable ones are written as ``\xff``, and so is a backslash before an
+``x``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Iterable, Iterator, NamedTuple, Union
 
 from .output import paint
 
-# What a line of a recording tells.
+# The kinds of lines in a recording.
 SENT, SAID = ">", "<"
 CONNECTED, ENDED, REMARK = "connected", "ended", "remark"
 
-# A piece that is not ended by a line feed has this behind its sign.
+# Follows the sign of a piece that does not end with a line feed.
 _UNFINISHED = "~"
 _HEADING = "# Recorded by katcp record; times are UTC.\n"
 _LINE_RE = re.compile(r"(\S+) ([0-9]{1,9}) ([<>]~?|connected|ended|remark)(?: (.*))?")
@@ -29,7 +29,7 @@ _COLOURS = {SENT: "cyan", SAID: "green"}
 
 
 class Event(NamedTuple):
-    """Something that happened on a connection.
+    """An event on a connection.
 
     Attributes
     ----------
@@ -38,9 +38,9 @@ class Event(NamedTuple):
     connection : int
         The number of the connection; the first has number 1.
     kind : str
-        `SENT` by the client, `SAID` by the device; `CONNECTED`, where data is the
-        address of the client; `ENDED` by the device, where data is ``eof`` or
-        ``reset`` with the reason; or a `REMARK`.
+        `SENT` by the client, `SAID` by the device; `CONNECTED`, with the address of the client as
+        data; `ENDED` by the device, with ``eof``, or ``reset`` and the reason, as data; or a
+        `REMARK`.
     data : bytes
         A line of the protocol with its end, or a part of one; or a text.
     """
@@ -73,17 +73,16 @@ class RecordingWriter:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 
 def split_lines(data: bytes) -> list[bytes]:
-    """Return data in lines with their ends; the last may have none."""
+    """Split data into lines with their ends; the last may have none."""
     return re.findall(rb"[^\n]*\n|[^\n]+", data)
 
 
 def show_event(event: Event, width: int) -> str:
-    """Return an event for people who watch it: as in the file, but for the date."""
+    """Format an event for people who watch it: as in the file, but without the date."""
     time = _moment(event).time().isoformat("milliseconds")
     text = _show(event)
     room = max(width - len(f"{time} {event.connection} "), 10)
@@ -92,7 +91,7 @@ def show_event(event: Event, width: int) -> str:
 
 
 def read_recording(path: Union[str, os.PathLike[str]]) -> list[list[Event]]:
-    """Return the connections of a recording, each a list of its events.
+    """Return the connections of a recording, each a list of events.
 
     Raises `OSError` if the file cannot be read, `RecordingError` if it is not a recording.
     """
@@ -135,7 +134,7 @@ def _moment(event: Event) -> datetime.datetime:
 
 
 def _show(event: Event) -> str:
-    """Return kind and data of an event as text of one line."""
+    """Format kind and data of an event as one line."""
     sign, data = event.kind, event.data
     if sign in (SENT, SAID):
         sign += "" if data.endswith(b"\n") else _UNFINISHED
@@ -144,7 +143,7 @@ def _show(event: Event) -> str:
 
 
 def _escape(data: bytes) -> str:
-    """Return data as printable text; what is not printable UTF-8 as ASCII."""
+    """Return data as printable text, with escapes for what is not printable UTF-8."""
     data = data.replace(b"\\x", b"\\x5cx")
     with contextlib.suppress(UnicodeDecodeError):
         text = data.decode()

@@ -1,7 +1,7 @@
-"""What ``katcp shell`` does with requests and messages, on a terminal or without.
+"""Requests and messages in ``katcp shell``, with or without a terminal.
 
-The main thread reads lines and waits for replies; the client lives in its own
-thread, and prints what comes unasked.
+The main thread reads lines and waits for replies; the client runs in its own thread, and prints
+unsolicited messages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAME_RE = re.compile(rb"[a-zA-Z][a-zA-Z0-9-]*")
 
 
 class ShellClient(CommandClient):
-    """A client that prints what comes unasked."""
+    """A client that prints unsolicited messages."""
 
     def unhandled_inform(self, msg: Message) -> None:
         """Show an inform that belongs to no request."""
@@ -32,28 +32,27 @@ class ShellClient(CommandClient):
             self._print(self.text_of(msg))
 
     def unhandled_reply(self, msg: Message) -> None:
-        """Show a reply that nobody waits for."""
+        """Show an unexpected reply."""
         self._print(self.text_of(msg))
 
     def text_of(self, msg: Message) -> str:
-        """Return a message as a line."""
         return text_of(msg)
 
     def _print(self, text: str) -> None:
-        # The main thread finds it out, too, and ends.
+        # The main thread notices it, too, and ends.
         with contextlib.suppress(OSError):
             print(text, flush=True)
 
 
 class Answer(NamedTuple):
-    """The reply to a request, and how many seconds it took."""
+    """The reply to a request, and its response time in seconds."""
 
     reply: Message
     seconds: float
 
 
 class Asking:
-    """One request; what comes of it is shown in the client's thread, in its order."""
+    """One request; its messages are shown in order in the client's thread."""
 
     def __init__(
         self,
@@ -70,15 +69,14 @@ class Asking:
         client.callback_request(request, self._on_reply, self._on_inform, timeout=timeout)
 
     def wait(self, patience: Optional[float] = None) -> Answer:
-        """Return the answer when it has been shown.
+        """Return the answer after it was shown.
 
-        Raises what printing has raised, and `concurrent.futures.TimeoutError` if
-        *patience* ends before.
+        Raises exceptions of printing, and `concurrent.futures.TimeoutError` after *patience*.
         """
         return self._answered.result(patience)
 
     def give_up(self) -> float:
-        """Wait no more; return for how many seconds it was waited."""
+        """Stop waiting; return the time waited, in seconds."""
         self._is_given_up = True
         return time.monotonic() - self._began
 
@@ -99,7 +97,7 @@ class Asking:
         print(f"{self._client.text_of(msg)}{late}", flush=True)
 
     def _try(self, show: Callable[[Any], None], shown: Any) -> None:
-        """Show something; the one who waits is told what went wrong."""
+        """Show something; errors are raised in the waiting thread."""
         try:
             show(shown)
         except Exception as error:
@@ -108,7 +106,7 @@ class Asking:
 
 
 def parse_line(line: str) -> Optional[Message]:
-    """Return the request that a line asks for, None if it is blank or a comment."""
+    """Parse a line as a request; return None if it is blank or a comment."""
     words = [] if line.lstrip().startswith("#") else split(line)
     if not words:
         return None
@@ -119,7 +117,7 @@ def parse_line(line: str) -> Optional[Message]:
 
 
 def text_of(msg: Message, arguments: Optional[Sequence[bytes]] = None) -> str:
-    """Return a message as a line, without its id; the arguments as they can be typed."""
+    """Format a message as a line, without its id; the arguments as they can be typed."""
     symbol = Message.TYPE_SYMBOLS[msg.mtype].decode()
     shown = msg.arguments if arguments is None else arguments
     return " ".join([symbol + msg.name, *map(quote, shown)])

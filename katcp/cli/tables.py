@@ -10,7 +10,7 @@ from typing import Mapping, NamedTuple, Sequence
 from .output import is_terminal, paint
 
 GAP = "  "
-# Where nothing limits the width, a wider cell pushes those to its right, in its line only.
+# Where nothing limits the width, a wider cell shifts those to its right, in its line only.
 MAX_CELL_WIDTH = 40
 
 _NO_COLOURS: Mapping[str, str] = {}
@@ -22,15 +22,15 @@ class Column(NamedTuple):
     Attributes
     ----------
     heading : str
-        What stands above it.
+        The heading.
     least : int
-        To how many characters it may be cut. 0: never.
+        The minimum width, to which it may be cut. 0: never cut.
     is_optional : bool
-        Whether it may be left out, if there is no room.
+        Whether it may be left out if space is short.
     is_right : bool
-        Whether it is flush right.
+        Whether it is right-aligned.
     colours : mapping
-        The colour of cells by their text.
+        The colours of cells by their text.
     """
 
     heading: str
@@ -41,7 +41,7 @@ class Column(NamedTuple):
 
 
 def text_width(text: str) -> int:
-    """Return how many places of a terminal a text takes."""
+    """Return the width of a text on a terminal."""
     if text.isascii():
         return len(text)
     return sum(
@@ -55,7 +55,7 @@ def text_width(text: str) -> int:
 
 
 def shorten_cell(text: str, width: int) -> str:
-    """Return *text*, cut to *width* places; what was cut is shown by dots."""
+    """Return *text*, cut to *width* cells, with dots for the rest."""
     if text_width(text) <= width:
         return text
     while text and text_width(text) > max(width - 3, 0):
@@ -64,21 +64,21 @@ def shorten_cell(text: str, width: int) -> str:
 
 
 def pad(text: str, width: int, is_right: bool = False) -> str:
-    """Return *text* with blanks up to *width* places."""
+    """Return *text*, padded with blanks to *width* cells."""
     blanks = " " * (width - text_width(text))
     return blanks + text if is_right else text + blanks
 
 
 def natural_widths(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
-    """Return how wide columns are if nothing limits them."""
+    """Return the widths of columns if nothing limits them."""
     cells = zip(*([column.heading for column in columns], *rows))
     return [max(map(text_width, column)) for column in cells]
 
 
 def fit(columns: Sequence[Column], widths: Sequence[int], available: int) -> list[int]:
-    """Return widths so that a table fits, or is as narrow as it may be; -1 for left out.
+    """Return widths so that a table fits, or is as narrow as allowed; -1 for left out.
 
-    The last columns give way first: they are cut, then left out, if they may be.
+    The last columns are cut first, then left out, if allowed.
     """
     fitted = list(widths)
 
@@ -117,7 +117,7 @@ def heading(columns: Sequence[Column], widths: Sequence[int]) -> str:
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: all of it into a pipe, on a terminal what fits."""
+    """Print a table: complete into a pipe, on a terminal as much as fits."""
     widths = natural_widths(columns, rows)
     cut = is_terminal(sys.stdout)
     if cut:

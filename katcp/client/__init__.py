@@ -1,4 +1,4 @@
-"""The clients of KATCP devices, and what programs use with them."""
+"""The clients of KATCP devices, and the classes they use."""
 
 from .._runtime.events import AsyncEvent as AsyncEvent
 from .._runtime.events import LatencyTimer as LatencyTimer
@@ -24,7 +24,7 @@ from ._informs import InformStream
 from ._sensors import RemoteSensor, Sensors, SensorUpdates
 from ._threaded import BlockingClient, CallbackClient, request_check
 
-# The other names are imported from here by programs that were written for katcp 0.9.
+# The other names are imported from here by programs written for katcp 0.9.
 __all__ = [
     "Answer",
     "AsyncClient",
@@ -42,5 +42,5 @@ __all__ = [
 ]
 
 for _name in __all__:
-    # What reprs, tracebacks and pickles show.
+    # The module shown in reprs, tracebacks and pickles.
     globals()[_name].__module__ = __name__

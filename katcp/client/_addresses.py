@@ -1,4 +1,4 @@
-"""Addresses as people write them."""
+"""Formatting of addresses."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def address_to_string(addr_tuple: tuple[Any, ...]) -> str:
-    """Return an address as ``host:port``.
+    """Format an address as ``host:port``.
 
     Parameters
     ----------
     addr_tuple : tuple
-        Host and port; what follows is left out.
+        Host and port; further items are ignored.
 
     Returns
     -------

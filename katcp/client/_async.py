@@ -1,4 +1,4 @@
-"""`AsyncClient`: requests whose replies are waited for, on top of `DeviceClient`."""
+"""`AsyncClient`: requests with callbacks and futures, on top of `DeviceClient`."""
 
 from __future__ import annotations
 
@@ -46,9 +46,8 @@ class AsyncClient(DeviceClient):
 
     Notes
     -----
-    Every request ends exactly once: with the device's reply, or with a reply
-    ``fail reason`` that the client makes up itself. The latter has an
-    exception in its attribute `Message.local_error` that tells the cause.
+    Every request ends exactly once: with the device's reply, or with a local failure reply ``fail
+    reason`` of the client. The latter has the cause in its attribute `Message.local_error`.
 
     Examples
     --------
@@ -127,17 +126,16 @@ class AsyncClient(DeviceClient):
         msg : Message object
             The request message to send.
         reply_cb : function
-            The reply callback with signature reply_cb(msg) or
-            reply_cb(msg, \\*user_data). Without it the reply goes to the
-            ``reply_*`` handlers, also the one that the client makes up when it
-            is not connected.
+            The reply callback with signature reply_cb(msg) or reply_cb(msg, \\*user_data). Without
+            it the reply goes to the ``reply_*`` handlers, including the local failure reply of a
+            client that is not connected.
         inform_cb : function
             The inform callback with signature inform_cb(msg) or
             inform_cb(msg, \\*user_data). Without it the informs go to the
             ``inform_*`` handlers.
         user_data : tuple
-            Optional user data to send to the reply and inform callbacks, as it is when
-            they are called. What is no sequence fails then, and is logged.
+            Optional user data to send to the reply and inform callbacks, in its state at the time
+            of the call. If it is not a sequence, the call fails and the error is logged.
         timeout : float in seconds
             How long to wait for a reply. The default is the timeout set
             when creating the AsyncClient.
@@ -209,8 +207,7 @@ class AsyncClient(DeviceClient):
 
         Notes
         -----
-        Must be called in the ioloop. A future that is cancelled forgets the
-        request.
+        Must be called in the ioloop. Cancelling the future drops the request.
         """
         session = self._session
         limit = check_request(msg, timeout, session.timeout)
@@ -274,7 +271,7 @@ class AsyncClient(DeviceClient):
     def concurrent_request(
         self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
     ) -> ConcurrentFuture[tuple[Message, list[Message]]]:
-        """Send a request message, with a future for any thread.
+        """Send a request message and return a future for any thread.
 
         Many requests may be in flight: wait for them with
         `concurrent.futures.wait` or `concurrent.futures.as_completed`.
@@ -293,8 +290,8 @@ class AsyncClient(DeviceClient):
         Returns
         -------
         concurrent.futures.Future
-            It resolves with reply and informs, as `blocking_request` returns
-            them. Cancelling it forgets the request.
+            It resolves with reply and informs, as `blocking_request` returns them. Cancelling it
+            drops the request.
 
         Raises
         ------
@@ -305,8 +302,8 @@ class AsyncClient(DeviceClient):
 
         Notes
         -----
-        May be called from any thread, the ioloop's too; but to wait for the
-        result there would stop the loop that brings it.
+        May be called from any thread, including the ioloop's; but waiting for the result there
+        would block the loop.
 
         Examples
         --------
@@ -326,14 +323,14 @@ class AsyncClient(DeviceClient):
     async def async_request(
         self, msg: Message, timeout: Optional[float] = None, use_mid: Optional[bool] = None
     ) -> tuple[Message, list[Message]]:
-        """Send a request message and await its reply, in whatever asyncio loop.
+        """Send a request message and await its reply, in any asyncio loop.
 
         Parameters, result and errors as for `blocking_request`.
 
         Notes
         -----
-        May be awaited in any asyncio loop: the client's own, or another one in
-        another thread. Cancelling it forgets the request.
+        May be awaited in any asyncio loop: the client's own, or another one in another thread.
+        Cancelling it drops the request.
         """
         session = self._session
         limit = check_request(msg, timeout, session.timeout)
@@ -366,8 +363,8 @@ class AsyncClient(DeviceClient):
         KatcpClientTimeout, KatcpClientDisconnected, KatcpClientStopped
             If there is no reply.
         KatcpTypeError
-            If an argument is None, a list, a tuple, a set or a dict. `Message.request` sends
-            them as Python shows them.
+            If an argument is None, a list, a tuple, a set or a dict. `Message.request` sends their
+            `str`.
         KatcpUsageError
             Before `start`, after `stop` or in the ioloop.
 

@@ -1,4 +1,4 @@
-"""Callbacks that a program adds for informs and for changes of the connection."""
+"""Callbacks for informs and for changes of the connection."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ from .._wire.message import Message
 
 
 class Stream(Protocol):
-    """What may be fed with informs."""
+    """A consumer of informs."""
 
     def put(self, msg: Message) -> None:
-        """Take an inform."""
+        """Add an inform."""
 
     def close(self) -> None:
-        """Take no more."""
+        """Accept no more."""
 
 
 class CallbackTable:
     """Callbacks by name; None stands for all names.
 
-    It may be changed in any thread, also while its callbacks are called. No step of it
-    needs a lock.
+    It may be changed in any thread, even while its callbacks are called, without a lock.
 
     Attributes
     ----------
     by_name : dict
-        From name to a list of callbacks; empty if there were never any.
+        Lists of callbacks by name; empty if there were never any.
     """
 
     def __init__(self) -> None:
         self.by_name: dict[Optional[str], list[Callable[..., Any]]] = {}
 
     def add(self, name: Optional[str], callback: Callable[..., Any]) -> None:
-        """Call *callback* for *name* from now on, after those that are there."""
+        """Call *callback* for *name* from now on, after those added before."""
         self.by_name.setdefault(name, []).append(callback)
 
     def remove(self, name: Optional[str], callback: Callable[..., Any]) -> bool:
@@ -56,7 +55,7 @@ class CallbackTable:
 
 
 class StreamFeed:
-    """The callback that gives informs to a stream, as long as there is one."""
+    """A callback that feeds a stream with informs, as long as the stream exists."""
 
     def __init__(self, table: CallbackTable, name: Optional[str], stream: Stream) -> None:
         self._table = table
@@ -71,7 +70,7 @@ class StreamFeed:
             stream.put(msg)
 
     def remove(self) -> None:
-        """Feed no more; any thread."""
+        """Stop feeding; any thread."""
         self._table.remove(self._name, self)
 
     def end(self) -> None:

@@ -12,13 +12,12 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def make_threadsafe(meth: _Method) -> _Method:
-    """Decorator for a DeviceClient method that should always run in ioloop.
+    """Decorate a DeviceClient method that should always run in the ioloop.
 
-    Used with `DeviceClient.enable_thread_safety`. If that is not called the
-    method is unprotected, and it is the user's responsibility to call it from
-    the ioloop only. Should only be used for methods that have no return value:
-    a call from another thread returns None at once, and what the method raises
-    is logged.
+    Used with `DeviceClient.enable_thread_safety`. If that is not called the method is unprotected,
+    and it is the user's responsibility to call it from the ioloop only. Should only be used for
+    methods without a return value: a call from another thread returns None at once, and exceptions
+    of the method are logged.
 
     Parameters
     ----------
@@ -50,16 +49,16 @@ def make_threadsafe(meth: _Method) -> _Method:
 
 
 def make_threadsafe_blocking(meth: _Method) -> _Method:
-    """Decorator for a DeviceClient method that will block.
+    """Decorate a DeviceClient method that will block.
 
-    Used with `DeviceClient.enable_thread_safety`. A call from another thread
-    runs the method in the ioloop, waits, and returns what it returns or raises
-    what it raises; if that is a future or a coroutine, its result. A call in
-    ioloop context calls the original method directly, to prevent deadlocks.
+    Used with `DeviceClient.enable_thread_safety`. A call from another thread runs the method in the
+    ioloop, waits, and returns its result or raises its exception; a future or a coroutine is
+    awaited first. A call in ioloop context calls the original method directly, to prevent
+    deadlocks.
 
-    The keyword argument ``timeout`` (seconds, default 5, None for no limit)
-    limits the blocking time. It is passed on to a method that has a parameter
-    of that name, which may then be given by position, too.
+    The keyword argument ``timeout`` (seconds, default 5, None for no limit) limits the blocking
+    time. It is passed on to a method that has a parameter of that name, which may then also be
+    positional.
 
     Parameters
     ----------

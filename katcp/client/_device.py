@@ -1,4 +1,4 @@
-"""`DeviceClient`: a client that dispatches what arrives to its methods."""
+"""`DeviceClient`: a client that dispatches messages to its methods."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ from ._session import Session
 from ._waits import until, until_ready, wait_for, wait_until_ready
 
 if TYPE_CHECKING:
-    # Checkers know nothing of the package "future": to them every attribute of
-    # a class derived from its newobject would be there, misspelt ones too.
+    # Type checkers do not know the package "future": for them every attribute of a class derived
+    # from its newobject would exist, misspelt ones too.
     from builtins import object as newobject
 else:
     from future.types.newobject import newobject
@@ -87,24 +87,23 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Python Logger object to log to, or any object with its methods. Default: the logger
         ``katcp.client``.
     auto_reconnect : bool, optional
-        Whether to automatically reconnect if the connection dies, or cannot
-        be made. If not, the client ends by itself then.
+        Whether to automatically reconnect if the connection dies, or cannot be made. If not, the
+        client then ends by itself.
     max_msg_size : int, optional
         `MAX_MSG_SIZE` of this client, in bytes.
     max_write_buffer_size : int, optional
         `MAX_WRITE_BUFFER_SIZE` of this client, in bytes.
     ssl_options : ssl.SSLContext, optional
-        How to encrypt the connection with TLS, as
-        `ssl.create_default_context` makes it. The certificate of the device
-        must be for *host*, unless the context says not to check that.
-        Default: no encryption.
+        How to encrypt the connection with TLS; see `ssl.create_default_context`. The certificate of
+        the device must be for *host*, unless the context turns that check off. Default: no
+        encryption.
 
     Attributes
     ----------
     protocol_flags : ProtocolFlags or None
-        The protocol of the device; None as long as it is not known.
+        The protocol of the device; None until it is known.
     versions : tornado.util.ObjectDict
-        What the device said of its versions: ``{"katcp-device": ("1.0",)}``.
+        The versions that the device sent: ``{"katcp-device": ("1.0",)}``.
     last_connect_time : float or None
         ``ioloop.time()`` when the last connection was made.
     auto_reconnect_delay : float
@@ -117,8 +116,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     -----
     Host names are looked up without blocking the ioloop.
 
-    Without `enable_thread_safety`, methods that do not say otherwise may only
-    be called in the thread of the ioloop.
+    Without `enable_thread_safety`, methods may only be called in the thread of the ioloop unless
+    stated otherwise.
 
     Examples
     --------
@@ -209,7 +208,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._auto_reconnect = auto_reconnect
         self._session = Session(self, tb_limit, check_ssl_options(ssl_options))
 
-    # What it is and where it is.
+    # Identity and addresses.
 
     @property
     def bind_address(self) -> tuple[str, int]:
@@ -223,7 +222,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     @property
     def sockname(self) -> tuple[Any, ...]:
-        """(address, port) of the client's end; port -1 while it is not connected."""
+        """(address, port) of the client's end; port -1 while not connected."""
         connection = self._session.run.connection
         return (connection and connection.local_address) or (self._bindaddr[0], -1)
 
@@ -234,7 +233,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     @property
     def protocol_flags(self) -> Optional[ProtocolFlags]:
-        """The protocol of the device; None as long as it is not known."""
+        """The protocol of the device; None until it is known."""
         return self._session.protocol.flags
 
     @property
@@ -250,7 +249,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
     def __repr__(self) -> str:
         if "_session" not in self.__dict__:
-            # A program shows it before it is made.
+            # Programs print a client before it is initialised.
             return super().__repr__()
         state = self._session.run.state.value
         return f"<{type(self).__name__} {address_to_string(self._bindaddr)} {state}>"
@@ -296,9 +295,9 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def enable_thread_safety(self) -> None:
         """Enable thread-safety features.
 
-        From then on, `request`, `send_request`, `send_message`,
-        `AsyncClient.callback_request` and all methods that are decorated with
-        `make_threadsafe` or `make_threadsafe_blocking` may be called from any thread.
+        From now on, `request`, `send_request`, `send_message`, `AsyncClient.callback_request` and
+        all methods that are decorated with `make_threadsafe` or `make_threadsafe_blocking` may be
+        called from any thread.
 
         Must be called before `start`.
 
@@ -328,7 +327,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Raises
         ------
         KatcpTypeError
-            If they are anything else.
+            If it is anything else.
         """
         if not isinstance(protocol_flags, ProtocolFlags):
             raise KatcpTypeError(
@@ -341,7 +340,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         else:
             run.portal.call_soon(run.learn_protocol, None)
 
-    # Start, stop, and waiting for either.
+    # Starting, stopping, and waiting for them.
 
     def start(self, timeout: Optional[float] = None) -> None:
         """Start the client in a new thread.
@@ -368,8 +367,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
         Notes
         -----
-        A client that could not be started is stopped: it may be started later, and `stop`
-        and `join` do nothing.
+        A client that could not be started is stopped: it may be started again, and `stop` and
+        `join` do nothing.
         """
         self._session.refuse_fork("start")
         self._session.run.start()
@@ -381,14 +380,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
         May be called from any thread.
 
-        Called from another thread than the ioloop's, this method only returns
-        once the client's main coroutine, _install(), has completed (and, if
-        the ioloop is managed, its thread has ended). Called in the thread of
-        the ioloop it returns at once; `until_stopped` can be used to wait.
+        Called from a thread other than the ioloop's, this method only returns once the client's
+        main coroutine, _install(), has completed (and, if the ioloop is managed, its thread has
+        ended). Called in the thread of the ioloop it returns at once; `until_stopped` can be used
+        to wait.
 
-        Connecting, waiting to reconnect and pending requests are cut short. A
-        client that is stopped already, or that has ended by itself, is left as
-        it is.
+        Connecting, waiting to reconnect and pending requests are cut short. Does nothing if the
+        client is already stopped, or has ended by itself.
 
         Parameters
         ----------
@@ -410,7 +408,6 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
             run.stop(run.portal, timeout)
 
     async def _install(self) -> None:
-        """The main coroutine: from start to stop."""
         await self._session.run.main()
 
     def join(self, timeout: Optional[float] = None) -> None:
@@ -573,29 +570,28 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         """
         return until(self._session, "stopped", timeout)
 
-    # From start to stop in one block.
+    # Start and stop in a ``with`` block.
 
     def __enter__(self: _Client) -> _Client:
         """Start the client and wait until it is ready.
 
-        It is ready when it is connected and the protocol of the device is
-        known. That may take as long as a request: the ``timeout`` of the
-        client, 5 seconds for a `DeviceClient`. The end of the block stops it.
+        It is ready when it is connected and the protocol of the device is known. The limit is that
+        of requests: the ``timeout`` of the client, 5 seconds for a `DeviceClient`. The end of the
+        block stops the client.
 
         Raises
         ------
         KatcpClientDisconnected
-            If it cannot connect; the text says why. The client is stopped then.
+            If it cannot connect; the text says why. The client is then stopped.
         KatcpClientTimeout
-            If it takes too long. The client is stopped then.
+            If it takes too long. The client is then stopped.
         KatcpThreadError
             In the thread of a running loop: use ``async with`` there. In an interactive
             session, such as a cell of Jupyter, ``with`` may be used all the same.
 
         Notes
         -----
-        This calls nothing that a subclass overrides; `notify_connected` is
-        called as always.
+        This does not call overridden methods of a subclass, except `notify_connected` as usual.
         """
         is_own_loop = self._session.run.manager.managed and is_interactive()
         if running_loop() is not None and not is_own_loop:
@@ -623,8 +619,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     async def __aenter__(self: _Client) -> _Client:
         """Start the client in the running loop and wait until it is ready.
 
-        As for ``with``, and without `set_ioloop`: the loop is the one that
-        runs, of asyncio or tornado.
+        As for ``with``, without `set_ioloop`: the loop is the running one, of asyncio or tornado.
 
         Raises
         ------
@@ -662,14 +657,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
         May be called at any time and from any thread.
 
-        It is called in the ioloop, after the ``inform_*`` method if there is
-        one. What it raises is logged, and so is what an awaitable that it
-        returns raises. It is called as often as it was added.
+        It is called in the ioloop, after the ``inform_*`` method if there is one, as often as it
+        was added. It may return an awaitable. Exceptions are logged.
 
         Parameters
         ----------
         name : str or None
-            The name of the informs, like ``sensor-status``. None: all.
+            The name of the informs, for example ``sensor-status``. None: all.
         callback : callable
             The function, called as ``callback(msg)``. It must not block.
 
@@ -688,7 +682,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     ) -> None:
         """Undo one `add_inform_callback`.
 
-        May be called at any time and from any thread, by the callback too.
+        May be called at any time and from any thread, even by the callback.
 
         Parameters
         ----------
@@ -700,7 +694,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Raises
         ------
         KatcpUsageError
-            If it was not added, or is removed already.
+            If it was not added, or is already removed.
         """
         if not self._session.dispatcher.inform_callbacks.remove(name, callback):
             raise KatcpUsageError(f"{callback!r} is not a callback for informs {name!r}.")
@@ -710,8 +704,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
         May be called at any time and from any thread.
 
-        It is called in the ioloop, after `notify_connected`. What it raises is
-        logged, and so is what an awaitable that it returns raises.
+        It is called in the ioloop, after `notify_connected`. It may return an awaitable. Exceptions
+        are logged.
 
         Parameters
         ----------
@@ -728,7 +722,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def remove_connection_callback(self, callback: Callable[[bool], Any]) -> None:
         """Undo one `add_connection_callback`.
 
-        May be called at any time and from any thread, by the callback too.
+        May be called at any time and from any thread, even by the callback.
 
         Parameters
         ----------
@@ -738,7 +732,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Raises
         ------
         KatcpUsageError
-            If it was not added, or is removed already.
+            If it was not added, or is already removed.
         """
         if not self._session.dispatcher.connection_callbacks.remove(None, callback):
             raise KatcpUsageError(f"{callback!r} is not a callback for the connection.")
@@ -755,14 +749,13 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Parameters
         ----------
         name : str, optional
-            The name of the informs, like ``sensor-status``. Default: all.
+            The name of the informs, for example ``sensor-status``. Default: all.
         maxsize : int or None
-            How many informs are kept for an iteration that is slow. When there
-            are more, the oldest are dropped and counted in
-            `InformStream.dropped`. None: no limit.
+            How many informs are buffered for a slow iteration. When there are more, the oldest are
+            dropped and counted in `InformStream.dropped`. None: no limit.
         timeout : float in seconds, optional
-            How long to wait for each inform; then the iteration raises
-            `KatcpClientTimeout`, and may be gone on with. Default: no limit.
+            How long to wait for each inform; then the iteration raises `KatcpClientTimeout`, and
+            may be continued. Default: no limit.
 
         Returns
         -------
@@ -779,8 +772,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
 
         Notes
         -----
-        May be called at any time and from any thread. Informs that arrive from
-        now on are kept, so call it before the request that lets them come.
+        May be called at any time and from any thread. Informs are buffered from now on, so call it
+        before the request that triggers them.
 
         Examples
         --------
@@ -801,7 +794,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def send_message(self, msg: Message) -> Awaitable[None]:
         """Send any kind of message.
 
-        The reply to a request that is sent like this goes to the handlers.
+        The reply to a request sent by this method goes to the handlers.
 
         Parameters
         ----------
@@ -819,8 +812,8 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         KatcpClientDisconnected
             If the client is not connected.
         KatcpClientOverflow
-            If more than MAX_WRITE_BUFFER_SIZE bytes would wait to be sent. The
-            connection is closed then.
+            If more than MAX_WRITE_BUFFER_SIZE bytes would wait to be sent. The connection is then
+            closed.
         KatcpTypeError
             If *msg* is not a Message.
         """
@@ -884,7 +877,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Raises
         ------
         KatcpVersionError
-            As said.
+            As above.
         KatcpUsageError
             If the program chose an id that a pending request uses.
         KatcpTypeError
@@ -945,7 +938,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         milliseconds = time_seconds * SEC_TO_MS_FAC
         return milliseconds if flags.major >= FLOAT_TS_KATCP_MAJOR else int(milliseconds)
 
-    # What arrives: documented hooks, called in the ioloop.
+    # Incoming messages: documented hooks, called in the ioloop.
 
     def notify_connected(self, connected: bool) -> None:
         """Event handler that is called whenever the connection status changes.
@@ -993,7 +986,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Returns
         -------
         awaitable or None
-            What the handler returned.
+            The result of the handler.
         """
         return self._session.dispatcher.inform(msg)
 
@@ -1009,7 +1002,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Returns
         -------
         awaitable or None
-            What the handler returned.
+            The result of the handler.
         """
         return self._session.dispatcher.reply(msg)
 
@@ -1017,8 +1010,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def handle_request(self, msg: Message) -> Any:
         """Dispatch a request message to the appropriate method.
 
-        The Message that the method returns, or that the awaitable it returns
-        resolves with, is sent as the reply.
+        The Message that the method returns, directly or by an awaitable, is sent as the reply.
 
         Parameters
         ----------
@@ -1038,8 +1030,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         Parameters
         ----------
         msg : Message object
-            The inform: a role like ``katcp-device``, its version, and perhaps
-            more.
+            The inform: a role like ``katcp-device``, its version, and perhaps more.
         """
         self._session.run.take_version_connect(msg)
 
@@ -1084,7 +1075,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
     def unhandled_request(self, msg: Message) -> Any:
         """Fallback method for requests without a registered handler.
 
-        Answers ``invalid``: the protocol wants a reply to every request.
+        Answers ``invalid``: the protocol requires a reply to every request.
 
         Parameters
         ----------

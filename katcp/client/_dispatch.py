@@ -1,7 +1,7 @@
-"""From lines to handlers: what arrives is parsed and given to whom it concerns.
+"""From lines to handlers: messages are parsed and dispatched.
 
-All of it runs in the loop's thread. What handlers and callbacks of the program raise is
-logged at a bounded rate, and everybody else is served.
+All of it runs in the loop's thread. Exceptions of the program's handlers and callbacks are logged
+at a bounded rate, and do not affect others.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _Handler = Callable[[Message], Any]
 
 
 class Dispatcher:
-    """Gives messages to requests, handlers and callbacks.
+    """Passes messages to requests, handlers and callbacks.
 
     Attributes
     ----------
     inform_callbacks, connection_callbacks : CallbackTable
-        The callbacks that the program has added.
+        The callbacks added by the program.
     own_informs : dict
-        What the client itself does with informs that belong to no request, by name.
+        The client's own handlers for informs that belong to no request, by name.
     above : object or None
-        Whose `handle_inform` and `handle_reply` take what belongs to no request: the
+        Its `handle_inform` and `handle_reply` take messages that belong to no request: the
         ``super()`` of the class that makes requests.
     farewell : Message or None
         The ``#disconnect`` of the device on this connection.
@@ -70,7 +70,7 @@ class Dispatcher:
         self._log = log
         self._tb_limit = tb_limit
         self._parser = MessageParser()
-        # What reading has to wait for, as a handler wants.
+        # What reading must wait for, as requested by a handler.
         self._pause: Optional[asyncio.Future[Any]] = None
         self._unclaimed_inform: _Handler = self.inform
         self.above: Any = None
@@ -82,9 +82,9 @@ class Dispatcher:
     # Lines.
 
     def handle_lines(self, connection: Connection, lines: list[bytes]) -> Optional[list[bytes]]:
-        """Handle *lines*; if something else has to come first, return those that are left.
+        """Handle *lines*; if something else has to come first, return the rest.
 
-        That is what a handler has to wait for, or the other work of the loop.
+        Either a handler's awaitable, or other work of the loop.
         """
         client = self._client
         clock = time.monotonic
@@ -122,7 +122,7 @@ class Dispatcher:
         return None
 
     async def handle_left(self, connection: Connection, lines: list[bytes]) -> None:
-        """Handle what `handle_lines` left, after that for which it was left."""
+        """Handle the lines left by `handle_lines`, after what had to come first."""
         left: Optional[list[bytes]] = lines
         while left is not None:
             pause, self._pause = self._pause, None
@@ -133,7 +133,7 @@ class Dispatcher:
             left = self.handle_lines(connection, left)
 
     def _handlers_by_type(self) -> tuple[_Handler, _Handler, _Handler]:
-        """Return what handles requests, replies and informs, in the order of their types."""
+        """Return the handlers of requests, replies and informs, in the order of their types."""
         client, above = self._client, self.above
         message, reply, inform, unclaimed_inform = parts_behind(
             self,
@@ -147,10 +147,9 @@ class Dispatcher:
             return message, message, message
         return client.handle_request, reply, inform
 
-    # Messages: what the documented hooks do if they are not replaced.
+    # Messages: the default actions of the documented hooks.
 
     def message(self, msg: Message) -> Any:
-        """Dispatch by type."""
         if msg.mtype == Message.INFORM:
             return self._client.handle_inform(msg)
         if msg.mtype == Message.REPLY:
@@ -158,15 +157,15 @@ class Dispatcher:
         return self._client.handle_request(msg)
 
     def inform_of_request(self, msg: Message) -> None:
-        """Give an inform to its request, else to its handler."""
+        """Pass an inform to its request, else to its handler."""
         sink = self._pending.match_inform(msg)
         if sink is None or not sink.take_inform(msg):
             # As in the old client, reading does not pause for these handlers.
             spawn_if_awaitable(self._unclaimed_inform(msg))
 
     def reply_of_request(self, msg: Message) -> None:
-        """Give a reply to its request, else to its handler."""
-        # One that was made here answers no request that was sent.
+        """Pass a reply to its request, else to its handler."""
+        # A local reply of this kind answers a request that was not sent.
         is_local = msg.local_error is not None
         sink = getattr(msg, "origin", None) if is_local else self._pending.match_reply(msg)
         if sink is None or not sink.take_reply(msg):
@@ -174,7 +173,7 @@ class Dispatcher:
             spawn_if_awaitable(reply(msg))
 
     def inform(self, msg: Message) -> Any:
-        """Call the handler of an inform, and the callbacks for it."""
+        """Call the handler of an inform, and its callbacks."""
         client = self._client
         result = self._call_handler("Inform", client._inform_handlers, client.unhandled_inform, msg)
         if msg.name in self.own_informs:
@@ -185,12 +184,11 @@ class Dispatcher:
         return result
 
     def reply(self, msg: Message) -> Any:
-        """Call the handler of a reply."""
         client = self._client
         return self._call_handler("Reply", client._reply_handlers, client.unhandled_reply, msg)
 
     def request(self, msg: Message) -> Optional[Awaitable[None]]:
-        """Call the handler of a request of the device, and send what it returns."""
+        """Call the handler of a device's request, and send its result."""
         client = self._client
         handlers = client._request_handlers
         if msg.name not in handlers:
@@ -208,7 +206,7 @@ class Dispatcher:
         fallback: Optional[Callable[[Message], Any]],
         msg: Message,
     ) -> Any:
-        """Call the handler of *msg*, or the fallback; what it raises is logged."""
+        """Call the handler of *msg*, or the fallback, and log exceptions."""
         handler = handlers.get(msg.name)
         try:
             if handler is not None:
@@ -229,7 +227,7 @@ class Dispatcher:
         self._send_reply(msg, await reply)
 
     def _send_reply(self, msg: Message, reply: Any) -> None:
-        """Send what the handler of the device's request *msg* returned."""
+        """Send the result of the handler of the device's request *msg*."""
         if reply is None:
             return
         try:
@@ -249,7 +247,7 @@ class Dispatcher:
     # Callbacks.
 
     def call_back(self, kind: str, callback: Callable[..., Any], user_data: Any, news: Any) -> None:
-        """Call a callback; what it raises, now or later, is logged."""
+        """Call a callback; its exceptions are logged, even those of its awaitable."""
         try:
             result = callback(news) if user_data is None else callback(news, *user_data)
         except FATAL:
@@ -262,7 +260,7 @@ class Dispatcher:
             spawn(run_logged(result, log))
 
     def tell_of_connection(self, connected: bool) -> bool:
-        """Call notify_connected() and the callbacks; return whether the former did not raise."""
+        """Call notify_connected() and the callbacks; return whether the former succeeded."""
         has_succeeded = True
         try:
             self._client.notify_connected(connected)

@@ -1,10 +1,9 @@
-"""Requests that are held back until the device has greeted again.
+"""Requests held back until the device has sent its greeting again.
 
-Until its greeting has arrived, nobody knows whether a device has message ids.
-Without them replies are matched by name, in the order of the requests, and a device
-with ids need not answer in that order. So after a reconnect to a device that had
-ids, requests wait for the greeting, or until it does not seem to come. Meanwhile
-they are pending: their deadlines run, and they end with the connection. Nothing
+Until its greeting has arrived, it is unknown whether a device has message ids. Without them replies
+are matched by name, in the order of the requests, and a device with ids need not answer in that
+order. So after a reconnect to a device that had ids, requests wait for the greeting, for a limited
+time. Meanwhile they are pending: their deadlines apply, and they end with the connection. Nothing
 overtakes them.
 """
 
@@ -22,12 +21,12 @@ from ._hooks import Client
 from ._log import RateLimitedLog
 from ._sinks import Sink
 
-# The sink of a request, or None if nobody asked for its reply; its message; whether to use an id.
+# The sink of a request, or None if its reply is not wanted; its message; whether to use an id.
 _Held = tuple[Optional[Sink], Message, Optional[bool]]
 
 
 class Sender(Protocol):
-    """What begins requests."""
+    """Begins requests."""
 
     pending: PendingRequests[Sink]
     held: Optional[HeldRequests]
@@ -39,9 +38,9 @@ class Sender(Protocol):
 
 
 class HeldRequests:
-    """The requests that wait for the greeting of one connection.
+    """The requests waiting for the greeting of one connection.
 
-    It is there from the connection to the release. All of it is used in the loop's thread.
+    It exists until they are released. All of it is used in the loop's thread.
     """
 
     __slots__ = ("_client", "_log", "_loop", "_requests", "_sender", "_sending", "_timer")
@@ -50,7 +49,7 @@ class HeldRequests:
         self._sender = sender
         self._client = client
         self._log = log
-        # In their order, those that are over included.
+        # In order, including those that are over.
         self._requests: list[_Held] = []
         # The request that is being released.
         self._sending: Optional[Sink] = None
@@ -65,7 +64,7 @@ class HeldRequests:
         deadline: Optional[float],
         use_mid: Optional[bool],
     ) -> bool:
-        """Hold a request back if it has to wait: to know about ids, or behind one that does."""
+        """Hold a request back if it must wait for the greeting, or behind one that does."""
         has_chosen_mid = msg.mid is not None and type(msg.mid) is not AssignedMid
         if sink is self._sending or not (use_mid is not False or has_chosen_mid or self._requests):
             return False
@@ -74,40 +73,40 @@ class HeldRequests:
         return True
 
     def take_unclaimed(self, msg: Message) -> bool:
-        """Hold a request that nobody asked the reply of back behind others that wait."""
+        """Hold a request whose reply is not wanted back, behind others that wait."""
         if not self._requests:
             return False
         self._keep(None, msg, False)
         return True
 
     def _keep(self, sink: Optional[Sink], msg: Message, use_mid: Optional[bool]) -> None:
-        """Keep *msg* as it is now."""
-        bytes(msg)  # raises here what could not be sent
+        """Store the present state of *msg*."""
+        bytes(msg)  # raises here if it cannot be sent
         if type(msg.mid) is AssignedMid:
-            msg.mid = None  # it is from an earlier time
+            msg.mid = None  # it is from an earlier send
         held = msg.copy()
         held.mid = msg.mid
         self._requests.append((sink, held, use_mid))
 
     def on_protocol(self, has_ids: bool) -> None:
-        """Send them, for the device has told its protocol."""
+        """Send the requests: the protocol of the device is known."""
         if has_ids:
             self._release()
             return
-        # When what has arrived is handled: some devices greet as version 4 first.
+        # After handling what has arrived: some devices first greet like version 4.
         self._timer.cancel()
         self._timer = self._loop.call_soon(self._release)
 
     def drop(self) -> None:
-        """Send none of them any more: the connection has ended."""
+        """Drop the requests: the connection has ended."""
         self._timer.cancel()
         self._requests.clear()
 
     def _release(self) -> None:
-        """Send them in their order, and hold none back any more."""
+        """Send the requests in order, and hold none back any more."""
         self._timer.cancel()
         fatal: Optional[BaseException] = None
-        # To send one may be the reason for another one, which is the last then.
+        # Sending one may cause another one, which then is the last.
         for held in self._requests:
             try:
                 self._send(*held)
@@ -118,7 +117,7 @@ class HeldRequests:
             raise fatal
 
     def _send(self, sink: Optional[Sink], msg: Message, use_mid: Optional[bool]) -> None:
-        """Send one that is not over; if that fails, it ends with the reason."""
+        """Send one that is not over; if that fails, it ends with the error."""
         reason: KatcpClientError
         try:
             if sink is None:
@@ -137,7 +136,7 @@ class HeldRequests:
         self._fail(sink, msg, reason)
 
     def _fail(self, sink: Optional[Sink], msg: Message, reason: KatcpClientError) -> None:
-        # Not at once: a callback that tries again would never return.
+        # Not at once: a callback that retries would never return.
         if sink is not None:
             self._loop.call_soon(sink.fail, msg, reason)
 

@@ -1,8 +1,7 @@
-"""The hooks of a client: documented methods that a program may replace.
+"""The hooks of a client: documented methods that programs may override.
 
-A hook is replaced in a subclass or on an object. What is not replaced is not called
-through: the parts of a client call each other directly then. `parts_behind` is the one
-place that tells which hooks are replaced.
+A hook is overridden in a subclass or on an object. Otherwise it is bypassed: the parts of a client
+call each other directly. `parts_behind` alone knows which hooks are overridden.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from .._wire.message import Message
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _Handlers = dict[str, Callable[..., Any]]
 
-# From the function behind a hook that was not replaced to what it calls.
+# From the function of a hook to the method that is called instead.
 _shortcuts: dict[Any, str] = {}
 
 
 class Client(Protocol):
-    """What the parts know of the client: limits and attributes that programs set, and hooks."""
+    """What the parts need of the client: limits and attributes that programs set, and hooks."""
 
     MAX_MSG_SIZE: int
     MAX_WRITE_BUFFER_SIZE: int
@@ -41,7 +40,7 @@ class Client(Protocol):
     _request_handlers: ClassVar[_Handlers]
 
     async def _install(self) -> None:
-        """Be connected, from start to stop."""
+        """Run the main coroutine."""
 
     def send_message(self, msg: Message) -> Any:
         """Send a message."""
@@ -72,7 +71,7 @@ class Client(Protocol):
 
 
 def shortcut(name: str) -> Callable[[_Method], _Method]:
-    """Decorator for a hook: say which method of a part it calls, and nothing else."""
+    """Mark a hook with the method of a part that it calls, and that can replace it."""
 
     def decorate(method: _Method) -> _Method:
         _shortcuts[method] = name
@@ -82,7 +81,7 @@ def shortcut(name: str) -> Callable[[_Method], _Method]:
 
 
 def parts_behind(part: object, *hooks: Callable[..., Any]) -> list[Callable[..., Any]]:
-    """Return each hook, or what it calls of *part* if the program has not replaced it."""
+    """Return each overridden hook, and for the others the method of *part* they call."""
     parts = []
     for hook in hooks:
         name = _shortcuts.get(getattr(hook, "__func__", None))

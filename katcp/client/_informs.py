@@ -1,7 +1,7 @@
-"""Streams of informs, for those who do not subclass.
+"""Streams of informs, for use without a subclass.
 
-A stream is fed by a callback for informs. The client holds it by a weak reference only:
-one that a program has dropped, say by leaving its ``for``, ends.
+A stream is fed by a callback for informs. The client has only a weak reference to it: a stream that
+the program drops, say by leaving its ``for``, ends.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from ._stream import Stream
 
 
 class InformStream(Stream[Message]):
-    """Informs in the order of their arrival, as `DeviceClient.informs` returns them.
+    """Informs in the order of their arrival, returned by `DeviceClient.informs`.
 
-    Iterate over it with ``for`` in any thread but the ioloop's, or with ``async
-    for`` in any asyncio loop. The iteration waits for the next inform, and ends
-    when the client stops or the stream is closed; what has arrived before is
-    still delivered. As a context manager it is closed at the end.
+    Iterate over it with ``for`` in any thread but the ioloop's, or with ``async for`` in any
+    asyncio loop. The iteration waits for the next inform, and ends when the client stops or the
+    stream is closed; informs that arrived before are still delivered. As a context manager it is
+    closed at the end.
 
     Notes
     -----
-    Informs are kept from the moment the stream is made. When there are too many
-    of them, the oldest is dropped for each new one: a warning is logged the
-    first time, and `dropped` counts them.
+    Informs are buffered from the moment the stream is created. When there are too many, the oldest
+    are dropped: a warning is logged the first time, and `dropped` counts them.
     """
 
     __slots__ = ("_feed", "_name")
@@ -47,7 +46,7 @@ class InformStream(Stream[Message]):
         callbacks.add(name, self._feed)
 
     def close(self) -> None:
-        """Take no more informs, and end the iterations; may be called again."""
+        """Accept no more informs, and end the iterations; may be called again."""
         self._feed.remove()
         super().close()
 

@@ -1,12 +1,11 @@
-"""The log of a client: complete texts, as many as a disk can bear, for any logger.
+"""The log of a client: complete texts, rate-limited, for any logger.
 
-Programs have handlers that show ``record.msg``, as the old client filled it in: the
-arguments stand in the text already. It is put together only if somebody reads it.
+Programs have handlers that show ``record.msg``, which in the old client includes the arguments
+already. The text is only formatted if it is logged.
 
-A device that sends only nonsense would fill a disk with what is logged of it. So of each
-kind of warnings and errors, which is their text before the arguments are put in, so many
-are let through each minute; then one says that more are left out, and later one tells how
-many there were.
+A device that sends only nonsense would fill a disk with log records. So the number of warnings and
+errors of each kind, which is their text before formatting, is limited per minute; then one record
+says that more are left out, and later one says how many.
 """
 
 from __future__ import annotations
@@ -20,28 +19,28 @@ from typing import Any, Callable, Protocol
 # In seconds.
 PERIOD = 60.0
 
-# The methods that are called of a logger.
+# The methods of a logger that are called.
 _METHODS = ("isEnabledFor", "debug", "info", "warning", "error", "exception")
 
-# Behind the caller of the logger: `_write`, and the method that called it.
+# Stack frames behind the logger's caller: `_write`, and the method that called it.
 _STACK_LEVEL = 3
 
 
 class LogOwner(Protocol):
-    """Who has a logger, and a limit of records; a program may change both at any time."""
+    """The logger and the limit of records; a program may change both at any time."""
 
     MAX_LOG_RATE: int
     _logger: Any
 
 
 class RateLimitedLog:
-    """What a client logs, and what its device makes it log.
+    """The log of a client, with a rate limit.
 
     Parameters
     ----------
     owner : LogOwner
-        Whose logger the records go to, and whose `MAX_LOG_RATE` says how many warnings and
-        errors of a kind may be logged each `PERIOD`.
+        Its logger takes the records, and its `MAX_LOG_RATE` is the number of warnings and errors of
+        one kind in each `PERIOD`.
     clock : callable, optional
         Returns the time in seconds.
     """
@@ -53,7 +52,7 @@ class RateLimitedLog:
         self._counts: dict[str, int] = {}
 
     def debug(self, text: str, *args: object) -> None:
-        """Log for those who debug, without a limit."""
+        """Log a debug message, without a limit."""
         self._write("debug", logging.DEBUG, text, args)
 
     def info(self, text: str, *args: object) -> None:
@@ -73,7 +72,7 @@ class RateLimitedLog:
         self._write("exception", logging.ERROR, text, args)
 
     def end_period(self) -> None:
-        """Log how many records were left out, and begin to count anew."""
+        """Log how many records were left out, and start a new period."""
         limit = self._owner.MAX_LOG_RATE
         left_out = {kind: count - limit for kind, count in self._counts.items() if count > limit}
         self._counts.clear()
@@ -105,12 +104,12 @@ class RateLimitedLog:
 
 
 class CurrentException:
-    """The exception that is handled now; put into words only where it is logged.
+    """The exception that is being handled; formatted only if it is logged.
 
     Parameters
     ----------
     limit : int
-        How many stack frames are shown at most.
+        The maximum number of stack frames.
     """
 
     def __init__(self, limit: int) -> None:
@@ -122,7 +121,7 @@ class CurrentException:
 
 
 class _Completed:
-    """A logger object of a program, with the methods that it lacks of a logger."""
+    """A program's logger object, with the methods of a logger that it lacks."""
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -145,11 +144,11 @@ class _Completed:
 def complete(logger: Any) -> Any:
     """Return a logger with all methods that a client calls; any thread.
 
-    Programs pass objects of their own; the old client called ``warn``, not ``warning``.
+    Programs pass their own objects; the old client called ``warn``, not ``warning``.
     """
     return logger if all(hasattr(logger, name) for name in _METHODS) else _Completed(logger)
 
 
 def _is_standard(logger: Any) -> bool:
-    """Whether a logger can be told how far up the stack its caller is."""
+    """Whether a logger accepts a stack level."""
     return isinstance(logger, (logging.Logger, logging.LoggerAdapter))

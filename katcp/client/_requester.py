@@ -1,4 +1,4 @@
-"""The requests of a client: ids, what is pending, deadlines, sending."""
+"""The requests of a client: ids, pending requests, deadlines, sending."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from ._hooks import Client, parts_behind
 from ._log import RateLimitedLog
 from ._sinks import Sink
 
-# How long deadlines are not looked at again, for each request that was looked at, in
-# seconds: ten times as long as the look takes.
+# How long a search for deadlines is not repeated, in seconds for each pending request: ten times as
+# long as it takes.
 _REST_PER_REQUEST = 1e-6
 
 
@@ -40,13 +40,13 @@ class Requester:
     Attributes
     ----------
     connection : Connection or None
-        Where to send; None while the client is not connected.
+        The connection to send to; None while not connected.
     held : HeldRequests or None
         After a reconnect, until it is known whether the device has ids.
     pending : PendingRequests
-        The requests that wait for their replies.
+        The requests waiting for their replies.
     timer : asyncio.TimerHandle or None
-        One for all of them, set to the earliest deadline.
+        One for all requests, set to the earliest deadline.
     """
 
     __slots__ = (
@@ -77,7 +77,7 @@ class Requester:
     def begin(
         self, msg: Message, sink: Sink, timeout: Optional[float], use_mid: Optional[bool]
     ) -> None:
-        """Send a request whose answer is for *sink*, or raise and let nothing be pending."""
+        """Send a request for *sink*, or raise and leave nothing pending."""
         now = asyncio.get_running_loop().time()
         deadline = None if timeout is None else now + (timeout if timeout > 0 else 0)
         if (
@@ -112,12 +112,11 @@ class Requester:
             self._set_timer(deadline)
 
     def send_unclaimed(self, msg: Message) -> None:
-        """Send a request whose reply goes to the handlers."""
         if self.held is None or not self.held.take_unclaimed(msg):
             self._client.send_message(msg)
 
     def send(self, msg: Message) -> Outgoing:
-        """Send any message; return where to."""
+        """Send any message; return the connection."""
         connection = self.connection
         if connection is None or connection.outgoing is None:
             raise self.not_connected()
@@ -144,14 +143,14 @@ class Requester:
         return outgoing
 
     def not_connected(self) -> KatcpClientDisconnected:
-        """Return the error for what is sent without a connection; any thread."""
+        """Return the error for sending without a connection; any thread."""
         address = address_to_string(self._client._bindaddr)
         return KatcpClientDisconnected(f"Not connected to device {address}")
 
     # Message ids.
 
     def assign_mid(self, msg: Message, use_mid: Optional[bool]) -> None:
-        """Give *msg* the id to send it with, or none; raise if that cannot be."""
+        """Set or clear the id to send *msg* with, or raise if that is impossible."""
         supported = self._protocol.message_ids
         mid = msg.mid
         if mid is not None:
@@ -170,7 +169,7 @@ class Requester:
         return self.pending.is_mid_pending(mid) or self.pending.may_be_answered_late(mid)
 
     def check_mid(self, mid: bytes) -> None:
-        """Raise if no message can be sent with an id that the program chose; any thread."""
+        """Raise if no message can be sent with an id chosen by the program; any thread."""
         if not self._protocol.message_ids:
             raise KatcpVersionError("Message IDs not supported by server")
         if self.pending.is_mid_pending(int(mid)):
@@ -190,18 +189,18 @@ class Requester:
     # The greeting.
 
     def expect_greeting(self) -> None:
-        """Hold requests back if the device, which is connected again, had ids before."""
+        """Hold requests back if the device, now reconnected, had ids before."""
         if self._protocol.had_ids and not self._protocol.preset:
             self.held = HeldRequests(self, self._client, self._log)
 
     # Ending.
 
     def forget(self, sink: Sink) -> None:
-        """Wait for a reply no more."""
+        """Drop a request: its reply is not wanted any more."""
         self.pending.abandon(sink)
 
     def overflow(self, sink: Sink, limit: int) -> None:
-        """Fail a request whose informs, which are all kept, take too much memory."""
+        """Fail a request whose informs take too much memory."""
         error = KatcpClientOverflow(
             f"The informs of request {shorten(sink.name)} would take more memory than "
             f"MAX_INFORMS_SIZE ({limit} bytes)"
@@ -211,13 +210,13 @@ class Requester:
         self._end_all([(sink, error)])
 
     def fail_all(self, error: KatcpClientError) -> None:
-        """End all that are pending with *error*."""
+        """End all pending requests with *error*."""
         self._cancel_timer()
         self._timer_rests_until = -math.inf
         if self.held is not None:
             self.held.drop()
             self.held = None
-        # A thread that wakes must find what the callbacks did, as it always has.
+        # Callbacks first: a thread that wakes must find what they did, as in the old client.
         sinks = sorted(self.pending.take_all(), key=lambda sink: sink.wakes_thread)
         self._end_all((sink, error) for sink in sinks)
 
@@ -227,7 +226,7 @@ class Requester:
         for sink, error in ended:
             try:
                 if not sink.take_reply(local_failure(sink, error)):
-                    self._log.debug("Request %s, whose reply nobody awaits: %s", sink.name, error)
+                    self._log.debug("Request %s, without a consumer: %s", sink.name, error)
             except FATAL as raised:
                 fatal = raised
         if fatal is not None:
@@ -236,7 +235,7 @@ class Requester:
     # Deadlines.
 
     def _set_timer(self, deadline: float) -> None:
-        """Rearm the timer for *deadline*, which is earlier."""
+        """Rearm the timer for an earlier *deadline*."""
         self._cancel_timer()
         loop = asyncio.get_running_loop()
         self.timer = loop.call_at(max(deadline, self._timer_rests_until), self._end_expired)
@@ -249,7 +248,7 @@ class Requester:
         self._timer_deadline = math.inf
 
     def _end_expired(self) -> None:
-        """End the requests whose time is over."""
+        """End the requests whose deadline has passed."""
         self._cancel_timer()
         now = asyncio.get_running_loop().time()
         ended = []
@@ -268,6 +267,6 @@ class Requester:
                 self._set_timer(deadline)
 
     def _renew_connection(self, reason: str) -> None:
-        """Close the connection, if another one follows."""
+        """Close the connection, if the client reconnects."""
         if self._client._auto_reconnect and self.connection is not None:
             self.connection.close(KatcpClientDisconnected(reason))

@@ -1,4 +1,4 @@
-"""From start to stop: the loop, the life cycle, connecting and connecting again."""
+"""The run of a client: the loop, the life cycle, connecting and reconnecting."""
 
 from __future__ import annotations
 
@@ -43,28 +43,28 @@ from ._hooks import Client
 from ._log import RateLimitedLog
 from ._requester import Requester
 
-# Each delay before a reconnect is this many times the one before, and then made shorter by
-# up to a quarter: clients that were thrown out together must not come back together.
+# Each reconnect delay is this many times the one before, then shortened by up to a quarter: clients
+# that lost their connections together must not return together.
 _DELAY_GROWTH = 1.6
 _DELAY_JITTER = 0.25
 
-# After this many failures in a row, a success is worth a warning.
+# After this many failures in a row, a success is logged as a warning.
 _NOTABLE_FAILURES = 5
 
-# What an entry of a dict takes beside its key and its value, in bytes.
+# The memory of a dict entry besides its key and its value, in bytes.
 _EMPTY_VERSION_SIZE = 100
 
 
 class _Forks:
     """Counts the forks that led to this process.
 
-    A client lives in the process that started it, and nowhere else.
+    A client only works in the process that started it.
     """
 
     count = 0
 
     def note(self) -> None:
-        """Note that this is a new process."""
+        """Count a fork; in the new process."""
         self.count += 1
 
 
@@ -75,34 +75,34 @@ if hasattr(os, "register_at_fork"):
 
 
 class Run:
-    """The run of a client. What does not say otherwise is called in the loop's thread.
+    """The run of a client; in the loop's thread unless stated otherwise.
 
     Attributes
     ----------
     manager : IOLoopManager
-        Whose loop it is.
+        The owner of the loop.
     portal : LoopPortal or None
-        The way into the loop; None before the first start.
+        Submits calls to the loop; None before the first start.
     lifecycle : Lifecycle
         The state.
     events : dict
-        The events that show the state, and ``"protocol"``, by name.
+        The events of the states, and ``"protocol"``, by name.
     stop_wanted : AsyncEvent
-        Whether the client is to end.
+        Whether the client must end.
     connection : Connection or None
-        The present connection, also while it is being opened.
+        The present connection, even while it is being opened.
     failures : int
         How many attempts to connect have failed in a row.
     failure_reason : str or None
-        Why the last one has.
+        The reason of the last failure.
     attempt : int
         The number of the next attempt to reconnect.
     forks_at_start : int
-        In which process it was started, as `FORKS` counts them.
+        The count of `FORKS` when it was started.
     at_end : list of callable
-        What to call when the client has stopped.
+        Functions to call when the client has stopped.
     starting_thread : int or None
-        Which thread is in the middle of `start`.
+        The thread that is inside `start`.
     """
 
     __slots__ = (
@@ -163,11 +163,11 @@ class Run:
         self.at_end: list[Callable[[], None]] = []
         self._show_state_in_events()
 
-    # Where it is in its life; any thread.
+    # State; any thread.
 
     @property
     def state(self) -> State:
-        """Where the client is in its life."""
+        """The state of the client."""
         return self.lifecycle.state
 
     def is_forked(self) -> bool:
@@ -175,7 +175,7 @@ class Run:
         return self.forks_at_start != FORKS.count and self.state is not State.STOPPED
 
     def has_ended_by_itself(self) -> bool:
-        """Return whether it was started and is stopped, though nobody stopped it."""
+        """Return whether it has stopped without a call of `stop`."""
         started = self.portal is not None
         return started and self.state is State.STOPPED and not self.stop_wanted.is_set()
 
@@ -187,8 +187,8 @@ class Run:
     # Start and stop; any thread.
 
     def start(self) -> None:
-        """Begin the main coroutine, or raise if the client is not stopped."""
-        # Nobody waits for this lock: a finalizer may call start() in the middle of it.
+        """Spawn the main coroutine, or raise if the client is not stopped."""
+        # Never waited for: a finalizer may call start() in the middle of it.
         if not self._start_lock.acquire(blocking=False):
             raise KatcpUsageError("Device client already started.")
         try:
@@ -208,7 +208,7 @@ class Run:
         try:
             manager.start()
         except BaseException:
-            # There are no threads or no descriptors left.
+            # No threads or no descriptors are left.
             self.stop_wanted.set()
             raise
         portal = manager.get_portal()
@@ -228,23 +228,23 @@ class Run:
         portal.call_soon(self._begin, portal)
 
     def _begin(self, portal: LoopPortal) -> None:
-        """Be running, and spawn the main coroutine.
+        """Enter the running state, and spawn the main coroutine.
 
-        Not all in a coroutine, which would begin an iteration later: what a program
-        submits right after start() finds a client that runs, as it always has.
+        Not all in the coroutine, which would begin an iteration later: calls submitted right after
+        start() must find a running client, as in the old client.
         """
         portal.remember_thread()
         self._client.ioloop_thread_id = portal.thread_id
         if self.state is State.STOPPING:
-            # stop() came in the middle of start().
+            # stop() was called inside start().
             self._end()
             return
         self._enter(State.CONNECTING)
-        # What it raises ends the loop, and is reported with that.
+        # Its exceptions end the loop, and are reported there.
         spawn(self._client._install()).add_done_callback(_retrieve)
 
     def stop(self, portal: LoopPortal, timeout: Optional[float]) -> None:
-        """End the main coroutine; wait for it, but not in its thread."""
+        """End the main coroutine; wait for it, except in its thread."""
         deadline = None if timeout is None else time.monotonic() + timeout
         if self.state is not State.STOPPED:
             self._stop_and_wait(portal, timeout)
@@ -265,8 +265,8 @@ class Run:
             or self.starting_thread == threading.get_ident()
             or not (self.manager.managed or portal.has_run())
         ):
-            # Nobody to wait for: the caller himself has to run the loop, or is a finalizer
-            # in the middle of start().
+            # Waiting is impossible: the caller has to run the loop itself, or is a finalizer inside
+            # start().
             return
         try:
             if not waiter.wait(portal.is_gone, timeout):
@@ -276,17 +276,17 @@ class Run:
             self._end_without_loop(portal)
 
     def describe(self) -> str:
-        """Return which client it is."""
+        """Return a description for the log."""
         return f"the client of {address_to_string(self._client._bindaddr)}"
 
     def stop_soon(self) -> None:
-        """Stop, but wait for nothing; for the end of the main thread."""
+        """Stop without waiting; for the end of the main thread."""
         if self.portal is not None and not self.is_forked():
             with contextlib.suppress(KatcpUsageError):
                 self.portal.call_soon(self._begin_stop, Waiter())
 
     def _begin_stop(self, waiter: Waiter) -> None:
-        """Cut whatever the main coroutine waits for."""
+        """Interrupt whatever the main coroutine waits for."""
         if self.state is State.STOPPED:
             waiter.set_result(None)
             return
@@ -305,7 +305,7 @@ class Run:
         if portal.in_loop():
             self._disconnect()
         else:
-            # A loop that is closed meanwhile has no connection any more.
+            # A loop that was closed meanwhile has no connection any more.
             with contextlib.suppress(KatcpUsageError):
                 portal.call_soon(self._disconnect)
 
@@ -318,20 +318,20 @@ class Run:
     # The main coroutine.
 
     async def main(self) -> None:
-        """Be connected, from start to stop."""
+        """Keep the client connected, from start to stop."""
         try:
             if not self.stop_wanted.is_set():
                 await self._keep_connected()
         except Exception:
             self._log.exception("Unhandled exception in the client's main coroutine")
         finally:
-            # A loop that was closed behind its back throws this coroutine away
-            # some time after the run was ended without it.
+            # A loop that was closed without the client destroys this coroutine some time after the
+            # run was ended.
             if self.state is not State.STOPPED:
                 self._end()
 
     async def _keep_connected(self) -> None:
-        """Connect, and connect again, until the client is to end."""
+        """Connect, and reconnect, until the client must end."""
         self.attempt = 0
         while True:
             lasted = 0.0
@@ -350,24 +350,24 @@ class Run:
                 self.attempt = 0
             with contextlib.suppress(TornadoTimeoutError):
                 await self.stop_wanted.until_set(self.reconnect_delay(self.attempt))
-            # Not only when the delay was cut: stop() may have come right behind.
+            # Not only when the delay was interrupted: stop() may have come right after it.
             if self.stop_wanted.is_set():
                 return
             self.attempt += 1
             self._enter(State.CONNECTING)
 
     def reconnect_delay(self, attempt: int) -> float:
-        """Return how long to wait before an attempt; the first is number 0."""
+        """Return the delay before an attempt, in seconds; the first is number 0."""
         first = self._client.auto_reconnect_delay
         if attempt == 0:
             return first
-        # The exponent is bounded, or a year without connection would overflow.
+        # The exponent is bounded, or a year without a connection would overflow.
         grown = first * _DELAY_GROWTH ** min(attempt, 100)
         longest = max(first, self._client.auto_reconnect_max_delay)
         return min(grown, longest) * (1 - _DELAY_JITTER * random.random())
 
     async def _connect(self) -> Optional[Connection]:
-        """Return an open connection, or None after the reason was logged."""
+        """Return an open connection, or None after logging the reason."""
         client = self._client
         connection = Connection(*client._bindaddr, client, self._ssl_context)
         self.connection = connection
@@ -377,7 +377,7 @@ class Run:
             self._log_failure(str(error))
             return None
         finally:
-            # Cancelled, too, it must not stay open.
+            # Even when cancelled, it must not stay open.
             if connection.stream is None:
                 connection.close()
         self._log.debug(
@@ -388,7 +388,7 @@ class Run:
         return connection
 
     async def _use(self, connection: Connection) -> None:
-        """Handle the lines of *connection* to its end; then nothing is pending any more."""
+        """Handle the lines of *connection* until its end; then nothing is pending any more."""
         self._meet_device()
         self._requester.expect_greeting()
         self._enter(State.CONNECTED)
@@ -398,7 +398,7 @@ class Run:
             is_open = self._dispatcher.tell_of_connection(True)
             while is_open:
                 try:
-                    # Most lines are handled as they arrive, in the middle of this.
+                    # Most lines are handled as they arrive, inside this.
                     lines = await connection.read_lines()
                 except ConnectionEnded as end:
                     self._log_end(connection, end.cause)
@@ -406,8 +406,8 @@ class Run:
                 else:
                     await self._dispatcher.handle_left(connection, lines)
             if self.stop_wanted.is_set():
-                # As in the old client, what is pending fails before the end is notified;
-                # those who await a future are told in the next iteration of the loop.
+                # As in the old client, pending requests fail before the end is notified; those
+                # awaiting a future are resumed in the next iteration of the loop.
                 self._requester.fail_all(stopped_first())
                 await asyncio.sleep(0)
         finally:
@@ -422,7 +422,7 @@ class Run:
             self._log_failure(str(connection.error))
 
     def _meet_device(self) -> None:
-        """Forget what the last connection told: the device may be another."""
+        """Forget the protocol of the last connection: the device may be another."""
         self._client.last_connect_time = IOLoop.current().time()
         self._client.versions = ObjectDict()
         self._versions_size = 0
@@ -432,7 +432,7 @@ class Run:
         self.forget_protocol()
 
     def _first_lines(self, lines: list[bytes]) -> Optional[list[bytes]]:
-        """Handle the first lines of a connection: only now it is sure to be accepted."""
+        """Handle the first lines of a connection: only they prove that it was accepted."""
         connection = self.connection
         assert connection is not None
         failures, self.failures = self.failures, 0
@@ -445,7 +445,7 @@ class Run:
         return dispatcher.handle_lines(connection, lines)
 
     def _why_ended(self, connection: Connection) -> KatcpClientError:
-        """Return what the requests that were pending are told."""
+        """Return the error for the requests that were pending."""
         if self.stop_wanted.is_set():
             return stopped_first()
         reason = "Connection closed before reply was received"
@@ -458,7 +458,7 @@ class Run:
         return error
 
     def announced_end(self) -> str:
-        """Return what the device said of the end of the connection, to follow a reason."""
+        """Return the device's reason for the end of the connection, to append to an error."""
         farewell = self._dispatcher.farewell
         if farewell is None or not farewell.arguments:
             return ""
@@ -467,7 +467,7 @@ class Run:
     # The end.
 
     def _end(self) -> None:
-        """End the run, and all that is pending."""
+        """End the run, and all pending requests."""
         if self.state is not State.STOPPING:
             self._enter(State.STOPPING)
         if self.connection is not None:
@@ -478,7 +478,7 @@ class Run:
             self._be_stopped()
 
     def _be_stopped(self) -> None:
-        """Wake all that wait for a client that has ended."""
+        """Wake all that wait, for a client that has ended."""
         self.connection = None
         note_stopped(self)
         self._log.info("Client connect loop for %r finished.", self._client._bindaddr)
@@ -498,15 +498,15 @@ class Run:
             self.manager.stop()
 
     def _end_without_loop(self, portal: LoopPortal) -> None:
-        """End the run of a client whose loop was closed behind its back; any thread."""
+        """End the run of a client whose loop was closed without it; any thread."""
         if portal.is_closed() and self.state is not State.STOPPED:
             self.stop_wanted.set()
             self._end()
 
-    # States and the events that show them.
+    # States and their events.
 
     def _enter(self, state: State) -> None:
-        """Go to *state*, and show it in the events."""
+        """Go to *state*, and update the events."""
         self.lifecycle.move(state)
         if state is not State.CONNECTED:
             self._requester.connection = None
@@ -522,7 +522,7 @@ class Run:
             elif name in held:
                 event.set()
 
-    # What the device says of itself.
+    # The versions of the device.
 
     def forget_protocol(self) -> None:
         """Clear the event "protocol", unless the program has preset the flags; any thread."""
@@ -530,7 +530,7 @@ class Run:
             self.events["protocol"].clear()
 
     def take_version_connect(self, msg: Message) -> None:
-        """Take in a ``#version-connect``."""
+        """Handle ``#version-connect``."""
         if len(msg.arguments) < 2:
             return
         role, *texts = (as_text(argument) for argument in msg.arguments)
@@ -539,11 +539,11 @@ class Run:
             self.learn_protocol(self.protocol.on_version_connect(msg))
 
     def take_v4_inform(self, msg: Message) -> None:
-        """Take in a ``#version`` or ``#build-state``."""
+        """Handle ``#version`` or ``#build-state``."""
         self.learn_protocol(self.protocol.on_v4_inform(msg))
 
     def learn_protocol(self, warning: Optional[LogText]) -> None:
-        """Note that an inform, or the program, told of the protocol."""
+        """Note that the protocol may be known, by an inform or the program."""
         if warning is not None:
             self._log.warning(*warning)
         if self.protocol.flags is not None:
@@ -552,7 +552,7 @@ class Run:
             self.events["protocol"].set()
 
     def _remember_version(self, role: str, texts: tuple[str, ...]) -> None:
-        """Keep what the device says of one version, unless it says too much."""
+        """Keep a version of the device, within the limit of memory."""
         client = self._client
         size = self._versions_size + _version_size(role, texts)
         if role in client.versions:
@@ -572,7 +572,7 @@ class Run:
     # Logs.
 
     def _log_failure(self, reason: str) -> None:
-        """Log why it could not connect: once as a warning, then only for those who debug."""
+        """Log why it could not connect: the first time as a warning, then for debugging."""
         self.failures += 1
         is_known = reason == self.failure_reason
         self.failure_reason = reason
@@ -606,5 +606,5 @@ def _retrieve(task: asyncio.Future[Any]) -> None:
 
 
 def _version_size(role: str, texts: tuple[str, ...]) -> int:
-    """Return about how many bytes an entry of `versions` takes."""
+    """Estimate the memory of an entry of `versions`, in bytes."""
     return _EMPTY_VERSION_SIZE + sum(map(sys.getsizeof, (role, texts, *texts)))

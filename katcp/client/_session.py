@@ -1,12 +1,12 @@
-"""What a client is made of, and what it refuses.
+"""The parts of a client, and the checks of its calls.
 
-A message's way in::
+The path of an incoming message::
 
     Connection -> Dispatcher.handle_lines -> MessageParser.parse
         -> Requester.take_reply / take_inform -> the sink of the request
         -> else the handler of that name, else unhandled_*
 
-and out::
+and of a request::
 
     AsyncClient -> Session.submit -> (in the loop) Requester.begin -> Connection.send
 """
@@ -35,25 +35,25 @@ from ._requester import Requester
 from ._run import FORKS, Run
 from ._sinks import ConcurrentSink, Sink, ThreadSink
 
-# How much longer than its timeout a blocking request waits for a loop that a handler
-# keeps busy, in seconds.
+# How much longer than its timeout a blocking request waits for a loop that is kept busy by a
+# handler, in seconds.
 BUSY_LOOP_MARGIN = 1.0
 
 _T = TypeVar("_T")
 
-# What to do in other threads, for methods that are never thread-safe.
+# Alternatives for other threads, for methods that are never thread-safe.
 _INSTEAD = {"future_request": "Use blocking_request() or callback_request() in other threads."}
 
 
 class Session:
-    """The parts of one client, and the rules of who may call it when; any thread.
+    """The parts of one client, and the rules for calling it; any thread.
 
     Attributes
     ----------
     timeout : float or None
-        How long requests wait that do not say; seconds.
+        The default timeout of requests in seconds.
     is_threadsafe : bool
-        Whether methods that belong to the loop may be called from other threads.
+        Whether methods of the loop may be called from other threads.
     """
 
     __slots__ = (
@@ -75,14 +75,14 @@ class Session:
         self.client = client
         self.timeout: Optional[float] = 5.0
         self.is_threadsafe = False
-        # What `AsyncClient.sensors` is, once it was asked for.
+        # The value of `AsyncClient.sensors`, once it was used.
         self.sensors: Any = None
         self.protocol = ServerProtocol()
         self.requester = Requester(client, self.protocol, log)
         self.dispatcher = Dispatcher(client, self.requester, log, tb_limit)
         self.run = Run(client, self.dispatcher, self.requester, self.protocol, log, ssl_context)
 
-    # Where the caller is.
+    # Checks of the calling thread.
 
     def is_in_loop(self) -> bool:
         """Return whether this is the thread of the loop."""
@@ -109,7 +109,7 @@ class Session:
             )
 
     def portal_of_run(self, name: str) -> LoopPortal:
-        """Return the portal of a client that was started, here, at some time."""
+        """Return the portal of a client that was ever started in this process."""
         if self.run.is_forked():
             self.refuse_fork(name)
         portal = self.run.portal
@@ -118,7 +118,7 @@ class Session:
         return portal
 
     def started_portal(self, name: str) -> LoopPortal:
-        """Return the portal of a client that is not stopped, or raise."""
+        """Return the portal of a client that is running, or raise."""
         portal = self.portal_of_run(name)
         if self.run.lifecycle.state is State.STOPPED:
             if self.run.has_ended_by_itself():
@@ -127,7 +127,7 @@ class Session:
         return portal
 
     def portal_to_enter(self, name: str) -> Optional[LoopPortal]:
-        """Return where a thread-safe call has to be submitted, None to call directly."""
+        """Return the portal to submit a thread-safe call to; None to call directly."""
         if not self.is_threadsafe or self.is_in_loop():
             return None
         return self.started_portal(name)
@@ -149,7 +149,7 @@ class Session:
         timeout: Optional[float],
         use_mid: Optional[bool],
     ) -> None:
-        """Begin a request here, which must be the loop's thread."""
+        """Begin a request; in the loop's thread."""
         run = self.run
         portal = run.portal
         if (
@@ -169,7 +169,6 @@ class Session:
         timeout: Optional[float],
         use_mid: Optional[bool],
     ) -> None:
-        """Begin a request in the loop, soon."""
         self.requester.check_submitted(msg)
         run = self.run
         portal = run.portal
@@ -178,7 +177,7 @@ class Session:
         try:
             portal.call_soon(self._begin_submitted, msg, sink, timeout, use_mid)
         except KatcpUsageError:
-            # The client ended a moment ago: say how, if it is known by now.
+            # The client ended a moment ago: give the reason, if it is known by now.
             self.started_portal(name)
             raise
 
@@ -219,7 +218,7 @@ class Session:
         except LoopGone:
             return local_failure(msg, stopped_first()), []
         except BaseException:
-            # Ctrl-C, or what another signal handler raises.
+            # Ctrl-C, or an exception of another signal handler.
             self.forget(portal, sink)
             raise
         finally:
@@ -227,8 +226,8 @@ class Session:
         return local_failure(msg, timed_out(msg.name, time.monotonic() - began)), []
 
     def forget(self, portal: LoopPortal, sink: Sink) -> None:
-        """Wait for a reply no more."""
-        # Without a loop there is nobody who waits.
+        """Drop a request: its reply is not wanted any more."""
+        # Without a loop, nothing waits.
         with contextlib.suppress(KatcpUsageError):
             portal.call_soon(self.requester.forget, sink)
 
@@ -256,14 +255,14 @@ class Session:
 
     def _forget_if_cancelled(self, portal: LoopPortal, sink: Sink, future: Future[Any]) -> None:
         if future.cancelled():
-            # Who waits with concurrent.futures.wait() is not told before.
+            # Otherwise concurrent.futures.wait() is not notified.
             future.set_running_or_notify_cancel()
             self.forget(portal, sink)
 
     def fail_soon(self, sink: Sink, msg: Message, error: KatcpClientError) -> None:
-        """Fail a request that was not sent, in the loop, or here if there is no loop any more.
+        """Fail a request that was not sent, in the loop, or here if the loop has gone.
 
-        Not at once: a callback that tries again would never return.
+        Not at once: a callback that retries would never return.
         """
         portal = self.run.portal
         if portal is None:
@@ -273,7 +272,7 @@ class Session:
         except KatcpUsageError:
             sink.fail(msg, error)
 
-    # Coroutines of ours, for callers anywhere.
+    # Our coroutines, for callers anywhere.
 
     def run_and_wait(self, name: str, function: Callable[..., Awaitable[_T]], *args: Any) -> _T:
         """Run a coroutine function in the loop and wait for it; any thread but the loop's."""
@@ -296,7 +295,7 @@ class Session:
                 return await self._run_until_stopped(function, *args)
             except Exception:
                 if result is not None and result.cancelled():
-                    # Nobody hears of it: asyncio would log that.
+                    # Not awaited any more: asyncio would log that.
                     raise asyncio.CancelledError from None
                 raise
 

@@ -1,6 +1,6 @@
-"""Where the informs and the reply of one request go: callbacks, futures, threads.
+"""Consumers of the informs and the reply of one request: callbacks, futures, threads.
 
-A sink is also the entry of its request among those that are pending.
+A sink is also the entry of its request among the pending ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Answer = tuple[Message, list[Message]]
 
 
 class Caller(Protocol):
-    """What calls callbacks and logs what they raise."""
+    """Calls callbacks and logs their exceptions."""
 
     def call_back(
         self, kind: str, callback: Callable[..., Any], user_data: Any, msg: Message
@@ -30,26 +30,26 @@ class Caller(Protocol):
         """Call a callback."""
 
     def handle_unsent(self, reply: UnsentReply) -> None:
-        """Handle the reply of a request that was not sent."""
+        """Handle the local reply of a request that was not sent."""
 
 
 class Owner(Protocol):
-    """What gives up requests."""
+    """Gives up requests."""
 
     def forget(self, sink: Sink) -> None:
-        """Wait for a reply no more."""
+        """Drop a request: its reply is not wanted any more."""
 
     def overflow(self, sink: Sink, limit: int) -> None:
         """Fail a request whose informs take too much memory."""
 
 
 class Sink(PendingRequest):
-    """Where the informs and the reply of one request go; in the loop's thread.
+    """The consumer of the informs and the reply of one request; in the loop's thread.
 
     Attributes
     ----------
     wakes_thread : bool
-        Whether its end wakes a thread: of several that end at once, these come last.
+        Whether its end wakes a thread: of several that end together, these come last.
     """
 
     __slots__ = ()
@@ -58,7 +58,7 @@ class Sink(PendingRequest):
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody waits for the reply any more, though there was none."""
+        """Whether the reply is not wanted any more, though there was none."""
         return False
 
     def take_inform(self, msg: Message) -> bool:
@@ -66,15 +66,15 @@ class Sink(PendingRequest):
         raise NotImplementedError
 
     def take_reply(self, msg: Message) -> bool:
-        """Take the reply, or one that the client makes itself; return whether it was wanted."""
+        """Take the reply, perhaps a local one; return whether it was wanted."""
         raise NotImplementedError
 
     def fail(self, msg: Message, error: KatcpClientError) -> None:
-        """Take the reason why the request was not sent."""
+        """Take the error because of which the request was not sent."""
         self.take_reply(local_failure(msg, error))
 
     def refuse(self, msg: Message, error: BaseException) -> None:
-        """Take an error that another thread made, which cannot be told otherwise."""
+        """Take an error raised in another thread, which cannot be reported otherwise."""
         raise NotImplementedError
 
 
@@ -104,7 +104,7 @@ class CallbackSink(Sink):
 
     def take_reply(self, msg: Message) -> bool:
         on_reply, user_data = self._on_reply, self._user_data
-        # It may be kept for some time: it must not keep what callbacks keep.
+        # It may live for some time: do not keep what the callbacks refer to.
         self._on_reply = self._on_inform = self._user_data = None
         if on_reply is None:
             return False
@@ -112,7 +112,7 @@ class CallbackSink(Sink):
         return True
 
     def fail(self, msg: Message, error: KatcpClientError) -> None:
-        # As in the old client, the hooks of the program see it.
+        # As in the old client, the program's hooks see it.
         self._caller.handle_unsent(unsent_reply(self, msg, error))
 
     def refuse(self, msg: Message, error: BaseException) -> None:
@@ -121,12 +121,12 @@ class CallbackSink(Sink):
 
 
 class _CollectingSink(Sink):
-    """Collects the informs until the reply comes, within the limit of the client.
+    """Collects the informs until the reply, within the limit of the client.
 
     Attributes
     ----------
     target : Waiter or future
-        What gets the reply and the informs.
+        Gets the reply and the informs.
     """
 
     __slots__ = ("_informs", "_informs_size", "_max_informs_size", "_owner", "target")
@@ -162,7 +162,7 @@ class FutureSink(_CollectingSink):
         return True
 
     def cancel(self) -> None:
-        """Wait for the reply no more."""
+        """Drop the request: its reply is not wanted any more."""
         self._owner.forget(self)
 
 
@@ -172,13 +172,13 @@ class ReplyFuture(asyncio.Future):  # type: ignore[type-arg]
     Attributes
     ----------
     sink : FutureSink or None
-        What resolves it, while it is pending.
+        Resolves it; None when it is done.
     """
 
     sink: Optional[FutureSink] = None
 
     def cancel(self, *args: Any, **kwargs: Any) -> bool:
-        """Cancel the future, and forget the request."""
+        """Cancel the future, and drop the request."""
         is_cancelled = super().cancel(*args, **kwargs)
         # At once: a done callback would come an iteration of the loop later.
         if is_cancelled and self.sink is not None:
@@ -188,7 +188,7 @@ class ReplyFuture(asyncio.Future):  # type: ignore[type-arg]
 
 
 class ThreadSink(_CollectingSink):
-    """Wakes the thread that waits at a `Waiter`."""
+    """Wakes the thread that waits in a `Waiter`."""
 
     __slots__ = ()
 

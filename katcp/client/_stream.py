@@ -1,4 +1,4 @@
-"""Streams: what arrives in the loop's thread is iterated over anywhere else."""
+"""Streams: items arrive in the loop's thread and are iterated over anywhere else."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _Self = TypeVar("_Self", bound="Stream[Any]")
 class Stream(Generic[_Item]):
     """Items in the order of their arrival, for ``for`` and ``async for``.
 
-    No step needs a lock: who waits says so first and looks then, and who brings something
-    puts it down first and looks then who waits.
+    No lock is needed: a consumer registers before it looks for an item, and a producer adds an item
+    before it looks for consumers.
     """
 
     __slots__ = (
@@ -37,7 +37,7 @@ class Stream(Generic[_Item]):
         "_waiting",
     )
 
-    # What an item is called.
+    # The noun for an item in log records.
     _kind = "item"
 
     def __init__(self, session: Session, maxsize: Optional[int], timeout: Optional[float]) -> None:
@@ -45,14 +45,14 @@ class Stream(Generic[_Item]):
         self._timeout = timeout
         self._maxsize = maxsize
         self._arrived: collections.deque[_Item] = collections.deque()
-        # What to call when something has changed, for each that waits.
+        # Functions to call after a change, one for each waiting consumer.
         self._waiting: collections.deque[Callable[[], Any]] = collections.deque()
         self._dropped = 0
         self._closed = False
 
     @property
     def dropped(self) -> int:
-        """How many items were dropped because nobody took them in time."""
+        """How many items were dropped because they were not taken in time."""
         return self._dropped
 
     @property
@@ -61,7 +61,7 @@ class Stream(Generic[_Item]):
         return self._closed
 
     def close(self) -> None:
-        """Take nothing more, and end the iterations; may be called again."""
+        """Accept no more items, and end the iterations; may be called again."""
         self._closed = True
         self._wake_waiting()
 
@@ -140,12 +140,12 @@ class Stream(Generic[_Item]):
         return f"<{type(self).__name__} {self._described()}: {len(self._arrived)} waiting>"
 
     def put(self, item: _Item) -> None:
-        """Take an item and wake those who wait; in the loop's thread."""
+        """Add an item and wake the consumers; in the loop's thread."""
         if self._closed:
             return
         is_full = self._maxsize is not None and len(self._arrived) >= self._maxsize
         if is_full:
-            # Somebody may just have taken the last.
+            # A consumer may just have taken the last one.
             with contextlib.suppress(IndexError):
                 self._arrived.popleft()
                 self._dropped += 1
@@ -170,7 +170,7 @@ class Stream(Generic[_Item]):
         if self._arrived:
             return True
         self._waiting.append(wake)
-        # Looked at before the items: what came before the end is still delivered.
+        # Checked before the items: those that came before the end are still delivered.
         is_closed = self._closed
         if not self._arrived and not is_closed:
             return False
@@ -180,12 +180,12 @@ class Stream(Generic[_Item]):
         return True
 
     def _forget(self, wake: Callable[[], Any]) -> None:
-        """Do not wake somebody who does not wait any more."""
+        """Remove a consumer that has stopped waiting."""
         with contextlib.suppress(ValueError):
             self._waiting.remove(wake)
 
     def _close_if_stopped(self) -> None:
-        """Close a stream of a client that has stopped: nobody else will."""
+        """Close the stream if its client has stopped, which does not do that itself."""
         if self._session.run.state is State.STOPPED:
             self.close()
 
@@ -195,7 +195,7 @@ class Stream(Generic[_Item]):
         )
 
     def _described(self) -> str:
-        """Return of which device the items are."""
+        """Describe the device of the items."""
         return f"of {self._address()}"
 
     def _address(self) -> str:
@@ -207,8 +207,8 @@ def _remaining(deadline: Optional[float]) -> Optional[float]:
 
 
 def _wake_in_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
-    """Wake who waits for *future* in *loop*; any thread."""
-    # A loop that was closed meanwhile has nobody who waits.
+    """Resolve *future* in *loop*; any thread."""
+    # Nothing waits in a loop that was closed.
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(_set_done, future)
 

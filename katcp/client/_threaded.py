@@ -19,8 +19,8 @@ class CallbackClient(AsyncClient):
     Attributes
     ----------
     daemon : bool
-        Whether the thread of a managed ioloop is a daemon thread, which does
-        not keep the interpreter from exiting. To be set before `start`.
+        Whether the thread of a managed ioloop is a daemon thread, which does not keep the
+        interpreter from exiting. Set it before `start`.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class CallbackClient(AsyncClient):
 
 
 class BlockingClient(CallbackClient):
-    """A `CallbackClient`, by the name that scripts with `blocking_request` use.
+    """A `CallbackClient`, under the name used by scripts with `blocking_request`.
 
     Parameters are those of `AsyncClient`.
 
@@ -98,7 +98,7 @@ def request_check(
     client : DeviceClient instance
         A client with `blocking_request`.
     exception : Exception class to raise
-        It is raised with one argument, a text.
+        Raised with one argument, a text.
     *msg_parms : Message parameters sent to the Message.request() call
         The name of the request and its arguments.
     **kwargs : Keyword arguments

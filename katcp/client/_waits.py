@@ -23,7 +23,7 @@ from ._session import Session
 
 
 def wait_for(session: Session, event_name: str, timeout: Optional[float]) -> bool:
-    """Wait for an event; return whether it holds; any thread but the loop's."""
+    """Wait for an event; return whether it is set; any thread but the loop's."""
     name = f"wait_{event_name}"
     run = session.run
     portal = session.portal_to_wait(name, f", use until_{event_name}()")
@@ -44,7 +44,7 @@ def wait_for(session: Session, event_name: str, timeout: Optional[float]) -> boo
 
 
 def _wake_at(session: Session, event: AsyncEvent, waiter: Waiter, timeout: Optional[float]) -> None:
-    """Tell *waiter* whether *event* came before the timeout and the client's end."""
+    """Report to *waiter* whether *event* came before the timeout and the client's end."""
     if session.run.state is State.STOPPED:
         waiter.set_result(False)
         return
@@ -55,7 +55,7 @@ def _wake_at(session: Session, event: AsyncEvent, waiter: Waiter, timeout: Optio
 def until(
     session: Session, event_name: str, timeout: Optional[float], value: Optional[bool] = True
 ) -> Awaitable[Optional[bool]]:
-    """Return a future that resolves with *value* when an event holds; in the loop's thread."""
+    """Return a future that resolves with *value* when an event is set; in the loop's thread."""
     name = f"until_{event_name}"
     session.refuse_fork(name)
     portal = session.run.portal
@@ -67,7 +67,7 @@ def until(
 
 
 def wait_until_ready(session: Session, device: str) -> None:
-    """Return when requests may be made, or raise what prevents that; any thread."""
+    """Wait until requests can be made, or raise the reason why not; any thread."""
     began, timeout = time.monotonic(), session.timeout
     if wait_for(session, "connected", timeout):
         remaining = None if timeout is None else timeout - (time.monotonic() - began)
@@ -77,7 +77,7 @@ def wait_until_ready(session: Session, device: str) -> None:
 
 
 async def until_ready(session: Session, device: str) -> None:
-    """Return when requests may be made, or raise what prevents that; in the loop's thread."""
+    """Wait until requests can be made, or raise the reason why not; in the loop's thread."""
     began, timeout = time.monotonic(), session.timeout
     try:
         await until(session, "connected", timeout)
@@ -88,7 +88,7 @@ async def until_ready(session: Session, device: str) -> None:
 
 
 def _not_ready(session: Session, device: str) -> KatcpClientError:
-    """Return why the client is not ready; any thread."""
+    """Return the error that says why the client is not ready; any thread."""
     run, timeout = session.run, session.timeout
     if run.stop_wanted.is_set():
         return KatcpClientStopped(f"The client of {device} was stopped before it was ready")

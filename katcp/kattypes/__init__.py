@@ -60,5 +60,5 @@ __all__ = [
 
 for _name in __all__:
     if _name not in ("inform", "unpack_message"):
-        # What reprs, tracebacks and pickles show.
+        # The module shown in reprs, tracebacks and pickles.
         globals()[_name].__module__ = __name__

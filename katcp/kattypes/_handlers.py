@@ -1,7 +1,6 @@
-"""Decorators of message handlers: arguments become values, and values a reply.
+"""Decorators of message handlers, which convert arguments to values, and values to a reply.
 
-The decorators of a device's handlers are here as well as those of a client's:
-programs have both in one class.
+They include those for the handlers of a device: programs have both in one class.
 """
 
 from __future__ import annotations
@@ -29,15 +28,14 @@ _REQUEST_PREFIX = "request_"
 
 
 def request(*types: KatcpType, **options: Any) -> Callable[[_Handler], _Handler]:
-    """Decorate a request handler: its parameters become values.
+    """Decorate a request handler to take values.
 
     Parameters
     ----------
     *types : KatcpType
         The types of the arguments.
     include_msg : bool, optional
-        Whether the handler gets the message, too, before the values. Default:
-        False.
+        Whether the message is passed to the handler, too, before the values. Default: False.
     has_req : bool, optional
         Whether the decorated handler is called with a request object before the
         message, which is passed on. Default: True; a client's handlers have none.
@@ -53,7 +51,7 @@ def request(*types: KatcpType, **options: Any) -> Callable[[_Handler], _Handler]
     Raises
     ------
     TypeError
-        If there is another option, or a type that is *multiple* is not the last.
+        If there is another option, or a *multiple* type is not the last.
 
     Examples
     --------
@@ -70,7 +68,7 @@ def request(*types: KatcpType, **options: Any) -> Callable[[_Handler], _Handler]
     _check(types)
 
     def decorator(handler: _Handler) -> _Handler:
-        # Before the values come self, and what the options say.
+        # The arguments before the values: self, and those of the options.
         names = list(inspect.signature(handler).parameters.values())[1 + has_req + include_msg :]
         argnames = [
             parameter.name
@@ -115,14 +113,14 @@ unpack_message.__doc__ = (
 def make_reply(
     msgname: str, types: Sequence[KatcpType], arguments: Sequence[Any], major: int
 ) -> Message:
-    """Return the reply that a handler means.
+    """Make the reply from a handler's result.
 
     Parameters
     ----------
     msgname : str
         The name of the reply.
     types : sequence of KatcpType
-        The types of what follows ``ok``.
+        The types of the values after ``ok``.
     arguments : sequence
         ``"ok"`` and the values, or ``"fail"`` and a reason.
     major : int
@@ -136,7 +134,7 @@ def make_reply(
     Raises
     ------
     ValueError, TypeError
-        If the first is neither, or the others do not fit the types.
+        If the first is neither, or the values do not fit the types.
     """
     status, *values = arguments[0], *arguments[1:]
     if status == "fail":
@@ -150,16 +148,16 @@ def make_reply(
 def async_make_reply(
     msgname: str, types: Sequence[KatcpType], arguments_future: Awaitable[Any], major: int
 ) -> Any:
-    """Return a future of the reply that a handler means, when it knows.
+    """Return a future of the reply from a handler's awaitable.
 
     Parameters
     ----------
     msgname : str
         The name of the reply.
     types : sequence of KatcpType
-        The types of what follows ``ok``.
+        The types of the values after ``ok``.
     arguments_future : awaitable
-        What `make_reply` needs.
+        Resolves with the *arguments* of `make_reply`.
     major : int
         The major version of the protocol.
 
@@ -172,26 +170,26 @@ def async_make_reply(
 
 
 def return_reply(*types: KatcpType, **options: Any) -> Callable[[_Handler], _Handler]:
-    """Decorate a request handler: what it returns becomes the reply.
+    """Decorate a request handler to return its result as a reply.
 
     Parameters
     ----------
     *types : KatcpType
-        The types of what follows ``ok``.
+        The types of the values after ``ok``.
     major : int, optional
         The major version of the protocol. Default: 5.
 
     Returns
     -------
     decorator
-        For a method that is named ``request_...``, and returns ``("ok", values
-        ...)`` or ``("fail", reason)``, or an awaitable of these. The decorated
-        handler returns the reply, without an id, or a future of it.
+        For a method named ``request_...`` that returns ``("ok", values ...)`` or ``("fail",
+        reason)``, or an awaitable of these. The decorated handler returns the reply, without an id,
+        or a future of it.
 
     Raises
     ------
     TypeError
-        If there is another option, or a type that is *multiple* is not the last.
+        If there is another option, or a *multiple* type is not the last.
     ValueError
         If the method has another name.
     """
@@ -219,12 +217,12 @@ def return_reply(*types: KatcpType, **options: Any) -> Callable[[_Handler], _Han
 
 
 def send_reply(*types: KatcpType, **options: Any) -> Callable[[_Handler], _Handler]:
-    """Decorate a callback that ends a request: what it returns is sent as the reply.
+    """Decorate a callback that ends a request to send its result as the reply.
 
     Parameters
     ----------
     *types : KatcpType
-        The types of what follows ``ok``.
+        The types of the values after ``ok``.
     major : int, optional
         The major version of the protocol. Default: 5.
 
@@ -254,11 +252,11 @@ def send_reply(*types: KatcpType, **options: Any) -> Callable[[_Handler], _Handl
     return decorator
 
 
-# ---- what a server should know of a handler ----
+# ---- information for a server ----
 
 
 def concurrent_reply(handler: _AnyHandler) -> _AnyHandler:
-    """Mark a request handler: other requests may be served until its future is done.
+    """Mark a request handler as concurrent: other requests are served until its future is done.
 
     Parameters
     ----------
@@ -275,12 +273,12 @@ def concurrent_reply(handler: _AnyHandler) -> _AnyHandler:
 
 
 def request_timeout_hint(timeout_hint: Optional[float]) -> Callable[[_AnyHandler], _AnyHandler]:
-    """Mark a request handler: how long a client should wait for the reply.
+    """Mark a request handler with the time that a client should wait for the reply.
 
     Parameters
     ----------
     timeout_hint : float in seconds or None
-        The time. None: there is no hint.
+        The time. None: no hint.
 
     Returns
     -------
@@ -297,7 +295,7 @@ def request_timeout_hint(timeout_hint: Optional[float]) -> Callable[[_AnyHandler
 
 
 def minimum_katcp_version(major: int, minor: int = 0) -> Callable[[_AnyHandler], _AnyHandler]:
-    """Mark a request handler: since which version of the protocol there is the request.
+    """Mark a request handler with the first protocol version that has the request.
 
     Parameters
     ----------
@@ -319,12 +317,12 @@ def minimum_katcp_version(major: int, minor: int = 0) -> Callable[[_AnyHandler],
 def has_katcp_protocol_flags(
     protocol_flags: Iterable[bytes],
 ) -> Callable[[_AnyHandler], _AnyHandler]:
-    """Mark a request handler: with which protocol flags there is the request.
+    """Mark a request handler with the protocol flags that the request requires.
 
     Parameters
     ----------
     protocol_flags : iterable of bytes
-        The flags, like ``ProtocolFlags.BULK_SET_SENSOR_SAMPLING``.
+        The flags, for example ``ProtocolFlags.BULK_SET_SENSOR_SAMPLING``.
 
     Returns
     -------
@@ -339,7 +337,7 @@ def has_katcp_protocol_flags(
 
 
 def _take(options: dict[str, Any], decorator: str, **defaults: Any) -> list[Any]:
-    """Return the values of the options, or raise TypeError if there are others."""
+    """Return the values of the options; raise TypeError if there are others."""
     unknown = [name for name in options if name not in defaults]
     if unknown:
         raise TypeError(f"{decorator}does not take keyword argument(s) {unknown!r}.")
@@ -347,6 +345,6 @@ def _take(options: dict[str, Any], decorator: str, **defaults: Any) -> list[Any]
 
 
 def _check(types: Sequence[KatcpType]) -> None:
-    """Raise TypeError if only the last type might be *multiple*, but another one is."""
+    """Raise TypeError if a type other than the last is *multiple*."""
     if any([kattype._multiple for kattype in types][:-1]):
         raise TypeError("Only the last parameter type can accept multiple arguments.")

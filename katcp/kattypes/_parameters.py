@@ -14,7 +14,7 @@ class Parameter:
     Parameters
     ----------
     position : int
-        Its number, from 1 on.
+        Its number, from 1.
     name : str
         Its name.
     kattype : KatcpType
@@ -63,7 +63,7 @@ class Parameter:
         Raises
         ------
         FailReply
-            If there is no value; the text names the parameter.
+            If the argument is invalid; the text names the parameter.
         """
         try:
             return self._kattype.unpack(value, self.major)
@@ -93,20 +93,19 @@ def unpack_types(
     Returns
     -------
     list
-        One value for each type, and all those of the last type if it is
-        *multiple*.
+        One value for each type, and all values of the last type if it is *multiple*.
 
     Raises
     ------
     FailReply
-        If there are too many arguments, or one has no value.
+        If there are too many arguments, or one is invalid.
     """
     if len(args) > len(types) and not _ends_with_multiple(types):
         raise FailReply("Too many parameters given.")
     names = [*argnames, *[""] * len(types)]
     values = []
     for index, data in enumerate(_padded(args, len(types))):
-        # The last type serves for all that follow.
+        # The last type applies to all further arguments.
         index_of_type = min(index, len(types) - 1)
         parameter = Parameter(index + 1, names[index_of_type], types[index_of_type], major)
         values.append(parameter.unpack(data))
@@ -132,7 +131,7 @@ def pack_types(types: Sequence[KatcpType], args: Sequence[Any], major: int) -> l
     Raises
     ------
     ValueError, TypeError
-        If there are too many values, or too few, or a type does not have one.
+        If there are too many values, or too few, or one does not fit its type.
     """
     if len(args) > len(types) and not _ends_with_multiple(types):
         raise ValueError("Too many arguments to pack.")
@@ -147,5 +146,5 @@ def _ends_with_multiple(types: Sequence[KatcpType]) -> bool:
 
 
 def _padded(args: Sequence[Any], length: int) -> list[Any]:
-    """Return the arguments, with None for those that are missing."""
+    """Return the arguments, with None for missing ones."""
     return [*args, *[None] * (length - len(args))]

@@ -1,4 +1,4 @@
-"""Types made of those of the protocol, and one that is binary."""
+"""Types based on those of the protocol, and a binary one."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ._types import Discrete, KatcpType, Str, Timestamp, shown
 
 
 class DiscreteMulti(Discrete):
-    """Several of several texts, in one argument: a list of `str`, sorted.
+    """Several of the options in one argument: a sorted list of `str`.
 
     Parameters
     ----------
     values : iterable of str
         The options.
     all_keyword : str or None, optional
-        The word that stands for all options when it is read.
+        The word for all options, when unpacking.
     separator : str, optional
-        What stands between the texts in the argument.
+        The separator of the texts in the argument.
     **kwargs
         As for `Discrete`.
     """
@@ -54,12 +54,12 @@ class DiscreteMulti(Discrete):
 
 
 class TimestampOrNow(Timestamp):
-    """A time as `Timestamp`, or the word ``now``.
+    """A time as in `Timestamp`, or the word ``now``.
 
     Attributes
     ----------
     NOW : object
-        What the word stands for: compare with ``is``.
+        The value for this word: compare with ``is``.
     """
 
     name = "timestamp_or_now"
@@ -77,10 +77,9 @@ _STRICT_TIMESTAMP_RE = re.compile(rb"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 class StrictTimestamp(KatcpType):
-    """A time in digits alone, which is not negative: `float`.
+    """A non-negative time in digits only: `float`.
 
-    Its unit is what the program makes of it: it is the same in all versions of
-    the protocol.
+    The program chooses the unit: it is the same in all versions of the protocol.
     """
 
     name = "strict_timestamp"
@@ -94,7 +93,7 @@ class StrictTimestamp(KatcpType):
             text = b"nan"
         if not math.isfinite(float(text)):
             raise ValueError(f"Could not encode value '{value!r}' as strict timestamp.")
-        # Python writes very large and very small numbers with an exponent.
+        # Python formats very large and very small numbers with an exponent.
         return b"%.6f" % float(text) if b"e" in text else text
 
     def decode(self, value: bytes, major: int) -> float:
@@ -113,7 +112,7 @@ class Struct(KatcpType):
     Parameters
     ----------
     fmt : str
-        The format, as the module ``struct`` has it.
+        The format of the module ``struct``.
     **kwargs
         As for `KatcpType`.
     """

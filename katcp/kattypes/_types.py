@@ -1,8 +1,7 @@
-"""The types of the protocol: what `pack` and `unpack` do with one value.
+"""The types of the protocol, which `pack` and `unpack` one value.
 
-How a value looks on the wire is written in `katcp._wire.arguments`; the types add
-what belongs to one argument of one request: a default, limits, options, and the
-texts of errors.
+The conversion is in `katcp._wire.arguments`; the types add what belongs to one argument of one
+request: a default, limits, options, and the texts of errors.
 """
 
 from __future__ import annotations
@@ -14,23 +13,22 @@ from .._wire.flags import DEFAULT_KATCP_MAJOR, SEC_TS_KATCP_MAJOR
 
 
 def shown(value: Any) -> str:
-    """Return a value as errors show it."""
+    """Format a value for errors."""
     return repr(value) if isinstance(value, (bytes, bytearray)) else str(value)
 
 
 class KatcpType:
     """Base class of all types.
 
-    A type of your own derives from it and defines ``encode(value, major)`` and
-    ``decode(value, major)``, and perhaps ``check(value, major)``.
+    Your own types derive from it and define ``encode(value, major)`` and ``decode(value, major)``,
+    and optionally ``check(value, major)``.
 
     Parameters
     ----------
     default : object, optional
-        The value of an argument that is missing. Default: none.
+        The value of a missing argument. Default: none.
     optional : bool, optional
-        Whether an argument without a default may be missing; its value is None
-        then.
+        Whether an argument without a default may be missing; its value is then None.
     multiple : bool, optional
         Whether the type stands for one or more arguments: the last ones of a
         request, a reply or an inform.
@@ -42,7 +40,7 @@ class KatcpType:
 
     Notes
     -----
-    A type may be shared by threads: nothing changes in it after it was made.
+    A type may be shared by threads: it does not change after its construction.
     """
 
     name: ClassVar[str] = "unknown"
@@ -53,7 +51,7 @@ class KatcpType:
         self._multiple = multiple
 
     def get_default(self) -> Any:
-        """Return the value of an argument that is missing.
+        """Return the value of a missing argument.
 
         Returns
         -------
@@ -70,7 +68,7 @@ class KatcpType:
         return self._default
 
     def check(self, value: Any, major: int) -> None:
-        """Raise ValueError if *value* is not allowed; here all are.
+        """Raise ValueError if *value* is not allowed; here all values are.
 
         Parameters
         ----------
@@ -81,7 +79,7 @@ class KatcpType:
         """
 
     def encode(self, value: Any, major: int) -> bytes:
-        """Return *value* as bytes, without a look at default, limits and options.
+        """Convert *value* to bytes, ignoring default, limits and options.
 
         Parameters
         ----------
@@ -97,7 +95,7 @@ class KatcpType:
         raise NotImplementedError
 
     def decode(self, value: bytes, major: int) -> Any:
-        """Return the value that the bytes stand for, without a look at limits and options.
+        """Convert bytes to a value, ignoring limits and options.
 
         Parameters
         ----------
@@ -118,7 +116,7 @@ class KatcpType:
         Parameters
         ----------
         value : object
-            The value; None stands for the default.
+            The value; None for the default.
         nocheck : bool, optional
             Whether limits and options are ignored.
         major : int, optional
@@ -133,7 +131,7 @@ class KatcpType:
         Raises
         ------
         ValueError, TypeError
-            If the type does not have this value.
+            If the value does not fit the type.
         """
         if value is None:
             value = self.get_default()
@@ -161,8 +159,8 @@ class KatcpType:
         Raises
         ------
         ValueError
-            If the bytes stand for no value of this type, or for one that is not
-            allowed; or if the argument is missing and must not be.
+            If the bytes are not a value of this type, or one that is not allowed; or if a required
+            argument is missing.
         """
         value = self.get_default() if packed_value is None else self.decode(packed_value, major)
         if value is not None:
@@ -193,7 +191,7 @@ class Int(KatcpType):
 
     def decode(self, value: Any, major: int) -> int:
         try:
-            # What does not come from the wire may be any number that Python knows.
+            # Values from elsewhere may be any number that Python knows.
             return arguments.read_int(value) if isinstance(value, bytes) else int(value)
         except (TypeError, ValueError):
             raise ValueError(f"Could not parse value '{shown(value)}' as integer.") from None
@@ -206,7 +204,7 @@ class Int(KatcpType):
 
 
 class Float(KatcpType):
-    """A number: `float`, ``inf`` and ``nan`` included.
+    """A number: `float`, including ``inf`` and ``nan``.
 
     Parameters
     ----------
@@ -245,7 +243,7 @@ class Float(KatcpType):
 
 
 class Bool(KatcpType):
-    """A truth value: ``1`` or ``0``."""
+    """A boolean: ``1`` or ``0``."""
 
     name = "boolean"
 
@@ -264,10 +262,9 @@ class Bool(KatcpType):
 class Str(KatcpType):
     """Text, in UTF-8 on the wire.
 
-    Other bytes are read too: as the lone surrogates with which Python stands for
-    them (the error handler ``surrogateescape``), and these are packed as the bytes
-    that they were. What is no text is packed as its `str`; bytes, bytearrays and
-    memoryviews as they are.
+    Other bytes are unpacked as lone surrogates (the error handler ``surrogateescape``), which are
+    packed as the same bytes. Bytes, bytearrays and memoryviews are packed unchanged, everything
+    else as its `str`.
     """
 
     name = "string"
@@ -287,7 +284,7 @@ class Discrete(Str):
     values : iterable of str
         The options.
     case_insensitive : bool, optional
-        Whether upper and lower case are the same. The value is not changed.
+        Whether case is ignored. The value is not changed.
     **kwargs
         As for `KatcpType`.
     """
@@ -337,7 +334,7 @@ class Lru(KatcpType):
 
 
 class Address(KatcpType):
-    """The address of a network socket: a tuple of host and port, the port perhaps None.
+    """The address of a network socket: a tuple of host and port; the port may be None.
 
     It is written ``a.b.c.d``, ``a.b.c.d:port``, ``[ipv6]`` or ``[ipv6]:port``. Host
     names are packed, but not unpacked: the protocol has none.
@@ -363,7 +360,7 @@ class Address(KatcpType):
 class Timestamp(KatcpType):
     """A time: `float`, in seconds since 1970, UTC.
 
-    On the wire it is in seconds, before version 5 of the protocol in milliseconds.
+    It is sent in seconds, before version 5 of the protocol in milliseconds.
     """
 
     name = "timestamp"

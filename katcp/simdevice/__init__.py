@@ -42,5 +42,5 @@ __all__ = [
 
 for _name in __all__:
     if hasattr(globals()[_name], "__qualname__"):
-        # What reprs, tracebacks and pickles show.
+        # The module shown in reprs, tracebacks and pickles.
         globals()[_name].__module__ = __name__

@@ -18,8 +18,8 @@ from .faults import list_faults
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run a simulated device until SIGINT, SIGTERM or ``?halt``; return the exit status.
 
-    One line with its address is printed when it listens. The arguments are those of the
-    process unless they are given.
+    One line with its address is printed when it listens. The default arguments are those of the
+    process.
     """
     parser = argparse.ArgumentParser(
         prog="python -m katcp.simdevice", description="Run a simulated KATCP device."
@@ -39,11 +39,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 class CannotListen(OSError):
-    """The device cannot listen where it should."""
+    """The device cannot listen on its port."""
 
 
 def add_behaviour_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that `run` needs, but for ``host`` and ``port``."""
+    """Add the arguments for `run`, except ``host`` and ``port``."""
     parser.add_argument(
         "--protocol",
         default="5.1-MIB",
@@ -64,7 +64,7 @@ def add_behaviour_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the device that the command line describes.
+    """Run the device described by the command line.
 
     Raises `ValueError` if an option is wrong, and `CannotListen`.
     """

@@ -1,19 +1,19 @@
-"""One client that is connected to the simulated device.
+"""One client connected to the simulated device.
 
-A `ClientConnection` is used once. It greets its client, reads its lines, hands every message
-to the server of the device, and writes what the device, its requests and its sensors send.
+A `ClientConnection` is used once. It greets its client, reads its lines, passes every message to
+the server of the device, and writes the output of the device, its requests and its sensors.
 
-Output passes two stages. `ClientConnection.play` takes steps (see `katcp.simdevice.faults`)
-one after another; a pause delays those behind it. Their bytes go through one queue, of which
-one piece is written in each iteration of the loop: all output of the iteration before, unless
-faults have cut it into pieces.
+Output passes two stages. `ClientConnection.play` takes steps (see `katcp.simdevice.faults`) one
+after another; a pause delays those behind it. Their bytes go through one queue, of which one piece
+is written in each iteration of the loop: all output of the last iteration, unless faults have cut
+it into pieces.
 
 Rules
 -----
 - All of it runs in the loop's thread.
-- The queue keeps the order, whatever the faults do: nothing overtakes what is in it.
+- The queue keeps its order, whatever the faults do.
 - Once the end of the connection is queued, input is ignored; once it is reached, nothing is
-  written. Reading goes on until the end of the stream, and only then the server is told.
+  written. Reading goes on until the end of the stream; only then is the server notified.
 - Nothing outlives the connection: no timer, no sampling.
 """
 
@@ -45,11 +45,11 @@ logger = logging.getLogger("katcp.simdevice")
 
 LOG_LEVELS = ("all", "trace", "debug", "info", "warn", "error", "fatal", "off")
 
-# A longer line closes the connection, as in katcp's own servers.
+# A longer line closes the connection, as in servers of katcp 0.9.3.
 MAX_LINE_SIZE = 2 * 1024 * 1024
-# A client that leaves more than this unread is dropped, with a reset.
+# A client that leaves more than this unread is reset.
 MAX_WRITE_BUFFER_SIZE = 64 * 1024 * 1024
-# How long an orderly close waits for the client to read what was written.
+# How long a normal close waits for the client to read the output.
 CLOSE_TIMEOUT = 1.0
 
 _READ_SIZE = 64 * 1024
@@ -57,7 +57,7 @@ _FLUSH_SIZE = 64 * 1024
 
 
 class Device(Protocol):
-    """What connections, requests and their handlers know of the device."""
+    """The device, as used by connections, requests and their handlers."""
 
     name: str
     echo_ids: bool
@@ -75,7 +75,7 @@ class Device(Protocol):
 
 
 class Server(Protocol):
-    """What a connection needs of the server of its device."""
+    """The server of the device, as used by a connection."""
 
     device: Device
 
@@ -86,20 +86,20 @@ class Server(Protocol):
 
 
 class ClientConnection:
-    """One client of the device, and all that belongs to its connection.
+    """One client of the device.
 
-    Its methods must be called in the loop's thread.
+    The methods must be called in the loop's thread.
 
     Attributes
     ----------
     address : str
         The client's address, ``host:port``.
     number : int
-        The number of this connection of the device; the first has number 1.
+        The number of this connection; the first is 1.
     protocol : ProtocolFlags
         The protocol of this connection.
     samplings : dict
-        The samplings that this client has set, by sensor name.
+        The samplings of this client, by sensor name.
     """
 
     def __init__(self, server: Server, sock: socket.socket, address: str, number: int) -> None:
@@ -115,11 +115,11 @@ class ClientConnection:
         self._parser = MessageParser()
         self._timers: set[asyncio.TimerHandle] = set()
         self._may_read = locks.Event()
-        # What waits to be written, one piece in each iteration of the loop.
+        # Output to write, one piece in each iteration of the loop.
         self._queue: collections.deque[Union[bytearray, End]] = collections.deque()
         self._is_pumping = False
         self._is_muted = False
-        # The end is queued, so input is ignored; then it is reached, and nothing is written.
+        # First the end is queued, and input is ignored; then it is reached, and nothing is written.
         self._end_is_queued = False
         self._has_ended = False
 
@@ -138,7 +138,7 @@ class ClientConnection:
         self._server.spawn(self._read())
 
     def play(self, steps: Sequence[Step]) -> None:
-        """Take steps one after another; a pause delays only those behind it."""
+        """Take steps in order; a pause delays only those after it."""
         if self._has_ended:
             return
         for position, step in enumerate(steps):
@@ -148,7 +148,7 @@ class ClientConnection:
             self._put(step)
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes unchanged."""
         self._enqueue([data])
 
     def log(self, level: str, text: str, logger_name: Optional[str] = None) -> None:
@@ -166,7 +166,7 @@ class ClientConnection:
         self._put(End.CLOSE)
 
     def reset(self) -> None:
-        """Break the connection: RST instead of FIN, and what was not sent is lost."""
+        """Break the connection with RST instead of FIN; unsent output is lost."""
         if not self._stream.closed():
             linger = struct.pack("ii", 1, 0)
             self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -174,7 +174,7 @@ class ClientConnection:
         self._stream.close()
 
     def set_paused(self, paused: bool) -> None:
-        """Stop reading, or go on."""
+        """Stop or resume reading."""
         if paused and not self._has_ended:
             self._may_read.clear()
         else:
@@ -191,7 +191,7 @@ class ClientConnection:
         self._timers.add(timer)
 
     def sample(self, sampling: Sampling) -> None:
-        """Set the sampling of a sensor, in place of the one before."""
+        """Set the sampling of a sensor, replacing the previous one."""
         self.unsample(sampling.sensor.name)
         if sampling.is_none:
             return
@@ -205,7 +205,6 @@ class ClientConnection:
             sampling.stop()
 
     def send_status(self, arguments: list[bytes]) -> None:
-        """Send ``#sensor-status``."""
         inform = make_message(Message.INFORM, "sensor-status", arguments, None)
         self.play(distort(self._device.faults, inform))
 
@@ -218,10 +217,10 @@ class ClientConnection:
             ("katcp-device", f"{name}-1.0", f"{name}-{__version__}"),
         ]
 
-    # ---- what faults use ----
+    # ---- for faults ----
 
     def hold(self, data: bytes, seconds: float) -> list[bytes]:
-        """Write data later, in one piece with what follows; return what to write now."""
+        """Hold data back to write it later in one piece; return what to write now."""
         self._enqueue([data], seconds)
         return []
 
@@ -237,13 +236,13 @@ class ClientConnection:
     # ---- reading ----
 
     async def _read(self) -> None:
-        """Handle what the client sends until the connection ends; the reader's whole life."""
+        """Handle the input until the connection ends; the whole life of the reader."""
         splitter = LineSplitter()
         try:
             while True:
                 data = await self._stream.read_bytes(_READ_SIZE, partial=True)
                 await self._may_read.wait()
-                # Input that is ignored is read all the same: so the end is noticed.
+                # Ignored input is still read, to notice the end.
                 if not self._end_is_queued:
                     self._on_data(splitter, data)
         except StreamClosedError:
@@ -293,7 +292,7 @@ class ClientConnection:
         ]
 
     def _put(self, step: Union[Message, bytes, End]) -> None:
-        """Enqueue a step, its bytes as the faults change them."""
+        """Enqueue a step, with its bytes changed by the faults."""
         if isinstance(step, End):
             self._end_is_queued = True
             self._enqueue([step])
@@ -304,7 +303,7 @@ class ClientConnection:
         self._enqueue(pieces)
 
     def _enqueue(self, pieces: Sequence[Union[bytes, End]], delay: float = 0.0) -> None:
-        """Write a piece with all others of this iteration; of several, one in each."""
+        """Write a piece together with the others of this iteration; several pieces one in each."""
         if self._has_ended:
             return
         queue = self._queue
@@ -332,7 +331,7 @@ class ClientConnection:
         self._pump_later()
 
     def _write(self, piece: Union[bytearray, End]) -> None:
-        """Give a piece to the stream, or end the connection."""
+        """Pass a piece to the stream, or end the connection."""
         if self._has_ended:
             return
         if piece is End.RESET:
@@ -344,11 +343,11 @@ class ClientConnection:
             self._write_bytes(memoryview(piece))
 
     def _write_bytes(self, data: memoryview) -> None:
-        """Give bytes to the stream; a client that never reads is dropped."""
+        """Pass bytes to the stream; a client that never reads is dropped."""
         try:
             self._stream.write(data)
         except StreamClosedError:
-            # The reader sees it, too, and ends the connection.
+            # The reader notices it, too, and ends the connection.
             logger.debug("%s has gone: %d bytes were not sent.", self.address, len(data))
         except StreamBufferFullError:
             logger.warning(
@@ -371,7 +370,7 @@ class ClientConnection:
 
 
 def is_v5(protocol: ProtocolFlags) -> bool:
-    """Return whether this is version 5 of the protocol, or a later one."""
+    """Return whether this is version 5 of the protocol or later."""
     return protocol.major >= VERSION_CONNECT_KATCP_MAJOR
 
 

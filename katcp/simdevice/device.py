@@ -1,7 +1,6 @@
-"""`SimulatedDevice`: what users handle of a simulated device.
+"""`SimulatedDevice`: the public interface of a simulated device.
 
-It holds the settings, and passes everything else on to its `DeviceServer`
-(`katcp.simdevice.server`), in whose loop the work is done.
+It holds the settings, and delegates the work to its `DeviceServer` (`katcp.simdevice.server`).
 """
 
 from __future__ import annotations
@@ -38,40 +37,40 @@ class SimulatedDevice:
     host : str, optional
         The address on which to listen.
     port : int, optional
-        The port. Default: any free one; see `address`. A device that is stopped and started
-        again keeps its port.
+        The port. Default: any free one; see `address`. A device keeps its port when it is stopped
+        and started again.
     protocol : str or ProtocolFlags, optional
-        Version and flags: ``"4"``, ``"5.0"``, ``"5.0-IM"``, ``"5.1-MIBT"``, ... Without
-        ``M`` a new client evicts the one before it; version 4 serves several clients.
+        Version and flags: ``"4"``, ``"5.0"``, ``"5.0-IM"``, ``"5.1-MIBT"``, ... Without ``M`` a new
+        client evicts the previous one; version 4 serves several clients.
     name : str, optional
         The name of the device in its greeting.
     sensors : iterable of Sensor, optional
         Default: one example of each type, see `default_sensors`. ``()`` for none.
     memory : mapping, optional
-        Register names, each with its size or its first content, for ``?read`` and
-        ``?write``. Default: `DEFAULT_MEMORY`.
+        Register names, each with its size or its initial content, for ``?read`` and ``?write``.
+        Default: `DEFAULT_MEMORY`.
     faults : iterable of Fault or str, optional
-        What the device does wrong, see `list_faults`.
+        The faults of the device, see `list_faults`.
     echo_ids : bool, optional
-        Whether the id of a request is echoed although the protocol has no ids. katcp's own
-        servers do that; those in C do not.
+        Whether ids are echoed although the protocol has none. Servers of katcp 0.9.3 do that; those
+        in C do not.
     log_level : str, optional
         The level of ``#log`` informs: one of `LOG_LEVELS`.
     max_write_buffer_size : int, optional
         A client that leaves more bytes than this unread is dropped.
     receive_buffer_size : int, optional
-        The size of the kernel's receive buffers in bytes; with a small one a client's
-        writes pile up soon after `pause_reading`.
+        The size of the kernel's receive buffers in bytes; if it is small, a client's writes pile up
+        soon after `pause_reading`.
 
     Notes
     -----
-    All methods and attributes may be used from any thread. ``wait_x`` blocks, raises
-    `TimeoutError` after *timeout* seconds, and must not be called in the loop's thread, which
-    is `KatcpThreadError`; ``until_x`` is awaited there.
+    All methods and attributes may be used from any thread. ``wait_x`` blocks, raises `TimeoutError`
+    after *timeout* seconds, and raises `KatcpThreadError` in the loop's thread; ``until_x`` is
+    awaited there.
 
     Examples
     --------
-    In a thread of its own:
+    In its own thread:
 
     >>> with SimulatedDevice(protocol="5.1-MIB") as device:
     ...     @device.request
@@ -80,7 +79,7 @@ class SimulatedDevice:
     ...         return "ok", int(a) + int(b)
     ...     host, port = device.address
 
-    In a loop that runs already::
+    In a running loop::
 
         device = SimulatedDevice()
         device.start_in(IOLoop.current())
@@ -121,12 +120,12 @@ class SimulatedDevice:
     # ---- running ----
 
     def start(self) -> None:
-        """Start the device in a loop and thread of its own; it listens on return.
+        """Start the device in its own loop and thread; it listens on return.
 
         Raises
         ------
         KatcpUsageError
-            If it runs already.
+            If it is already running.
         OSError
             If it cannot listen on its port.
         """
@@ -138,15 +137,15 @@ class SimulatedDevice:
         Parameters
         ----------
         ioloop : tornado.ioloop.IOLoop
-            A loop that runs in this or in another thread, or not yet.
+            The loop; it may run in this or another thread, or not yet.
         """
         self._server.start_in(ioloop)
 
     def stop(self, timeout: float = 5.0, *, orderly: bool = True) -> None:
         """Stop the device; it may be started again.
 
-        In another thread it returns when all has ended, in the loop's own thread at once:
-        `until_stopped` waits there. Does nothing if the device does not run.
+        In the loop's thread this returns at once, and `until_stopped` waits; in other threads it
+        returns when everything has ended. Does nothing if the device does not run.
 
         Parameters
         ----------
@@ -189,7 +188,7 @@ class SimulatedDevice:
 
     @property
     def listening(self) -> bool:
-        """Whether clients can connect now; not so during a ``?restart``."""
+        """Whether clients can connect now; False during a ``?restart``."""
         return self._server.is_listening
 
     @property
@@ -197,11 +196,11 @@ class SimulatedDevice:
         """Host and port; the port is known after the first start."""
         return self._server.address
 
-    # ---- what it is ----
+    # ---- settings ----
 
     @property
     def protocol(self) -> ProtocolFlags:
-        """The protocol of the next connections; may be set to text too."""
+        """The protocol of new connections; may also be set to text."""
         return self._protocol
 
     @protocol.setter
@@ -211,7 +210,7 @@ class SimulatedDevice:
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """What the device does wrong from now on; may be set to faults or their texts."""
+        """The faults from now on; may also be set to their texts."""
         return self._faults
 
     @faults.setter
@@ -239,9 +238,9 @@ class SimulatedDevice:
         return dict(self._server.sensors)
 
     def add_sensor(self, sensor: Sensor) -> None:
-        """Add a sensor, or replace the one of its name.
+        """Add a sensor, or replace the one with its name.
 
-        Connected clients of protocol 5 get an ``#interface-changed``, here and below.
+        Connected clients of protocol 5 get ``#interface-changed``, as for the methods below.
 
         Parameters
         ----------
@@ -251,7 +250,7 @@ class SimulatedDevice:
         self._server.in_loop(self._server.add_sensor, sensor)
 
     def remove_sensor(self, name: str) -> None:
-        """Remove the sensor of a name, and all its samplings."""
+        """Remove a sensor by name, and all its samplings."""
         self._server.in_loop(self._server.remove_sensor, name)
 
     def set_sensor(
@@ -261,7 +260,7 @@ class SimulatedDevice:
         status: Optional[str] = None,
         timestamp: Optional[float] = None,
     ) -> None:
-        """Set the reading of the sensor of a name, by `Sensor.set_value`."""
+        """Set the reading of a sensor by name; see `Sensor.set_value`."""
         self._server.sensors[name].set_value(value, status, timestamp)
 
     def request(
@@ -273,7 +272,7 @@ class SimulatedDevice:
     ) -> Any:
         """Decorate a function that answers a request; see `add_request`.
 
-        It is used as ``@request``, or as ``@request(name)`` with the arguments of that.
+        Use it as ``@request``, or as ``@request(name)`` with the arguments of `add_request`.
         """
         if callable(function):
             self.add_request(function, name, timeout_hint=timeout_hint)
@@ -283,13 +282,12 @@ class SimulatedDevice:
     def add_request(
         self, function: Handler, name: Optional[str] = None, *, timeout_hint: float = 0.0
     ) -> None:
-        """Answer a request with a function, also in place of a standard one.
+        """Answer a request with a function, which may replace a standard one.
 
-        It is called in the loop's thread with a `DeviceRequest` and the arguments as bytes.
-        Its docstring is the help text. What it returns is the reply: one argument or a tuple
-        of them, a whole `Message`, None for no reply at all, or an awaitable of these; other
-        requests are served meanwhile. An exception becomes a ``fail`` reply; all but
-        `FailReply` are logged.
+        It is called in the loop's thread with a `DeviceRequest` and the arguments as bytes. Its
+        docstring is the help text. It returns the reply: one argument or a tuple of them, a whole
+        `Message`, None for no reply, or an awaitable of these, during which other requests are
+        served. An exception becomes a ``fail`` reply; all but `FailReply` are logged.
 
         Parameters
         ----------
@@ -304,40 +302,40 @@ class SimulatedDevice:
         self._server.in_loop(self._server.add_request, entry)
 
     def remove_request(self, name: str) -> None:
-        """Remove the request of a name; it is answered ``invalid`` then."""
+        """Remove a request by name; it is then answered ``invalid``."""
         self._server.in_loop(self._server.remove_request, name)
 
     def memory(self, register: str) -> bytes:
-        """Return the content of the register of a name."""
+        """Return the content of a register."""
         content: bytes = self._server.in_loop(self._server.memory.content, register)
         return content
 
     # ---- sending to clients ----
 
     def inform(self, message: Message) -> None:
-        """Send a `Message` to all clients: an inform, or whatever a test wants to see sent."""
+        """Send a `Message`, usually an inform, to all clients."""
         self._server.call_clients(ClientConnection.play, [message])
 
     def log(self, level: str, text: str, logger_name: Optional[str] = None) -> None:
         """Send a ``#log`` inform to all clients, if the log level permits.
 
-        The level is one of `LOG_LEVELS`; the source is *logger_name*, or the device's name.
+        The level is one of `LOG_LEVELS`; *logger_name* defaults to the device's name.
         """
         self._server.call_clients(ClientConnection.log, level, text, logger_name)
 
     def send_raw(self, data: bytes, client: Optional[ClientConnection] = None) -> None:
-        """Send bytes as they are, line ends included, to one of `clients` or to all."""
+        """Send bytes unchanged, including line ends, to one of `clients` or to all."""
         if client is None:
             self._server.call_clients(ClientConnection.send_raw, data)
         else:
             self._server.in_loop(client.send_raw, data)
 
     def disconnect_clients(self, reason: str = "The device closes the connection.") -> None:
-        """Close all connections in order: ``#disconnect`` with a reason, then the end."""
+        """Close all connections normally: ``#disconnect`` with a reason, then the end."""
         self._server.call_clients(ClientConnection.end, reason)
 
     def close_clients(self) -> None:
-        """Close all connections without ``#disconnect``, when all output is written."""
+        """Close all connections without ``#disconnect``, after all output."""
         self._server.call_clients(ClientConnection.end, None)
 
     def reset_clients(self) -> None:
@@ -345,14 +343,14 @@ class SimulatedDevice:
         self._server.call_clients(ClientConnection.reset)
 
     def pause_reading(self) -> None:
-        """Read no more, so that what clients write piles up."""
+        """Stop reading, so that the clients' output piles up."""
         self._server.set_paused(True)
 
     def resume_reading(self) -> None:
-        """Read again."""
+        """Resume reading."""
         self._server.set_paused(False)
 
-    # ---- what tests look at ----
+    # ---- observation ----
 
     @property
     def clients(self) -> list[ClientConnection]:
@@ -366,12 +364,12 @@ class SimulatedDevice:
 
     @property
     def connection_count(self) -> int:
-        """The number of connections since the device was made."""
+        """The number of connections so far."""
         return self._server.connection_count
 
     @property
     def received(self) -> list[Message]:
-        """All messages that came, in order; the last `MAX_RECEIVED` of them."""
+        """All received messages in order; the last `MAX_RECEIVED` of them."""
         return list(self._server.received.copy())
 
     def clear_received(self) -> None:
@@ -379,7 +377,7 @@ class SimulatedDevice:
         self._server.received.clear()
 
     def received_requests(self, name: str) -> list[Message]:
-        """Return the received requests of a name, in order: a list of `Message`."""
+        """Return the received requests with a name, in order."""
         return [
             message
             for message in self.received
@@ -387,9 +385,9 @@ class SimulatedDevice:
         ]
 
     def wait_for_request(self, name: str, timeout: float = 5.0, count: int = 1) -> Message:
-        """Wait until *count* requests of a name have come, and return the last of these.
+        """Wait until *count* requests with a name have come, and return the last of these.
 
-        Requests that came before the call count too; see `clear_received`.
+        Earlier requests count too; see `clear_received`.
         """
         self.wait_until(
             lambda: len(self.received_requests(name)) >= count, timeout, f"{count} x ?{name}"
@@ -399,33 +397,33 @@ class SimulatedDevice:
     def assert_asked(
         self, name: str, *args: Any, count: Optional[int] = None, timeout: float = 0.0
     ) -> list[Message]:
-        """Fail if a request has not come; the error shows what has.
+        """Fail if a request has not come; the error shows those that have.
 
         Parameters
         ----------
         name : str
             The name of the request.
         *args
-            Its arguments, all of them. Default: any.
+            All its arguments. Default: any.
         count : int, optional
-            How many times exactly; 0 if it must not have come. Default: once or more.
+            Exactly how many times; 0: never. Default: at least once.
         timeout : float in seconds, optional
-            How long to wait for it. Default: it must be there already, as it is when the
-            program under test has had its reply.
+            How long to wait for it. Default: do not wait; enough if the program under test has had
+            its reply.
 
         Returns
         -------
         list of Message
-            The requests that came with this name and these arguments.
+            The requests with this name and these arguments.
 
         Raises
         ------
         AssertionError
-            If it has not come, or not so many times.
+            If the request has not come, or not as often.
         """
-        # pytest shows the line of the test then, and not this function.
+        # pytest then shows the line of the test, not this function.
         __tracebackhide__ = True
-        # It makes bytes of the arguments as a client does.
+        # Converts the arguments to bytes as a client does.
         expected = Message.request(name, *args)
 
         def find() -> list[Message]:
@@ -444,11 +442,11 @@ class SimulatedDevice:
         )
 
     def wait_for_client(self, count: int = 1, timeout: float = 5.0) -> None:
-        """Wait until exactly *count* clients are connected; 0: until the last has gone."""
+        """Wait until exactly *count* clients are connected."""
         self.wait_until(lambda: self.client_count == count, timeout, f"{count} clients")
 
     def wait_for_connection(self, count: int, timeout: float = 5.0) -> None:
-        """Wait until *count* connections were made; there were `connection_count` so far."""
+        """Wait until there were *count* connections; see `connection_count`."""
         self.wait_until(
             lambda: self.connection_count >= count, timeout, f"connection number {count}"
         )
@@ -456,7 +454,7 @@ class SimulatedDevice:
     def wait_until(
         self, predicate: Callable[[], bool], timeout: float = 5.0, what: str = "what was expected"
     ) -> None:
-        """Wait until a condition holds; it is looked at when something has happened.
+        """Wait until a condition holds, checking it after each event.
 
         Parameters
         ----------
@@ -465,7 +463,7 @@ class SimulatedDevice:
         timeout : float in seconds, optional
             How long to wait.
         what : str, optional
-            What is waited for, for the text of the error.
+            The name of the condition in the error.
         """
         if not self._server.wait_until(predicate, timeout):
             raise TimeoutError(
@@ -486,7 +484,7 @@ def _parse_protocol(text: str) -> ProtocolFlags:
 
 
 def _describe_requests(messages: Iterable[Message]) -> str:
-    """Return what was asked, for people: one line for each request, without its id."""
+    """Return the requests, one line for each, without ids."""
     lines = [
         f"\n    {shorten(str(message.copy()), 100)}"
         for message in messages

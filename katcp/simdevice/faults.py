@@ -1,14 +1,14 @@
-"""What a simulated device can do wrong on purpose.
+"""Faults that a simulated device can have on purpose.
 
-What a device sends is a list of steps: messages, raw bytes, pauses, and the end of the
-connection. A fault is a function that is given such a step and returns the steps to take
-instead; `_Kind` has the six points at which it is called. To add a fault, add an entry to
-`_KINDS`, the table at the end. A `Fault` is what users handle: which of them, its parameter,
-and the name of the request to which it is limited.
+The output of a device is a list of steps: messages, raw bytes, pauses, and the end of the
+connection. A fault is a function that takes such a step and returns the steps to take instead;
+`_Kind` has the six points at which it is called. To add a fault, add an entry to `_KINDS`, the
+table at the end. A `Fault` is the public object: a kind, its parameter, and the name of the request
+to which it is limited.
 
-Faults are asked in the order in which the device has them: each is given what the one before
-has left. They know requests and connections only as `FaultyRequest` and `FaultyConnection`,
-and keep no state: what has to wait is kept in *held* there.
+Faults are applied in the device's order, each to the steps of the previous one. They know requests
+and connections only as `FaultyRequest` and `FaultyConnection`, and have no state: output that has
+to wait is in *held* there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .._wire.message import MAX_MID, Message
 
 
 class Pause(NamedTuple):
-    """A step: what follows comes this many seconds later."""
+    """A step: wait this many seconds before the next one."""
 
     seconds: float
 
@@ -51,7 +51,7 @@ Value = Union[float, int, str, None]
 
 
 class FaultyConnection(Protocol):
-    """What a fault sees of a connection."""
+    """A connection, as used by faults."""
 
     number: int
     protocol: ProtocolFlags
@@ -63,7 +63,7 @@ class FaultyConnection(Protocol):
 
 
 class FaultyRequest(Protocol):
-    """What a fault sees of a request."""
+    """A request, as used by faults."""
 
     message: Message
     held: list[Message]
@@ -75,35 +75,35 @@ class FaultyRequest(Protocol):
 
 
 class _Kind(NamedTuple):
-    """A fault, and what it does at which points; each function is given its value first."""
+    """A kind of fault, and its actions; each function takes the parameter first."""
 
     description: str
-    # The parameter unless it is given, which has the same type. None: it takes none.
+    # The default of the parameter, and its type. None: no parameter.
     default: Value = None
     # A client has connected; nothing was sent yet.
     connect: Optional[Callable[[Any, FaultyConnection], object]] = None
     greeting: Optional[Callable[[Any, list[Step], FaultyConnection], list[Step]]] = None
-    # A request has come; None: it is answered, else these steps are taken instead.
+    # A request has come; None: answer it, else take these steps instead.
     request: Optional[Callable[[Any, FaultyRequest], Optional[list[Step]]]] = None
     # A reply; an inform of a request, or ``#sensor-status``, which has no request; or both.
     reply: Optional[Callable[[Any, Message, FaultyRequest], list[Step]]] = None
     inform: Optional[Callable[[Any, Message, Optional[FaultyRequest]], list[Step]]] = None
     message: Optional[Callable[[Any, Message, object], list[Step]]] = None
-    # Bytes on their way to the socket; the pieces are written one by one.
+    # Bytes for the socket; the pieces are written one by one.
     output: Optional[Callable[[Any, bytes, FaultyConnection], list[bytes]]] = None
 
 
 class Fault:
-    """One thing that a simulated device does wrong.
+    """One fault of a simulated device.
 
     Parameters
     ----------
     name : str
-        The name; `list_faults` tells them all.
+        The name; see `list_faults`.
     value : float, int or str, optional
-        The parameter of those faults that have one.
+        The parameter, if the fault has one.
     request : str, optional
-        The name of the request that the fault is limited to. Default: all.
+        The only request that has the fault. Default: all.
 
     Raises
     ------
@@ -136,7 +136,7 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """Return the fault that ``NAME[:REQUEST][=VALUE]`` stands for.
+        """Parse ``NAME[:REQUEST][=VALUE]``.
 
         Parameters
         ----------
@@ -152,14 +152,14 @@ class Fault:
         return cls(name, value if has_value else None, request=request or None)
 
     def hook(self, point: str, name: Optional[str] = None) -> Optional[Callable[..., Any]]:
-        """Return what the fault does at a point, for a message of that name; None: nothing."""
+        """Return the action at a point, for a message with this name; None: none."""
         if self.request is not None and name != self.request:
             return None
         function = getattr(self._kind, point)
         return function and functools.partial(function, self.value)
 
     def replace(self, step: Step, name: str, request: Optional[FaultyRequest]) -> list[Step]:
-        """Return the steps to take instead of one that belongs to a request of that name."""
+        """Return the steps that replace one of a request with this name."""
         if not isinstance(step, Message) or self.request not in (None, name):
             return [step]
         function: Any = None
@@ -170,7 +170,7 @@ class Fault:
         return function(self.value, step, request) if function else [step]
 
     def _parse_value(self, value: Value) -> Value:
-        """Return the parameter, which has the type of the fault's default."""
+        """Parse the parameter, which has the type of the fault's default."""
         default = self._kind.default
         if value is None:
             return default
@@ -209,14 +209,14 @@ def list_faults() -> dict[str, str]:
 def find_hooks(
     faults: Iterable[Fault], point: str, name: Optional[str] = None
 ) -> Iterator[Callable[..., Any]]:
-    """Return what faults do at a point, for a message of that name, in their order."""
+    """Return the actions of faults at a point, for a message with this name, in order."""
     return filter(None, (fault.hook(point, name) for fault in faults))
 
 
 def distort(
     faults: Sequence[Fault], message: Message, request: Optional[FaultyRequest] = None
 ) -> list[Step]:
-    """Return the steps to take instead of sending an inform or a reply."""
+    """Return the steps that replace the sending of an inform or a reply."""
     name = message.name if request is None else request.message.name
     steps: list[Step] = [message]
     for fault in faults:
@@ -224,7 +224,7 @@ def distort(
     return steps
 
 
-# ---- what takes more than an expression ----
+# ---- longer actions ----
 
 
 def _other_version(value: Value, connection: FaultyConnection) -> None:
@@ -263,7 +263,7 @@ def _match_prefix(value: Value, request: FaultyRequest) -> None:
     if message.name not in ("sensor-list", "sensor-value") or not message.arguments:
         return
     prefix, *others = message.arguments
-    # A name that begins no other is left as it is, to be refused as unknown.
+    # A name that is no unique prefix is left unchanged, and then refused as unknown.
     if any(name.encode().startswith(prefix) for name in request.sensors):
         pattern = b"/^%s/" % re.escape(prefix)
         request.message = _changed(message, arguments=[pattern, *others])
@@ -280,7 +280,7 @@ _READINGS = ("sensor-value", "sensor-status")
 
 
 def _with_argument(message: Message, names: Sequence[str], position: int, value: Any) -> list[Step]:
-    """Return a message, if it has one of the names with another argument at a position."""
+    """Return a message with another argument at a position, if it has one of the names."""
     if message.name not in names:
         return [message]
     before, after = message.arguments[:position], message.arguments[position + 1 :]

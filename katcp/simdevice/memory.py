@@ -18,7 +18,7 @@ _INTEGER_RE = re.compile(rb"[0-9]+|0[xX][0-9a-fA-F]+")
 
 
 class Memory:
-    """Registers one after the other in one piece of memory, as on an FPGA board."""
+    """Registers in one contiguous memory, as on an FPGA board."""
 
     def __init__(self, registers: Mapping[str, Union[int, bytes]]) -> None:
         self._bytes = bytearray()
@@ -29,7 +29,7 @@ class Memory:
             self.registers[name] = range(start, len(self._bytes))
 
     def content(self, register: str) -> bytes:
-        """Return all of a register."""
+        """Return the content of a register."""
         place = self.registers[register]
         return bytes(self._bytes[place.start : place.stop])
 
@@ -62,7 +62,7 @@ class Memory:
 
 
 def parse_integer(text: bytes) -> int:
-    """Return a decimal or hexadecimal number, or raise FailReply."""
+    """Parse a decimal or hexadecimal number, or raise FailReply."""
     if not _INTEGER_RE.fullmatch(text):
         raise FailReply(f"'{as_text(text)}' is not a number.")
     return int(text, 16 if text[:2].lower() == b"0x" else 10)

@@ -1,11 +1,11 @@
 """The requests that the simulated device answers.
 
-A `DeviceRequest` is one that a client has sent: its handler is given it, and it turns what
-the handler returns into messages, ids included. An `Entry` is a request that the device knows.
-The standard requests (protocol.md, section 11) and those of the memory are in one table,
-`STANDARD_REQUESTS`, of which every device has a copy; they are written as a user writes his.
+A `DeviceRequest` is a request from a client: it is passed to the handler, and turns the handler's
+result into messages, including ids. An `Entry` is a request that the device knows. The standard
+requests (protocol.md, section 11) and those of the memory are in one table, `STANDARD_REQUESTS`, of
+which every device has a copy; they are written like a user's.
 
-Every message passes the faults on its way to the connection.
+Every message passes through the faults on its way to the connection.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
     name: str
     handler: Handler
-    # What is wrong with a number of arguments; "" if nothing is.
+    # The error for a wrong number of arguments; "" for a right one.
     check: Callable[[int], str]
     help: str
     timeout_hint: float
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
 
 class Server(connection.Server, Protocol):
-    """What a request needs of the server of its device."""
+    """The server of the device, as used by a request."""
 
     sensors: dict[str, Sensor]
     requests: dict[str, Entry]
@@ -60,17 +60,17 @@ class Server(connection.Server, Protocol):
 
 
 class DeviceRequest:
-    """A request that a client has sent: what a request handler is given.
+    """A request from a client, as passed to a request handler.
 
-    Its methods may be called from any thread, also after the handler has returned: to reply
-    later, or several times.
+    The methods may be called from any thread, even after the handler has returned: to reply later,
+    or several times.
 
     Attributes
     ----------
     device : SimulatedDevice
         The device.
     connection, client : ClientConnection
-        Where it came from; two names for the same.
+        Where it came from; two names for the same object.
     message : Message
         The request.
     """
@@ -86,20 +86,20 @@ class DeviceRequest:
         self._informs = 0
 
     def inform(self, *args: Any) -> None:
-        """Send an inform that belongs to the request: with its name and id, and these arguments."""
+        """Send an inform with the name and id of the request, and these arguments."""
         self._informs += 1
         self._send(self._make(Message.INFORM, args))
 
     def reply(self, *args: Any) -> None:
-        """Send a reply, with the name and the id of the request; return code first."""
+        """Send a reply with the name and the id of the request; the return code comes first."""
         self._send(self._make(Message.REPLY, args))
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are to the client, line ends included."""
+        """Send bytes unchanged to the client, including line ends."""
         self.server.in_loop(self.connection.send_raw, data)
 
     def counted(self) -> tuple[str, int]:
-        """Return the ``ok`` reply of a list, a tuple: with the number of informs sent."""
+        """Return the ``ok`` reply of a list, with the number of informs sent."""
         return "ok", self._informs
 
     def available(self) -> list[Entry]:
@@ -109,7 +109,7 @@ class DeviceRequest:
         return [entry for _, entry in entries if entry.is_available(protocol)]
 
     def handle(self) -> None:
-        """Answer the request, or do what a fault does instead; in the loop's thread."""
+        """Answer the request, or act as a fault requires; in the loop's thread."""
         for hook in find_hooks(self.device.faults, "request", self.message.name):
             steps = hook(self)
             if steps is not None:
@@ -129,7 +129,7 @@ class DeviceRequest:
                 self._fail(error)
 
     def _answer(self, result: Any) -> None:
-        """Send what a handler returned."""
+        """Send the result of a handler."""
         if isinstance(result, (tuple, list)):
             self.reply(*result)
         elif isinstance(result, Message):
@@ -175,16 +175,16 @@ def make_entry(
     timeout_hint: float = 0.0,
     is_available: Callable[[ProtocolFlags], bool] = lambda protocol: True,
 ) -> Entry:
-    """Return the entry of a request handler, named after the function if no name is given."""
+    """Make the entry of a request handler, by default named after the function."""
     name = name or convert_method_name("", function.__name__)
-    # A name that no request can have is refused now.
+    # An invalid name is refused now.
     Message.request(name)
     check = functools.lru_cache(functools.partial(_check_count, inspect.signature(function)))
     return Entry(name, function, check, inspect.getdoc(function) or "", timeout_hint, is_available)
 
 
 def _check_count(signature: inspect.Signature, count: int) -> str:
-    """Return what is wrong with so many arguments behind the request; "" if nothing is."""
+    """Return the error for a number of arguments; "" for a right one."""
     try:
         signature.bind(*[None] * (1 + count))
     except TypeError as error:
@@ -195,7 +195,7 @@ def _check_count(signature: inspect.Signature, count: int) -> str:
 def _standard(
     name: str, is_available: Callable[[ProtocolFlags], bool] = lambda protocol: True
 ) -> Callable[[Handler], Handler]:
-    """Enter the decorated function in the table of standard requests."""
+    """Add the decorated function to the table of standard requests."""
 
     def enter(function: Handler) -> Handler:
         STANDARD_REQUESTS[name] = make_entry(function, name, is_available=is_available)
@@ -279,7 +279,7 @@ def _sensor_sampling(request: DeviceRequest, name: bytes, *strategy: bytes) -> A
         present = client.samplings.get(sensors[0].name)
         return ("ok", name, *(present.arguments if present else [b"none"]))
     try:
-        # All or nothing: whatever is wrong is found before anything is set.
+        # All or nothing: errors are found before anything is set.
         samplings = [
             Sampling(sensor, strategy, client.protocol, client.send_status) for sensor in sensors
         ]
@@ -327,7 +327,7 @@ def _find_sensor(request: DeviceRequest, name: bytes) -> Sensor:
 
 
 def _find_sensors(request: DeviceRequest, name: bytes) -> list[Sensor]:
-    """Return the sensor of that name, or all that match a ``/regex/``, sorted."""
+    """Return the sensor with that name, or all that match a ``/regex/``, sorted."""
     if len(name) < 2 or name[:1] + name[-1:] != b"//":
         return [_find_sensor(request, name)]
     try:
@@ -337,7 +337,7 @@ def _find_sensors(request: DeviceRequest, name: bytes) -> list[Sensor]:
     return [sensor for key, sensor in sorted(request.sensors.items()) if regex.search(key)]
 
 
-# ---- those of the memory ----
+# ---- requests of the memory ----
 
 
 @_standard("listdev")

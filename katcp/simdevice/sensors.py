@@ -1,10 +1,10 @@
 """The sensors of the simulated device.
 
-A `Sensor` is a `katcp.Sensor` as a device has it: its name is one that the protocol allows,
-its ranges give a status to a value, and it may have a *source*, a function of the time that
-makes its readings. It may hold bytes in place of a value, which are sent as they are: so a
-device can send what no client understands. The `katcp.Sensor` in it keeps the reading and
-notifies the strategies of clients (`katcp.simdevice.strategies`).
+A `Sensor` is like a `katcp.Sensor` on the side of the device: the protocol allows its name, its
+ranges determine the status of a value, and it may have a *source*, a function of the time that
+returns its value. The value may also be bytes, which are sent unchanged, so that a device can send
+values that no client understands. The `katcp.Sensor` in it stores the reading and notifies the
+strategies of clients (`katcp.simdevice.strategies`).
 
 Version 4 of the protocol has no addresses, fewer statuses, and a range for every number.
 """
@@ -24,19 +24,19 @@ from .._wire.flags import SEC_TS_KATCP_MAJOR
 STATUSES = tuple(KatcpSensor.STATUS_NAMES)
 TYPES = tuple(KatcpSensor.SENSOR_TYPE_LOOKUP)
 
-# Version 4 has no such statuses, and demands a range of every number.
+# Version 4 does not have these statuses, and requires a range for every number.
 _V4_STATUSES = {"unreachable": "unknown", "inactive": "unknown"}
 _V4_RANGES = {"integer": (-(2**31), 2**31 - 1), "float": (-1e300, 1e300)}
 _NAME_RE = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class Reading(NamedTuple):
-    """What a sensor showed at a moment.
+    """The value of a sensor at a time.
 
     Attributes
     ----------
     timestamp : float
-        When it was read, in seconds since 1970.
+        When the sensor was read, in seconds since 1970.
     status : str
         One of `STATUSES`.
     value : object
@@ -51,8 +51,8 @@ class Reading(NamedTuple):
 class Sensor:
     """A sensor of the simulated device.
 
-    Its parameters are also its attributes, but for the first value, its timestamp, and
-    *sensor_type*, which is *type*.
+    Its parameters are also attributes, except the first value and its timestamp; *sensor_type* is
+    *type*.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Sensor:
     sensor_type : str
         One of `TYPES`.
     description, units : str, optional
-        What ``?sensor-list`` tells of it.
+        Its description in ``?sensor-list``.
     params : sequence, optional
         Discrete sensors: the options. Integer and float sensors: nominal-min
         and nominal-max, or these two and warn-min and warn-max.
@@ -70,8 +70,8 @@ class Sensor:
     timestamp : float, optional
         When the first value was read, in seconds since 1970.
     source : callable, optional
-        A function of the time (seconds since 1970) that returns the value: a
-        sensor that changes by itself, until it is set by hand; then it is None.
+        A function of the time (seconds since 1970) that returns the value. Setting the sensor
+        removes it.
     interval : float, optional
         How often, in seconds, a sensor with a *source* is read while a client
         samples it.
@@ -79,7 +79,7 @@ class Sensor:
     Attributes
     ----------
     observed : katcp.Sensor
-        What holds the reading: attach to it to be notified of others.
+        Stores the reading; attach an observer to be notified of changes.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Sensor:
         return f"<Sensor {self.name} {self.type}{units}>"
 
     def __copy__(self) -> Sensor:
-        """Return a sensor with the same reading, which no device has and nobody observes."""
+        """Return a sensor with the same reading, without device and observers."""
         copied = type(self).__new__(type(self))
         copied.__dict__.update(self.__dict__)
         copied._make_observed()
@@ -125,7 +125,7 @@ class Sensor:
         number = KatcpSensor.parse_type(self.type)
         options = [str(option) for option in self.params] if self.type == "discrete" else []
         self.observed = KatcpSensor(number, self.name, self.description, self.units, options)
-        # A device has it called in the thread of its loop.
+        # A device makes this run in the thread of its loop.
         self.in_loop: Callable[..., Any] = _call
 
     # ---- the reading ----
@@ -138,24 +138,24 @@ class Sensor:
     ) -> None:
         """Set the reading; the sensor no longer changes by itself.
 
-        May be called from any thread. The clients of a running device that sample the sensor
-        are sent an update if their strategy selects it.
+        May be called from any thread. Clients that sample the sensor get an update if their
+        strategy requires it.
 
         Parameters
         ----------
         value : object
-            The value, in the sensor's type. Bytes are sent as they are,
-            whatever the type: so a value can be one that no client can read.
+            The value, in the sensor's type. Bytes are sent unchanged, whatever the type, and need
+            not be valid.
         status : str or int, optional
-            The status: one of `STATUSES`, or a constant of `katcp.Sensor`. Default: what the
-            ranges say of a number, else ``nominal``.
+            The status: one of `STATUSES`, or a constant of `katcp.Sensor`. Default: by the ranges
+            of a number, else ``nominal``.
         timestamp : float, optional
-            When it was read, in seconds since 1970. Default: now.
+            When the sensor was read, in seconds since 1970. Default: now.
 
         Raises
         ------
         ValueError
-            If the type cannot have this value, or there is no such status.
+            If the value does not fit the type, or there is no such status.
         """
         number = None if status is None else _status_number(status)
         self._check_value(value)
@@ -167,7 +167,7 @@ class Sensor:
         )
 
     def set(self, value: Any, status: Optional[str] = None, *, timestamp: float) -> None:
-        """Set the reading: `set_value` with a timestamp that must be given."""
+        """Set the reading, like `set_value` with a mandatory timestamp."""
         self.set_value(value, status, timestamp)
 
     def _set_by_hand(self, timestamp: float, status: int, value: Any) -> None:
@@ -187,7 +187,7 @@ class Sensor:
             self.read(now)
 
     def _judge(self, value: Any) -> int:
-        """Return the status that the ranges give to a value."""
+        """Return the status of a value, according to the ranges."""
         if self.type not in _V4_RANGES or not self.params or isinstance(value, bytes):
             return KatcpSensor.NOMINAL
         ranges = zip((KatcpSensor.NOMINAL, KatcpSensor.WARN), (self.params[:2], self.params[2:]))
@@ -196,7 +196,7 @@ class Sensor:
                 return status
         return KatcpSensor.ERROR
 
-    # ---- as arguments of messages, in a major version of the protocol ----
+    # ---- arguments of messages, for a major version of the protocol ----
 
     def list_arguments(self, major: int) -> list[bytes]:
         """Return the arguments of this sensor's ``#sensor-list`` inform."""
@@ -217,7 +217,7 @@ class Sensor:
         ]
 
     def format_value(self, value: Any, major: int) -> bytes:
-        """Return a value as an argument, bytes unchanged; raise ValueError if it is none."""
+        """Return a value as an argument, bytes unchanged; raise ValueError if it is invalid."""
         if isinstance(value, bytes):
             return value
         if self.type == "address" and isinstance(value, str):
@@ -235,7 +235,7 @@ class Sensor:
         if self.type not in _V4_RANGES:
             params = params if self.type == "discrete" else ()
         elif not _is_v5(major):
-            # Version 4 knows one range, and it is binding: the widest.
+            # Version 4 has one mandatory range: the widest.
             params = params[-2:] or _V4_RANGES[self.type]
         return [self.format_value(param, major) for param in params]
 
@@ -252,7 +252,7 @@ class Sensor:
             raise ValueError(f"The ranges of sensor {self.name!r} must be 2 or 4 numbers.")
 
     def _check_value(self, value: Any) -> None:
-        """Raise ValueError if the type cannot have this value."""
+        """Raise ValueError if the value does not fit the type."""
         try:
             self.format_value(value, SEC_TS_KATCP_MAJOR)
         except (TypeError, ValueError, OverflowError) as error:
@@ -262,15 +262,15 @@ class Sensor:
 
 
 def as_reading(reading: KatcpReading) -> Reading:
-    """Return a reading of a `katcp.Sensor` as the simulated device has it."""
+    """Convert a reading of a `katcp.Sensor`."""
     timestamp, status, value = reading
     return Reading(timestamp, STATUSES[status], value)
 
 
 def default_sensors(now: float) -> list[Sensor]:
-    """Return one example `Sensor` of each type; two of them change by themselves.
+    """Return an example of each type of `Sensor`; two of them change by themselves.
 
-    The present time is given in seconds since 1970.
+    *now* is in seconds since 1970.
     """
     return [
         Sensor(
@@ -302,14 +302,14 @@ def default_sensors(now: float) -> list[Sensor]:
 
 
 def _to_lru(value: Any) -> Any:
-    """Return the `katcp.Sensor` value of a word, or of whether all is well."""
+    """Return the `katcp.Sensor` value for a word or a boolean."""
     if isinstance(value, bool):
         return arguments.LRU_NOMINAL if value else arguments.LRU_ERROR
     return arguments.LRU_CONSTANTS.get(str(value).encode("utf-8"), value)
 
 
 def _status_number(status: Union[str, int]) -> int:
-    """Return the status as `katcp.Sensor` has it, or raise ValueError."""
+    """Return the number of a status in `katcp.Sensor`, or raise ValueError."""
     for number, name in KatcpSensor.STATUSES.items():
         if status in (number, name):
             return number

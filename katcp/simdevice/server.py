@@ -1,7 +1,7 @@
-"""The inside of a simulated device: its loop, its socket, its clients, and its tasks.
+"""The server of a simulated device: its loop, its socket, its clients, and its tasks.
 
-All state belongs to the thread of the loop; other threads get there by `DeviceServer.in_loop`.
-Whatever may fulfil a condition that somebody waits for calls `DeviceServer.notify`.
+All state belongs to the loop's thread; other threads use `DeviceServer.in_loop`. Every change that
+may fulfil a condition of a waiter calls `DeviceServer.notify`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger = logging.getLogger("katcp.simdevice")
 
 # How many received messages are kept for tests; older ones are dropped.
 MAX_RECEIVED = 100_000
-# How long a device is away when it was asked to restart.
+# How long a device is down during a restart.
 RESTART_DELAY = 0.05
 
 
@@ -59,15 +59,15 @@ class DeviceServer:
         self.connection_count = 0
         self.received: collections.deque[Message] = collections.deque(maxlen=MAX_RECEIVED)
         self._receive_buffer_size = receive_buffer_size
-        # The thread that the device has started, and the way into the loop while it runs.
+        # The thread started by the device, and the portal of the loop while it runs.
         self._manager: Optional[IOLoopManager] = None
         self._portal: Optional[LoopPortal] = None
-        # What ends the listening; empty when the device does not listen.
+        # Ends the listening; empty when the device does not listen.
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Future[Any]] = set()
         self._stopping: Optional[asyncio.Future[None]] = None
         self._is_paused = False
-        # Those of the threads and coroutines that wait for a condition.
+        # The wake-up functions of waiting threads and coroutines.
         self._events: list[Union[threading.Event, asyncio.Event]] = []
 
     # ---- start and stop ----
@@ -83,7 +83,7 @@ class DeviceServer:
         return bool(self._listeners)
 
     def start(self) -> None:
-        """Start in a loop and thread of its own; any thread."""
+        """Start in its own loop and thread; any thread."""
         self._refuse_if_running()
         manager = IOLoopManager(logger=logger)
         manager.setDaemon(True)
@@ -103,7 +103,7 @@ class DeviceServer:
         _run(portal, self._open, portal)
 
     def stop(self, reason: Optional[str], timeout: float) -> None:
-        """Stop, and wait until all has ended, but not in the loop's own thread."""
+        """Stop, and wait until everything has ended, except in the loop's own thread."""
         portal, manager = self._portal, self._manager
         if portal is not None:
             _run(portal, self.begin_stop, reason, timeout=timeout)
@@ -113,7 +113,7 @@ class DeviceServer:
             self._manager = None
 
     def begin_stop(self, reason: Optional[str]) -> asyncio.Future[None]:
-        """Begin to stop, once; the result is done when all has ended."""
+        """Begin to stop, once; return a future that is done when everything has ended."""
         if self._stopping is None:
             self._stop_listening()
             self.call_clients(ClientConnection.end, reason)
@@ -121,7 +121,7 @@ class DeviceServer:
         return self._stopping
 
     def begin_restart(self) -> None:
-        """Begin to close all connections, and to listen again soon."""
+        """Begin to close all connections, and listen again soon."""
         self._stop_listening()
         self.call_clients(ClientConnection.end, "The device is restarting.")
         self.spawn(self._come_back())
@@ -170,7 +170,7 @@ class DeviceServer:
     # ---- the loop and its tasks ----
 
     def in_loop(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function in the loop's thread, or right here as long as there is no loop."""
+        """Call a function in the loop's thread, or right here if there is no loop."""
         portal = self._portal
         if portal is None or portal.in_loop():
             return function(*args)
@@ -190,7 +190,7 @@ class DeviceServer:
     # ---- waiting ----
 
     def notify(self) -> None:
-        """Wake all who wait, to look at their condition again; in the loop's thread."""
+        """Wake all waiters to check their conditions; in the loop's thread."""
         for event in tuple(self._events):
             event.set()
 
@@ -228,12 +228,12 @@ class DeviceServer:
         self.in_loop(lambda: [method(client, *args) for client in list(self.clients)])
 
     def set_paused(self, paused: bool) -> None:
-        """Stop or resume reading from all clients, those to come too; any thread."""
+        """Stop or resume reading from all clients, including future ones; any thread."""
         self._is_paused = paused
         self.call_clients(ClientConnection.set_paused, paused)
 
     def on_message(self, client: ClientConnection, message: Message) -> None:
-        """Note a message of a client, and answer it if it is a request."""
+        """Record a message of a client, and answer it if it is a request."""
         self.received.append(message)
         if message.mtype == Message.REQUEST:
             DeviceRequest(self, client, message).handle()
@@ -261,7 +261,6 @@ class DeviceServer:
     # ---- sensors and requests; in the loop ----
 
     def add_sensor(self, sensor: Sensor) -> None:
-        """Add a sensor, or replace the one of its name."""
         change = "modified" if sensor.name in self.sensors else "added"
         self.call_clients(ClientConnection.unsample, sensor.name)
         self._put_sensor(sensor)
@@ -274,13 +273,11 @@ class DeviceServer:
         self._send_interface_changed("sensor", name, "removed")
 
     def add_request(self, entry: Entry) -> None:
-        """Add a request, or replace the one of its name."""
         change = "modified" if entry.name in self.requests else "added"
         self.requests[entry.name] = entry
         self._send_interface_changed("request", entry.name, change)
 
     def remove_request(self, name: str) -> None:
-        """Remove a request."""
         del self.requests[name]
         self._send_interface_changed("request", name, "removed")
 
@@ -296,7 +293,7 @@ class DeviceServer:
 
 
 def _run(portal: LoopPortal, function: Callable[..., Any], *args: Any, timeout: float = 5.0) -> Any:
-    """Call a function in a loop, also in one that is run only now and then."""
+    """Call a function in a loop, even in one that only runs now and then."""
     if portal.asyncio_loop.is_running():
         return portal.call(function, *args, timeout=timeout)
 

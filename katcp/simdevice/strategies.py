@@ -1,4 +1,4 @@
-"""How sensors are sampled for clients: with the strategies of `katcp.sampling`."""
+"""Sampling of sensors for clients, with the strategies of `katcp.sampling`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .sensors import Sensor, as_reading
 class Sampling:
     """One sensor sampled for one client; in the loop's thread.
 
-    The arguments are those of ``?sensor-sampling`` after the name of the sensor; ValueError
-    says why they describe no strategy. *send* is called with those of ``#sensor-status``.
+    The arguments are those of ``?sensor-sampling`` after the name of the sensor; invalid ones raise
+    ValueError. *send* is called with those of ``#sensor-status``.
     """
 
     def __init__(
@@ -39,25 +39,25 @@ class Sampling:
 
     @property
     def is_none(self) -> bool:
-        """Whether nothing is to be sent."""
+        """Whether nothing is sent."""
         return self._strategy.get_sampling() == SampleStrategy.NONE
 
     def start(self) -> None:
-        """Send the present reading, and from then on what the strategy selects."""
+        """Send the present reading, and updates as the strategy requires."""
         self._read_source(self.sensor.read)
-        # Version 4 does not promise the reading at once.
+        # Version 4 does not promise a reading at once.
         self._is_silent = self._major < SEC_TS_KATCP_MAJOR
         self._strategy.start_in_loop()
         self._is_silent = False
 
     def stop(self) -> None:
-        """Send nothing any more."""
+        """Stop sending."""
         self._strategy.cancel()
         if self._timer is not None:
             self._timer.cancel()
 
     def _read_source(self, read: Callable[[float], Any]) -> None:
-        """Read a sensor that changes by itself, now and again after its interval."""
+        """Read a sensor that changes by itself, now and after each interval."""
         if self.sensor.source is not None:
             read(time.time())
             loop = asyncio.get_running_loop()
@@ -74,22 +74,23 @@ def make_strategy(
     protocol: ProtocolFlags,
     report: Callable[[KatcpSensor, KatcpReading], None],
 ) -> SampleStrategy:
-    """Return the strategy that the arguments describe, for the current loop and not started.
+    """Make the strategy described by the arguments, for the current loop and not started.
 
-    It calls *report*; ValueError says why the arguments describe none.
+    It calls *report*; invalid arguments raise ValueError.
     """
     name, *params = arguments
     if not protocol.strategy_allowed(name):
         raise ValueError(f"Unknown sampling strategy {as_text(name)!r}.")
     if protocol.major < SEC_TS_KATCP_MAJOR:
-        # Its times are milliseconds. A difference comes first, and is one for timestamps alone.
+        # Its times are in milliseconds. A difference comes first, and is a time for timestamps
+        # only.
         first = 1 if name.startswith(b"differential") and sensor.type != "timestamp" else 0
         params[first:] = map(_to_seconds, params[first:])
     return SampleStrategy.get_strategy(name, report, sensor.observed, *params)
 
 
 def _to_seconds(param: bytes) -> Any:
-    """Return what milliseconds are in seconds; what is no time is for others to refuse."""
+    """Convert milliseconds to seconds; invalid times are refused elsewhere."""
     try:
         return read_timestamp(param, milliseconds=True)
     except ValueError:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from katcp import BlockingClient, Message, cli
-from katcp.cli.commands.replay import read_turns
+from katcp.cli.commands.replay import read_exchanges
 from katcp.cli.recording import (
     CONNECTED,
     ENDED,
@@ -44,8 +44,8 @@ class Entry(NamedTuple):
         ]
 
 
-def turns_of(*entries):
-    return read_turns([event for entry in entries for event in entry.events()])
+def exchanges_of(*entries):
+    return read_exchanges([event for entry in entries for event in entry.events()])
 
 
 NOT_A_RECORDING = "cannot replay {}: it is not a recording"
@@ -166,11 +166,11 @@ def test_bytes_are_said_as_they_were(recording):
 @pytest.mark.parametrize("cut", range(1, 24))
 def test_entries_begin_and_end_anywhere(cut):
     sent, said = b"?a[1] x\n?b[2]\n" + b" " * 10, b"!a[1] ok\n!b[2] ok\n#log\n"
-    turns = turns_of(
+    exchanges = exchanges_of(
         Entry(1, sent[:cut]), Entry(1, sent[cut:], said[:cut]), Entry(1, b"", said[cut:])
     )
-    assert [turn.name for turn in turns] == [b"", b"a", b"b"]
-    assert [[line.line for line in turn.said] for turn in turns] == [
+    assert [exchange.name for exchange in exchanges] == [b"", b"a", b"b"]
+    assert [[line.line for line in exchange.said] for exchange in exchanges] == [
         [],
         [b"!a[1] ok\n"],
         [b"!b[2] ok\n", b"#log\n"],
@@ -245,7 +245,7 @@ def real_recording(tmp_path):
 
 @pytest.mark.parametrize("name", [path.stem for path in replay.TRANSCRIPTS.glob("*.json")])
 def test_transcripts_of_real_servers(name, real_recording):
-    """Every byte is in the file, and becomes part of a turn."""
+    """Every byte is in the file, and becomes part of an exchange."""
     asked = answered = 0
     for events, exchanges in zip(
         read_recording(real_recording(name)), replay.read_transcript(name)
@@ -253,13 +253,13 @@ def test_transcripts_of_real_servers(name, real_recording):
         for kind, field in ((SENT, "sent"), (SAID, "received")):
             bytes_ = b"".join(event.data for event in events if event.kind == kind)
             assert bytes_ == b"".join(getattr(exchange, field) for exchange in exchanges)
-        turns = read_turns(events)
-        said = [line.line for turn in turns for line in turn.said]
+        exchanges = read_exchanges(events)
+        said = [line.line for exchange in exchanges for line in exchange.said]
         assert sorted(b"".join(said)) == sorted(
             b"".join(exchange.received for exchange in exchanges)
         )
-        asked += sum(turn.request is not None for turn in turns)
-        answered += sum(any(line.is_answer for line in turn.said) for turn in turns)
+        asked += sum(exchange.request is not None for exchange in exchanges)
+        answered += sum(any(line.is_answer for line in exchange.said) for exchange in exchanges)
     assert answered > 0.9 * asked
 
 

@@ -1,7 +1,7 @@
-"""``katcp completion``: Tab completes commands, options, and what the device knows.
+"""``katcp completion``: completion of commands, options, and the device's names with Tab.
 
-The work is done by ``argcomplete``: when Tab is pressed, the shell runs ``katcp`` with the
-line in its environment, and `complete` answers.
+The work is done by ``argcomplete``: when Tab is pressed, the shell runs ``katcp`` with the line in
+its environment, and `complete` answers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..options import Parser, parse
 from ..output import HOW_TO_INSTALL, OK, USAGE, CommandError, printable
 
 SHELLS = ("bash", "zsh", "fish")
-# How many seconds a device may take to answer: somebody waits with the finger on Tab.
+# How many seconds a device may take to answer: the user is waiting.
 PATIENCE = 1.0
 
 EXAMPLES = """
@@ -29,12 +29,11 @@ completion fish > ~/.config/fish/completions/katcp.fish
 
 
 def add_subcommand(subparsers: Any) -> None:
-    """Add ``katcp completion``."""
     parser = subparsers.add_parser(
         "completion",
-        help="print what makes Tab complete commands and sensors",
-        description="Print what makes Tab complete commands, options, nicknames, and the requests\n"
-        "and sensors of the device. Needs the extra 'cli'.",
+        help="print the code for completion with Tab",
+        description="Print shell code that makes Tab complete commands, options, nicknames, and the\n"
+        "requests and sensors of the device. Needs the extra 'cli'.",
         usage="bash|zsh|fish",
         examples=EXAMPLES,
     )
@@ -53,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def complete(make_parser: Callable[[], tuple[Parser, Any]]) -> None:
-    """Answer the shell and exit, if it asks what may stand on a line."""
+    """Answer the shell and exit, if it asks for completions."""
     if "_ARGCOMPLETE" not in os.environ:
         return
     import argcomplete
@@ -92,7 +91,7 @@ def _complete_filter(options: argparse.Namespace) -> Names:
 
 
 def _ask(options: argparse.Namespace, device: Address, before: Sequence[str]) -> Names:
-    """Return what the device says may stand after some words of a request."""
+    """Return the device's names that may follow some words of a request."""
     options.timeout = PATIENCE
     with connected(CommandClient(options, device)) as client:
 

@@ -13,7 +13,7 @@ from ...simdevice import SimulatedDevice
 from ..connect import reason_of, started
 from ..output import FAILED, OK, CommandError, printable
 
-# How long the demo waits for anything, in seconds. It never takes so long.
+# The timeout of every step, in seconds. It is never needed.
 PATIENCE = 5.0
 
 # How many updates of a sensor the demo shows, and how many characters of a line.
@@ -22,7 +22,6 @@ LINE_WIDTH = 88
 
 
 def add_subcommand(subparsers: Any) -> None:
-    """Add ``katcp demo``."""
     parser = subparsers.add_parser(
         "demo",
         help="show a client that talks to a simulated device",
@@ -40,7 +39,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 class _DemoClient(BlockingClient):
-    """A client that notes what is sent and received, and the updates of sensors."""
+    """A client that records its traffic, and the updates of sensors."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port, timeout=PATIENCE)
@@ -48,12 +47,12 @@ class _DemoClient(BlockingClient):
         self.updates: queue.Queue[Message] = queue.Queue()
 
     def send_message(self, msg: Message) -> Any:
-        """Note a message, and send it."""
+        """Record a message, and send it."""
         self.traffic.put(("-->", msg))
         return super().send_message(msg)
 
     def handle_message(self, msg: Message) -> Any:
-        """Note a message from the device, and handle it."""
+        """Record a message from the device, and handle it."""
         self.traffic.put(("<--", msg))
         return super().handle_message(msg)
 
@@ -63,14 +62,14 @@ class _DemoClient(BlockingClient):
 
 
 class _Demo:
-    """The steps of ``katcp demo``; they run in the main thread and print."""
+    """The steps of ``katcp demo``; in the main thread."""
 
     def __init__(self, device: SimulatedDevice, client: _DemoClient) -> None:
         self._device = device
         self._client = client
 
     def run(self) -> None:
-        """Take all steps."""
+        """Run all steps."""
         host, port = self._device.address
         print(f"A simulated device listens on {host}:{port}. Nothing leaves this computer.")
         print("Lines after --> go to the device, lines after <-- come from it.")
@@ -91,7 +90,7 @@ class _Demo:
                 self._use_memory,
             ),
             ("Ask for something that the device cannot do.", self._be_refused),
-            ("Ask a device that does not answer. The client makes up a reply.", self._time_out),
+            ("Ask a device that does not answer. The client replies itself.", self._time_out),
             ("Stop the client, then the device.", lambda: None),
         )
         for number, (title, step) in enumerate(steps, 1):
@@ -102,7 +101,7 @@ class _Demo:
         if not self._client.wait_protocol(PATIENCE):
             raise CommandError("the device did not say which protocol it speaks", FAILED)
         direction, msg = "", None
-        # The greeting has no end; this device says last what it is.
+        # The greeting has no end; this device sends this line last.
         while msg is None or msg.arguments[:1] != [b"katcp-device"]:
             direction, msg = self._next(self._client.traffic, "the greeting")
             _show_line(direction, msg)
@@ -159,7 +158,7 @@ class _Demo:
     def _ask(
         self, name: str, *arguments: Any, show: Optional[int] = None
     ) -> tuple[Message, list[Message]]:
-        """Make a request that succeeds, and show what went over the connection."""
+        """Make a request that succeeds, and show the traffic."""
         reply, informs = self._try(name, *arguments, show=show)
         if not reply.reply_ok():
             raise CommandError(f"?{name} failed: {reason_of(reply)}", FAILED)
@@ -172,14 +171,14 @@ class _Demo:
         timeout: Optional[float] = None,
         show: Optional[int] = None,
     ) -> tuple[Message, list[Message]]:
-        """Make a request, and show what went over the connection."""
+        """Make a request, and show the traffic."""
         request = Message.request(name, *arguments)
         answer = self._client.blocking_request(request, timeout=timeout)
         self._show_traffic(show)
         return answer
 
     def _show_traffic(self, informs: Optional[int] = None) -> None:
-        """Print the traffic since the last time; of the informs only the first ones."""
+        """Print the new traffic; only the first few informs."""
         lines = [self._client.traffic.get() for _ in range(self._client.traffic.qsize())]
         of_informs = [line for line in lines if line[1].mtype == Message.INFORM]
         hidden = [] if informs is None else of_informs[informs:]

@@ -9,18 +9,17 @@ from ..output import OK, USAGE, CommandError, did_you_mean
 
 
 def add_subcommand(commands: Any) -> None:
-    """Add ``katcp help``."""
     parser = commands.add_parser(
         "help",
-        help="show all about a command",
-        description="Show all about a command, or which commands there are.",
+        help="show the help of a command",
+        description="Show the help of a command, or list the commands.",
         usage="[COMMAND]",
     )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show the help of the command that is named, or of the whole."""
+    """Show the help of a command, or the general one."""
     if not options.words:
         print(options.parser.format_help(), end="")
         return OK

@@ -1,4 +1,4 @@
-"""``katcp log``: what devices log, as a log."""
+"""``katcp log``: the log messages of devices."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ log -d antenna1 -d antenna2 --set-level debug -o jsonl
 
 
 def add_subcommand(subparsers: Any) -> None:
-    """Add ``katcp log``."""
     parser = subparsers.add_parser(
         "log",
-        help="show what devices log, until Ctrl-C",
-        description="Show what devices log, until Ctrl-C; times are UTC. A lost connection is\n"
-        "made again.",
+        help="show the log messages of devices, until Ctrl-C",
+        description="Show the log messages of devices, until Ctrl-C; times are UTC. A lost\n"
+        "connection is restored.",
         usage="[DEVICE...]",
         words=DEVICE_HELP,
         examples=EXAMPLES,
@@ -56,7 +55,7 @@ def add_subcommand(subparsers: Any) -> None:
 
 
 class _LogClient(FollowingClient):
-    """A client that notes the log messages of the device, and agrees with it on a level."""
+    """A client that passes on the device's log messages, and sets its level."""
 
     def __init__(self, options: argparse.Namespace, device: Address, events: Events) -> None:
         super().__init__(options, device, events)
@@ -64,11 +63,11 @@ class _LogClient(FollowingClient):
         self._shown_level: Optional[str] = options.level
 
     def inform_log(self, msg: Message) -> None:
-        """Note a log message."""
+        """Pass on a log message."""
         self.note(parse_log(msg, self.protocol_flags))
 
     async def set_up(self) -> None:
-        """Tell the device which level to send, or ask which it sends."""
+        """Set the level of the device, or query it."""
         arguments = [] if self._set_level is None else [self._set_level]
         try:
             answer = await self.fetch("log-level", *arguments)
@@ -106,7 +105,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _is_wanted(level: str, least: Optional[str]) -> bool:
-    # What somebody calls by a name of his own may be important.
+    # Devices may have their own levels, which may be important.
     return least is None or level not in LEVELS or LEVELS.index(level) >= LEVELS.index(least)
 
 

@@ -1,15 +1,15 @@
-"""``katcp record``: a proxy that records what a device and its clients say.
+"""``katcp record``: a proxy that records the traffic between a device and its clients.
 
 Strategy
 --------
-Each client has a connection of its own to the device. Bytes are passed on as they come,
-both ways, and so is the end: an orderly one, of one direction or both, or a reset.
+Each client has its own connection to the device. Bytes are passed on unchanged in both directions,
+and so is the end: of one direction, of both, or a reset.
 
 Rules
 -----
-- What comes together has the same time in the recording.
-- The device is not connected to before a client comes: a device that serves one
-  client would send away the one it has.
+- Lines that arrive together have the same time in the recording.
+- The proxy connects to the device only when a client comes: a device that serves only one client
+  would drop its present one.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from ..recording import (
     split_lines,
 )
 
-# Beside the port of devices, so that one on this computer can be recorded.
+# Next to the port of devices, so that one on this computer can be recorded.
 DEFAULT_LISTEN = Address("127.0.0.1", 7148)
-# How many characters of a line are shown where no terminal says how wide it is.
+# How many characters of a line are shown if the width of the terminal is unknown.
 SHOWN_WIDTH = 200
 
 _READ_SIZE = 64 * 1024
@@ -54,18 +54,17 @@ record correlator:7147 night.txt --listen 7148
 
 
 def add_subcommand(subparsers: Any) -> None:
-    """Add ``katcp record``."""
     parser = subparsers.add_parser(
         "record",
-        help="record what a device and its clients say, as a proxy",
-        description="Listen, pass on all that clients and the device say to each other, show it,\n"
-        "and write it with its times to a file, until Ctrl-C. 'katcp replay' plays it again.",
+        help="record the traffic of a device, as a proxy",
+        description="Listen, pass on the traffic between clients and the device, show it, and\n"
+        "write it with its times to a file, until Ctrl-C. 'katcp replay' plays it again.",
         usage="[DEVICE] FILE",
-        words=f"{DEVICE_HELP}\nFILE        the new file that is written",
+        words=f"{DEVICE_HELP}\nFILE        the new file",
         examples=EXAMPLES,
     )
     add_listen_option(parser, DEFAULT_LISTEN)
-    parser.add_argument("-q", "--quiet", action="store_true", help="do not show what is said")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not show the traffic")
     add_device_options(parser, has_limit=False)
     parser.set_defaults(run=_run)
 
@@ -111,12 +110,11 @@ class _Recorder:
         await self._server.run(self._begin)
 
     def close(self) -> None:
-        """Close the file."""
         if self._recording is not None:
             self._recording.close()
 
     def _begin(self, address: Address) -> None:
-        """Make the file, now that somebody can connect."""
+        """Create the file, now that a client can connect."""
         self._recording = _open(self._file)
         print(f"recorder of {self._device.full} listens on {address}", flush=True)
 
@@ -158,7 +156,7 @@ class _Recorder:
             self._note(number, ENDED, ending.result().encode())
 
     def _note(self, number: int, kind: str, data: bytes) -> None:
-        """Record what happens, and show it; if that fails, all ends."""
+        """Record an event, and show it; if that fails, end everything."""
         assert self._recording is not None
         now = time.time()
         width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else SHOWN_WIDTH
@@ -174,7 +172,7 @@ class _Recorder:
 async def _pump(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: Callable[[bytes], None]
 ) -> str:
-    """Pass on what is said, and its end; return how it ended."""
+    """Pass on data, and its end; return how it ended."""
     try:
         while data := await reader.read(_READ_SIZE):
             note(data)
@@ -185,7 +183,7 @@ async def _pump(
         else:
             writer.close()
     except ConnectionError as error:
-        # Of the one who is read, or of the other, who is told by its own pump.
+        # An error of the reading side, or of the other, which its own pump handles.
         reset(writer)
         return f"reset ({type(error).__name__})"
     except OSError as error:

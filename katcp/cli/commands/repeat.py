@@ -1,4 +1,4 @@
-"""``katcp request --repeat``: the same request again and again, and how long replies took."""
+"""``katcp request --repeat``: repeating a request, and measuring the replies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..output import (
 
 
 def repeat_request(client: CommandClient, request: Message, options: argparse.Namespace) -> int:
-    """Make a request as often as the options say; print statistics, and return the exit code."""
+    """Repeat a request as the options say; print statistics, and return the exit code."""
     latencies = Latencies(client, request)
     status = StatusLine()
     code = OK
@@ -38,12 +38,12 @@ def repeat_request(client: CommandClient, request: Message, options: argparse.Na
 
 
 class Latencies:
-    """How long the replies to a request took.
+    """The response times of a request.
 
     Attributes
     ----------
     count : int
-        How often it was asked.
+        How many requests were made.
     """
 
     def __init__(self, client: CommandClient, request: Message) -> None:
@@ -74,7 +74,7 @@ class Latencies:
         return f"{replies}{refused}: {', '.join(shown)}"
 
     def print(self, form: str) -> None:
-        """Print the statistics in a form of output."""
+        """Print the statistics in an output format."""
         if form not in ("json", "jsonl", "csv"):
             print(f"{show_request(self._client, self._request)}: {self}")
             return
@@ -89,7 +89,7 @@ class Latencies:
         RecordWriter(form, [*record]).write(record)
 
     def _statistics(self) -> dict[str, float]:
-        """Return the statistics in seconds; nothing if there was no reply."""
+        """Return the statistics in seconds; empty if there was no reply."""
         seconds = sorted(self._seconds)
         if not seconds:
             return {}

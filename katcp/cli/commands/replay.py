@@ -2,21 +2,18 @@
 
 Strategy
 --------
-A recorded connection becomes a greeting and a list of turns. A `Turn` is a line that
-the client sent, and all lines that the device said because of it: the informs and
-the reply that belong to it, and what came unasked before the client sent more. Each
-has its delay.
+A recorded connection becomes a greeting and a list of exchanges. An `Exchange` is a line of the
+client and all lines with which the device responded: its informs and its reply, and unsolicited
+lines before the client's next one. Each has its delay.
 
 Rules
 -----
-- The first client is given the first recorded connection, the second the second,
-  and so on; after the last the first again.
-- A line of a client is a recorded one if type, name and arguments are the same; the
-  id may differ, and stands in the answer. Lines that are no messages are compared
-  as bytes.
-- The same line again is answered as it was answered the next time; the last answer
-  is repeated for ever. A line that was sent on another connection only is answered
-  from there.
+- The first client gets the first recorded connection, the second the second, and so on; after the
+  last the first again.
+- A line of a client matches a recorded one if type, name and arguments are the same; the answer has
+  the client's id. Lines that are no messages are compared as bytes.
+- If a line is repeated, it gets the next recorded answer; the last one is repeated for ever. A line
+  that was recorded only on another connection is answered from there.
 - Other requests are answered ``invalid``.
 """
 
@@ -48,7 +45,7 @@ _HEAD_RE = re.compile(rb"([!#][a-zA-Z][a-zA-Z0-9-]*)(\[[0-9]+\])?")
 
 _PARSER = MessageParser()
 
-# What a line of a client is found by.
+# The key to find a client's line by.
 _Key = Union[bytes, tuple[int, str, tuple[bytes, ...]]]
 
 
@@ -59,12 +56,11 @@ replay night.txt --listen 0.0.0.0:7147 --speed 10
 
 
 def add_subcommand(subparsers: Any) -> None:
-    """Add ``katcp replay``."""
     parser = subparsers.add_parser(
         "replay",
-        help="be a device that answers from a recording",
-        description="Listen, greet clients as the recorded device did, and answer the requests\n"
-        "that are in the recording as it answered them, as slowly as it did. Ctrl-C ends it.",
+        help="simulate a device from a recording",
+        description="Listen, greet clients like the recorded device, and answer the recorded\n"
+        "requests with the same answers and delays. Ctrl-C ends it.",
         usage="FILE",
         words="FILE        what 'katcp record' has written",
         examples=EXAMPLES,
@@ -85,7 +81,7 @@ def _run(options: argparse.Namespace) -> int:
         raise CommandError("which FILE? see katcp replay --help", USAGE)
     file = options.words[0]
     try:
-        recorded = [read_turns(events) for events in read_recording(file)]
+        recorded = [read_exchanges(events) for events in read_recording(file)]
     except OSError as error:
         raise CommandError(f"cannot read {file}: {error.strerror}", USAGE) from None
     except RecordingError as error:
@@ -95,28 +91,28 @@ def _run(options: argparse.Namespace) -> int:
 
 
 class Said(NamedTuple):
-    """A line of the device, so many seconds after what the client sent."""
+    """A line of the device, and its delay in seconds after the client's line."""
 
     delay: float
     line: bytes
     is_answer: bool
 
 
-class Turn:
-    """A line that the client sent, and what the device said because of it.
+class Exchange:
+    """A line of the client, and the device's response.
 
     Attributes
     ----------
     request : Message or None
         None if the line is no request, as in the greeting.
     key : object
-        What equal lines have in common, whatever their ids.
+        The same for equal lines, whatever their ids.
     name, mid : bytes
         Those of the request; the id may be empty.
     said : list of Said
         In the order of time.
     closed : str
-        How the device closed the connection after that, if it did.
+        How the device then closed the connection, if it did.
     """
 
     def __init__(self, time: float, line: bytes = b"") -> None:
@@ -131,20 +127,20 @@ class Turn:
             self._understand(_PARSER.parse(line))
 
     def add(self, time: float, line: bytes, *, is_answer: bool) -> None:
-        """Add what the device said."""
+        """Add a line of the device."""
         self.said.append(Said(max(time - self._time, 0.0), line, is_answer))
 
     def close(self, time: float, how: str) -> None:
         """Note that the device closed the connection."""
         self.closed, self.closing_delay = how, max(time - self._time, 0.0)
 
-    def say(self, said: Said, asked: Optional[Turn]) -> bytes:
-        """Return a line of the device, with the id of the one who asks now."""
+    def say(self, said: Said, asked: Optional[Exchange]) -> bytes:
+        """Return a line of the device, with the id of the present request."""
         if not said.is_answer or asked is None:
             return said.line
 
         def head(match: re.Match[bytes]) -> bytes:
-            # A device that left out the id that it was given does so again.
+            # A device that omits the id does so again.
             has_id = asked.mid and (match[2] or not self.mid)
             return match[1] + (b"[%b]" % asked.mid if has_id else b"")
 
@@ -157,31 +153,31 @@ class Turn:
             self.name, self.mid = message.name.encode(), message.mid or b""
 
 
-def read_turns(events: Sequence[Event]) -> list[Turn]:
-    """Return the turns of a recorded connection; the first is the greeting."""
-    reader = _TurnReader(events[0].time)
+def read_exchanges(events: Sequence[Event]) -> list[Exchange]:
+    """Return the exchanges of a recorded connection; the first is the greeting."""
+    reader = _ExchangeReader(events[0].time)
     for event in events:
         reader.read(event)
     reader.finish()
-    return reader.turns
+    return reader.exchanges
 
 
-class _TurnReader:
-    """Makes turns of events, which may begin and end anywhere in a line."""
+class _ExchangeReader:
+    """Makes exchanges of events, which may begin and end anywhere in a line."""
 
     def __init__(self, time: float) -> None:
-        self.turns = [Turn(time)]
-        self._unanswered: list[Turn] = []
+        self.exchanges = [Exchange(time)]
+        self._unanswered: list[Exchange] = []
         self._sent = LineSplitter()
-        # What the device said is kept as it was: line ends, blank lines and all.
+        # The device's lines are kept unchanged, with line ends and blank lines.
         self._half_line = b""
         self._time = time
 
     def read(self, event: Event) -> None:
-        """Take in the next event."""
+        """Process the next event."""
         if event.kind == SENT:
             for line in self._sent.feed(event.data):
-                self._add_sent(Turn(event.time, line))
+                self._add_sent(Exchange(event.time, line))
         elif event.kind == SAID:
             self._time = event.time
             self._half_line += event.data
@@ -191,43 +187,45 @@ class _TurnReader:
                 self._add_said(line)
         elif event.kind == ENDED:
             self.finish()
-            self.turns[-1].close(event.time, event.data.decode())
+            self.exchanges[-1].close(event.time, event.data.decode())
 
     def finish(self) -> None:
-        """Take in what the device said before it ended in the middle of a line."""
+        """Process an incomplete last line of the device."""
         if self._half_line:
             self._add_said(self._half_line)
         self._half_line = b""
 
-    def _add_sent(self, turn: Turn) -> None:
-        self.turns.append(turn)
-        if turn.request is not None:
-            self._unanswered.append(turn)
+    def _add_sent(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+        if exchange.request is not None:
+            self._unanswered.append(exchange)
 
     def _add_said(self, line: bytes) -> None:
-        turn = self._asked(line)
-        (turn or self.turns[-1]).add(self._time, line, is_answer=turn is not None)
-        if turn is not None and line.startswith(b"!"):
-            self._unanswered.remove(turn)
+        exchange = self._asked(line)
+        (exchange or self.exchanges[-1]).add(self._time, line, is_answer=exchange is not None)
+        if exchange is not None and line.startswith(b"!"):
+            self._unanswered.remove(exchange)
 
-    def _asked(self, line: bytes) -> Optional[Turn]:
-        """Return the turn whose request a line of the device belongs to."""
+    def _asked(self, line: bytes) -> Optional[Exchange]:
+        """Return the exchange that a line of the device belongs to."""
         match = _HEAD_RE.match(line)
         if match is None:
             return None
         name, mid = match[1][1:], (match[2] or b"")[1:-1]
-        named = [turn for turn in self._unanswered if turn.name == name]
-        for turn in named:
-            if turn.mid == mid:
-                return turn
-        # There are devices that leave the id out.
+        named = [exchange for exchange in self._unanswered if exchange.name == name]
+        for exchange in named:
+            if exchange.mid == mid:
+                return exchange
+        # Some devices omit the id.
         return named[0] if named and not mid else None
 
 
 class _Device:
     """The device, for all clients."""
 
-    def __init__(self, options: argparse.Namespace, file: str, recorded: list[list[Turn]]) -> None:
+    def __init__(
+        self, options: argparse.Namespace, file: str, recorded: list[list[Exchange]]
+    ) -> None:
         self._recorded = recorded
         self._file = file
         self._speed: float = options.speed
@@ -254,13 +252,13 @@ class _Player:
     """Answers one client."""
 
     def __init__(
-        self, writer: asyncio.StreamWriter, recorded: list[list[Turn]], speed: float
+        self, writer: asyncio.StreamWriter, recorded: list[list[Exchange]], speed: float
     ) -> None:
         self._writer = writer
         self._speed = speed
         self._greeting = recorded[0][0]
-        # Of each recorded connection, that of the client first, what is still to come.
-        self._to_come = [_by_key(turns) for turns in recorded]
+        # The remaining exchanges of each recorded connection, the client's own first.
+        self._to_come = [_by_key(exchanges) for exchanges in recorded]
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, reader: asyncio.StreamReader) -> None:
@@ -278,10 +276,10 @@ class _Player:
                 task.cancel()
 
     def _answer(self, line: bytes) -> None:
-        asked = Turn(0.0, line)
-        turn = self._next(asked.key)
-        if turn is not None:
-            self._begin(turn, asked)
+        asked = Exchange(0.0, line)
+        exchange = self._next(asked.key)
+        if exchange is not None:
+            self._begin(exchange, asked)
             return
         print(f"not in the recording: {shorten(printable(line))}", file=sys.stderr, flush=True)
         if asked.request is not None:
@@ -290,28 +288,28 @@ class _Player:
             )
             self._writer.write(bytes(reply) + b"\n")
 
-    def _next(self, key: _Key) -> Optional[Turn]:
-        """Return the next turn for a line of the client; the last one again and again."""
+    def _next(self, key: _Key) -> Optional[Exchange]:
+        """Return the next exchange for a line of the client; the last one again and again."""
         for to_come in self._to_come:
-            turns = to_come.get(key)
-            if turns:
-                return turns.popleft() if len(turns) > 1 else turns[0]
+            exchanges = to_come.get(key)
+            if exchanges:
+                return exchanges.popleft() if len(exchanges) > 1 else exchanges[0]
         return None
 
-    def _begin(self, turn: Turn, asked: Optional[Turn]) -> None:
-        task = asyncio.ensure_future(self._play(turn, asked))
+    def _begin(self, exchange: Exchange, asked: Optional[Exchange]) -> None:
+        task = asyncio.ensure_future(self._play(exchange, asked))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _play(self, turn: Turn, asked: Optional[Turn]) -> None:
-        """Say what was said, each line at its time."""
+    async def _play(self, exchange: Exchange, asked: Optional[Exchange]) -> None:
+        """Send the response, each line at its time."""
         began = asyncio.get_running_loop().time()
-        for delay, lines in itertools.groupby(turn.said, key=lambda said: said.delay):
+        for delay, lines in itertools.groupby(exchange.said, key=lambda said: said.delay):
             await self._sleep_until(began, delay)
-            self._writer.write(b"".join(turn.say(said, asked) for said in lines))
-        if turn.closed:
-            await self._sleep_until(began, turn.closing_delay)
-            if turn.closed.startswith("reset"):
+            self._writer.write(b"".join(exchange.say(said, asked) for said in lines))
+        if exchange.closed:
+            await self._sleep_until(began, exchange.closing_delay)
+            if exchange.closed.startswith("reset"):
                 reset(self._writer)
             self._writer.close()
 
@@ -321,9 +319,9 @@ class _Player:
             await asyncio.sleep(left)
 
 
-def _by_key(turns: list[Turn]) -> dict[_Key, collections.deque[Turn]]:
-    """Return all turns but the greeting, in their order, by what the client sent."""
-    found: dict[_Key, collections.deque[Turn]] = {}
-    for turn in turns[1:]:
-        found.setdefault(turn.key, collections.deque()).append(turn)
+def _by_key(exchanges: list[Exchange]) -> dict[_Key, collections.deque[Exchange]]:
+    """Return all exchanges but the greeting, in order, by the client's line."""
+    found: dict[_Key, collections.deque[Exchange]] = {}
+    for exchange in exchanges[1:]:
+        found.setdefault(exchange.key, collections.deque()).append(exchange)
     return found

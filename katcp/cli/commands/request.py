@@ -1,4 +1,4 @@
-"""``katcp request``: make one request, and show its informs and its reply."""
+"""``katcp request``: one request, its informs and its reply."""
 
 from __future__ import annotations
 
@@ -57,7 +57,6 @@ request watchdog --repeat 1000
 
 
 def add_subcommand(subparsers: Any) -> None:
-    """Add ``katcp request``."""
     parser = subparsers.add_parser(
         "request",
         help="make one request, and show the answer",
@@ -71,7 +70,7 @@ def add_subcommand(subparsers: Any) -> None:
         "-r",
         "--raw-output",
         action="store_true",
-        help="write the arguments of the reply and nothing else, as they are",
+        help="write the raw arguments of the reply and nothing else",
     )
     parser.add_argument(
         "--repeat",
@@ -126,7 +125,7 @@ def _make_request(name: str, *arguments: str) -> Message:
 
 
 def _hint(client: CommandClient, request: Message, reply: Message) -> str:
-    """Return which request may be meant, if the device does not know this one."""
+    """Return a suggestion, if the device does not know the request."""
     if reply.arguments[:1] != [b"invalid"]:
         return ""
     try:
@@ -137,13 +136,13 @@ def _hint(client: CommandClient, request: Message, reply: Message) -> str:
     return "" if request.name in known else did_you_mean(request.name, known)
 
 
-# ---- the forms; each returns the reply ----
+# ---- output formats; each returns the reply ----
 
 
 def _show_raw_output(
     client: CommandClient, request: Message, messages: Iterator[Message]
 ) -> Message:
-    """Write the arguments of the reply, as they are, each but the last with a line end."""
+    """Write the raw arguments of the reply, separated by line feeds."""
     *_, reply = messages
     data = b"\n".join(reply.arguments[1:]) if reply.reply_ok() else b""
     if is_terminal(sys.stdout) and not _is_text(data):
@@ -158,9 +157,9 @@ def _is_text(data: bytes) -> bool:
 
 
 def _show_lines(client: CommandClient, request: Message, messages: Iterator[Message]) -> Message:
-    """Print the lines of the protocol, each as soon as it is there."""
+    """Print the lines of the protocol, each as soon as it arrives."""
     for message in messages:
-        # What the client made up is not a line of the protocol.
+        # A local failure reply is not a line of the protocol.
         if message.local_error is None:
             sys.stdout.buffer.write(bytes(message) + b"\n")
             sys.stdout.buffer.flush()
@@ -184,7 +183,7 @@ def _show_json(client: CommandClient, request: Message, messages: Iterator[Messa
 
 
 def _show_jsonl(client: CommandClient, request: Message, messages: Iterator[Message]) -> Message:
-    """Print an object for each message, as soon as it is there."""
+    """Print an object for each message, as soon as it arrives."""
     writer = RecordWriter("jsonl", [])
     for message in messages:
         if message.local_error is None:
@@ -234,7 +233,7 @@ _FORMS = {
 
 
 def _table(rows: Sequence[Sequence[bytes]]) -> list[str]:
-    """Return rows as lines; the columns are aligned."""
+    """Return rows as lines with aligned columns."""
     cells = [[printable_lines(cell) if cell else ['""'] for cell in row] for row in rows]
     widths: list[int] = []
     for row in cells:
@@ -246,7 +245,7 @@ def _table(rows: Sequence[Sequence[bytes]]) -> list[str]:
 
 
 def _row_lines(row: Sequence[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:
-    """Yield the lines of one row: more than one if a cell holds a text of several lines."""
+    """Yield the lines of one row: several if a cell has several lines of text."""
     yield GAP.join(pad(lines[0], width) for lines, width in zip(row, [*widths[: len(row) - 1], 0]))
     for lines in row:
         for line in lines[1:]:

@@ -45,7 +45,6 @@ sensors -d antenna1 -d antenna2 mode -o csv
 
 
 def add_subcommand(subparsers: Any) -> None:
-    """Add ``katcp sensors``."""
     parser = subparsers.add_parser(
         "sensors",
         help="show the sensors of devices, with their readings",
@@ -62,7 +61,7 @@ def add_subcommand(subparsers: Any) -> None:
 
 
 class _Row(NamedTuple):
-    """A sensor of a device, and its reading; none if it was removed a moment ago."""
+    """A sensor of a device, and its reading; None if it was just removed."""
 
     device: Address
     sensor: RemoteSensor

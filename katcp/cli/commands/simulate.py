@@ -1,4 +1,4 @@
-"""``katcp simulate``: run a simulated device, in order or with faults."""
+"""``katcp simulate``: a simulated device, optionally with faults."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ simulate --fault no-reply:watchdog --fault late-reply:read=0.5
 
 
 def add_subcommand(subparsers: Any) -> None:
-    """Add ``katcp simulate``."""
     parser = subparsers.add_parser(
         "simulate",
-        help="run a simulated device, with faults if you like",
+        help="run a simulated device, optionally with faults",
         description="Run a simulated device until Ctrl-C or ?halt. One line says where it listens.",
         examples=EXAMPLES,
     )

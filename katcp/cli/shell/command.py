@@ -1,9 +1,9 @@
-"""``katcp shell``: requests typed by a person, or read from a file, one a line.
+"""``katcp shell``: requests typed by a person, or read from a file, one per line.
 
 Strategy
 --------
-On a terminal, `katcp.cli.shell.prompt` does it all; it needs prompt_toolkit. Without one,
-the lines are requests and nothing else, and the output is plain.
+On a terminal, `katcp.cli.shell.prompt` is used; it needs prompt_toolkit. Otherwise every line is a
+request, and the output is plain.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ shell < commands.txt
 
 
 def add_subcommand(subparsers: Any) -> None:
-    """Add ``katcp shell``."""
     parser = subparsers.add_parser(
         "shell",
         help="type requests, with completion, help and history",
@@ -75,7 +74,7 @@ def _run_plain(client: ShellClient, timeout: float) -> int:
                 code = code or USAGE
                 continue
             if request is not None:
-                # The first failure tells; what follows it is asked all the same.
+                # The first failure counts; the lines after it are sent all the same.
                 its_code = _ask(client, request, timeout)
                 code = code or its_code
     return code

@@ -13,7 +13,7 @@ from ..names import Names, candidates, first_line
 
 
 class RequestCompleter(Completer):
-    """Completes the names of requests, and arguments as far as the help tells what they are."""
+    """Completes names of requests, and arguments if the help describes them."""
 
     def __init__(self, look_up: Callable[[str], Names], local: Names) -> None:
         self._look_up = look_up
@@ -22,7 +22,7 @@ class RequestCompleter(Completer):
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
     ) -> Iterable[Completion]:
-        """Yield the names that begin with the word before the cursor, or else hold it."""
+        """Yield the names that begin with the word at the cursor, then those that contain it."""
         word = document.get_word_before_cursor(WORD=True)
         # Of pasted lines, the one with the cursor.
         line = document.current_line_before_cursor
@@ -38,10 +38,10 @@ class RequestCompleter(Completer):
 
 
 def complete_now(buffer: Buffer) -> None:
-    """Complete the word before the cursor, and show a menu if several fit.
+    """Complete the word before the cursor, and show a menu if there are several choices.
 
-    What is certain is on the line on return: Enter, however soon it follows, sends what
-    the line shows. The menu comes later, and changes nothing by itself.
+    The unambiguous part is on the line on return: Enter, however soon it follows, sends what the
+    line shows. The menu comes later, and changes nothing by itself.
     """
     if buffer.complete_state is not None:
         buffer.complete_next()
@@ -56,8 +56,8 @@ def complete_now(buffer: Buffer) -> None:
 
 
 def _insert_common_part(buffer: Buffer, found: list[Completion]) -> None:
-    """Insert what all completions begin with, if that is more than what is typed."""
-    # What the first and the last in the order of the alphabet have in common, all have.
+    """Insert the common prefix of all completions, if that is longer than what is typed."""
+    # The common prefix of the first and the last in alphabetical order is that of all.
     first, last = min(it.text for it in found), max(it.text for it in found)
     pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last))
     common = "".join(character for character, _ in pairs)

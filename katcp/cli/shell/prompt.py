@@ -2,13 +2,12 @@
 
 Strategy
 --------
-The prompt (prompt_toolkit) and the waiting for replies take turns in the main
-thread: where one waits for a reply nothing is typed, and Ctrl-C is a signal. Output
-of the client's thread goes through `patch_stdout`, which puts it above the line
-that is being typed.
+The prompt (prompt_toolkit) and the waiting for replies alternate in the main thread: while waiting
+for a reply nothing is typed, and Ctrl-C is a signal. Output of the client's thread goes through
+`patch_stdout`, which puts it above the line that is being typed.
 
-The client learns the names of requests, sensors and registers at each connection, and
-again when the device says that its interface has changed.
+The client reads the names of requests, sensors and registers on each connection, and again when the
+device says that its interface has changed.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ from ..readings import show_arguments
 from ..requests import Answer, Asking, ShellClient, parse_line, text_of
 from .completer import RequestCompleter, complete_now
 
-# A person has patience, and Ctrl-C: a reply is waited for so many seconds.
+# A person has patience, and Ctrl-C: the timeout of a reply in seconds.
 PATIENCE = 7 * 86400.0
-# After so many it is said that it is waited for.
+# After this many seconds the shell says that it is waiting.
 HINT_DELAY = 2.0
 
-# What the toolbar says, as much as fits; the most useful first.
+# The toolbar, as much as fits; the most useful first.
 KEYS = ("Tab completes", "help: all requests", "Ctrl-C gives up", "Ctrl-D ends")
 
 _LOCAL = {"help": "help [NAME]: what the device says about its requests", "quit": "end the shell"}
@@ -63,16 +62,16 @@ def run_prompt(options: argparse.Namespace, device: Address) -> int:
 
 
 class TerminalClient(ShellClient, FollowingClient):
-    """A client that learns names, and tells of lost connections.
+    """A client that reads the device's names, and reports lost connections.
 
     Attributes
     ----------
     names : dict
-        What is known of each kind of names.
+        The known names of each kind.
     redraw : callable
-        Shows the prompt and the toolbar anew; any thread.
+        Redraws the prompt and the toolbar; any thread.
     is_ending : bool
-        Whether nothing is told any more.
+        Whether nothing is reported any more.
     """
 
     def __init__(self, options: argparse.Namespace, device: Address) -> None:
@@ -81,7 +80,7 @@ class TerminalClient(ShellClient, FollowingClient):
         self.redraw: Callable[[], None] = lambda: None
         self.is_ending = False
         self._types: dict[bytes, str] = {}
-        # The number of the connection of which the user was told.
+        # The number of the last connection reported to the user.
         self._greeted = 0
 
     def look_up(self, kind: str) -> Names:
@@ -89,11 +88,11 @@ class TerminalClient(ShellClient, FollowingClient):
         return self.names[kind]
 
     def text_of(self, msg: Message) -> str:
-        """Return a message as a line, in which times are dates."""
+        """Format a message as a line, with times as dates."""
         return text_of(msg, show_arguments(msg, self.protocol_flags, self._types))
 
     def note(self, event: Any) -> None:
-        """Tell what happens, instead of keeping it."""
+        """Report an event, instead of queueing it."""
         if self.is_ending:
             return
         if event is False:
@@ -103,12 +102,12 @@ class TerminalClient(ShellClient, FollowingClient):
         self.redraw()
 
     def inform_interface_changed(self, msg: Message) -> Any:
-        """Learn the names again."""
+        """Read the names again."""
         self.unhandled_inform(msg)
         return self.set_up_again()
 
     async def set_up(self) -> None:
-        """Learn the names; on a new connection, tell what was found."""
+        """Read the names; on a new connection, report it."""
         await self._learn()
         if self.is_ending or not self.is_connected() or self._greeted == self.connections:
             return
@@ -145,7 +144,7 @@ class TerminalClient(ShellClient, FollowingClient):
 
 
 class _Shell:
-    """The loop of prompting and asking; all but `redraw` in the main thread."""
+    """The loop of prompts and requests; all but `redraw` in the main thread."""
 
     def __init__(self, client: TerminalClient) -> None:
         self._client = client
@@ -162,7 +161,7 @@ class _Shell:
         )
 
     def run(self) -> None:
-        """Do what is typed until Ctrl-D."""
+        """Handle input until Ctrl-D."""
         pre_run = functools.partial(exit_at_sigterm, self._session.app)
         while True:
             try:
@@ -173,14 +172,14 @@ class _Shell:
                 return
             if line.strip() in ("quit", "exit"):
                 return
-            # Ctrl-C just before or after the waiting.
+            # Ctrl-C just before or after waiting.
             with contextlib.suppress(KeyboardInterrupt):
                 # Several, if they were pasted.
                 for part in line.splitlines():
                     self._do(part)
 
     def redraw(self) -> None:
-        """Show the prompt and the toolbar anew; any thread."""
+        """Redraw the prompt and the toolbar; any thread."""
         self._session.app.invalidate()
 
     def _do(self, line: str) -> None:
@@ -210,7 +209,7 @@ class _Shell:
             print(paint(f"Gave up ?{request.name} after {show_duration(seconds)}.", "yellow"))
 
     def _help(self, request: Message) -> None:
-        """Show help texts as texts: all in short, or one in full."""
+        """Show the help texts: a summary of all, or one in full."""
         requests, sensors = self._client.names[REQUESTS], self._client.names[SENSORS]
         if not request.arguments:
             width = max(map(len, requests), default=0)
@@ -235,7 +234,7 @@ class _Shell:
         return ANSI(paint(f"{self._client.device}! ", "red"))
 
     def _toolbar(self) -> str:
-        """Return help for what is being typed, on one line."""
+        """Return the help for the current input, on one line."""
         width = self._session.output.get_size().columns - 1
         return self._help_for_line(width)[: max(width, 0)]
 
@@ -254,7 +253,7 @@ class _Shell:
 
 
 def _join_fitting(texts: Sequence[str], width: int) -> str:
-    """Return as many of some texts as fit in a width."""
+    """Join as many texts as fit in a width."""
     joined = ""
     for text in texts:
         longer = f"{joined}, {text}" if joined else text
@@ -265,14 +264,14 @@ def _join_fitting(texts: Sequence[str], width: int) -> str:
 
 
 class _FileHistory(FileHistory):
-    """A history that takes bytes that are not UTF-8, too."""
+    """A history that also takes bytes that are not UTF-8."""
 
     def store_string(self, string: str) -> None:
         super().store_string(escape_bytes(string))
 
 
 def _open_history() -> History:
-    """Return what was typed in earlier runs, if it can be kept."""
+    """Return the history of earlier runs, if it can be stored."""
     path = platformdirs.user_state_path("katcp", appauthor=False) / "shell-history"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -27,13 +27,12 @@ watch temperature -o csv > temperature.csv
 
 
 def add_subcommand(subparsers: Any) -> None:
-    """Add ``katcp watch``."""
     parser = subparsers.add_parser(
         "watch",
         help="show sensors as they change, until Ctrl-C",
         description="Show sensors of one or more devices as they change, until Ctrl-C. On a\n"
         "terminal that is a table which scrolls and sorts, with a plot of each sensor that is\n"
-        "a number; else a line for each reading. A lost connection is made again.",
+        "a number; else a line for each reading. A lost connection is restored.",
         usage="[DEVICE...] [FILTER...]",
         words=f"{FIRST_DEVICE_HELP}\n{FILTER_HELP}",
         examples=EXAMPLES,
@@ -44,7 +43,7 @@ def add_subcommand(subparsers: Any) -> None:
         "--period",
         metavar="SECONDS",
         type=parse_positive,
-        help="ask the devices for a reading every so many seconds",
+        help="ask the devices for a reading at this interval",
     )
     strategy.add_argument(
         "--event",
@@ -62,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
     clients = [WatchClient(options, device, events, filters) for device in devices]
     output = _make_output(options, clients)
     watch = _Watch(clients, events, output, shows_all=options.period is not None)
-    # A device ends the sampling with the connection.
+    # The device ends the sampling with the connection.
     with following(clients), contextlib.suppress(KeyboardInterrupt):
         output.run(watch.handle_events)
     return INTERRUPTED
@@ -83,7 +82,7 @@ def _make_output(options: argparse.Namespace, clients: Sequence[WatchClient]) ->
 
 
 class _Watch:
-    """What happens, and the sensors that it happens to."""
+    """Sensors, and the events that concern them."""
 
     def __init__(
         self, clients: Sequence[WatchClient], events: Events, output: Output, shows_all: bool
@@ -95,7 +94,7 @@ class _Watch:
         self._sensors: list[WatchedSensor] = []
 
     def handle_events(self, until: float) -> None:
-        """Handle what has happened, and what happens until a time, as of `time.monotonic`."""
+        """Handle events, past and new ones, until a time of `time.monotonic`."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._handle(*self._events.get(timeout=max(until - time.monotonic(), 0)))
@@ -110,7 +109,7 @@ class _Watch:
             self._output.tell(text)
 
     def _show(self, sensor: WatchedSensor, reading: Reading) -> None:
-        # A device that was lost tells all readings again.
+        # A device that was lost sends all readings again.
         if self._shows_all or reading != sensor.reading:
             sensor.update(reading)
             self._output.show(sensor)

@@ -1,8 +1,8 @@
 """Plain ways to show the readings of sensors.
 
-An output is told of each reading (`show`) and of what the user should know (`tell`), and
-runs until Ctrl-C: a few times a second it lets the watch handle what has happened. The
-live table, which needs ``prompt_toolkit``, is in `katcp.cli.watch.table`.
+An output gets each reading (`show`) and messages for the user (`tell`), and runs until Ctrl-C: a
+few times a second it makes the watch handle events. The live table, which needs ``prompt_toolkit``,
+is in `katcp.cli.watch.table`.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from ..output import paint, tell
 from ..readings import RECORD_FIELDS, STATUS_COLOURS, make_record, show_time
 from .sampling import WatchedSensor
 
-# Seconds between two looks.
+# Seconds between two calls.
 REFRESH_INTERVAL = 0.25
 
 
 class Output:
-    """What all outputs have; this one shows nothing but to the user."""
+    """The base of all outputs; it only shows messages."""
 
     def run(self, handle_events: Callable[[float], None]) -> None:
-        """Run for ever; *handle_events* handles what happens until a time of `time.monotonic`."""
+        """Run for ever; *handle_events* handles events until a time of `time.monotonic`."""
         while True:
             handle_events(time.monotonic() + REFRESH_INTERVAL)
             sys.stdout.flush()
 
     def find(self, sensors: Iterable[WatchedSensor]) -> None:
-        """Take in all sensors that there are now."""
+        """Update the list of sensors."""
 
     def show(self, sensor: WatchedSensor) -> None:
-        """Show the reading that *sensor* has taken in."""
+        """Show the last reading of *sensor*."""
 
     def tell(self, text: str) -> None:
-        """Tell the user something that is not a reading."""
+        """Show the user a message that is not a reading."""
         tell(text)
 
 
@@ -48,13 +48,12 @@ class LineOutput(Output):
         self._widths = [0, 0]
 
     def find(self, sensors: Iterable[WatchedSensor]) -> None:
-        """Take in how wide the columns are."""
+        """Update the widths of the columns."""
         for sensor in sensors:
             texts = (str(sensor.client.device), sensor.name)
             self._widths = [max(width, len(text)) for width, text in zip(self._widths, texts)]
 
     def show(self, sensor: WatchedSensor) -> None:
-        """Print a line."""
         reading = sensor.reading
         assert reading is not None
         status = str(reading.status)
@@ -78,7 +77,6 @@ class RecordOutput(Output):
         self._writer = RecordWriter(form, fields)
 
     def show(self, sensor: WatchedSensor) -> None:
-        """Write a record."""
         record = make_record(sensor.remote, sensor.reading)
         if self._has_devices:
             record = {"device": str(sensor.client.device), **record}

@@ -10,10 +10,10 @@ ASCII_LEVELS = "_.-=+*%#"
 
 
 def plot(numbers: Iterable[float], width: int, levels: str = LEVELS) -> str:
-    """Return the last *width* numbers as a line of characters, the highest as the last level."""
+    """Return the last *width* numbers as a line of characters, the highest at the top level."""
     shown = list(numbers)[-width:] if width > 0 else []
     low, high = extent(shown)
-    # Halves, for the difference of two numbers can be too large for one.
+    # Halves, because the difference of two numbers can be too large for one.
     span = high / 2 - low / 2
 
     def level(number: float) -> str:
@@ -28,6 +28,6 @@ def plot(numbers: Iterable[float], width: int, levels: str = LEVELS) -> str:
 
 
 def extent(numbers: Iterable[float]) -> tuple[float, float]:
-    """Return the lowest and the highest number; not a number if there is none."""
+    """Return the lowest and the highest number; NaN if there is none."""
     finite = [number for number in numbers if math.isfinite(number)]
     return (min(finite), max(finite)) if finite else (math.nan, math.nan)

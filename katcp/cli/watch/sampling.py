@@ -1,4 +1,4 @@
-"""A client that watches sensors, and the sensors that it watches."""
+"""A client that watches sensors, and its sensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..follow import Events, FollowingClient
 from ..output import REFUSED, CommandError, printable
 from ..readings import Pattern, exact_pattern, find_sensors, natural_key, show_value
 
-# So many readings of a sensor are kept for its plot: more than any terminal is wide.
+# How many readings of a sensor are kept for its plot: more than any terminal is wide.
 PLOTTED_READINGS = 500
 
 
@@ -27,15 +27,15 @@ class WatchedSensor:
     Attributes
     ----------
     client : WatchClient
-        Whose sensor it is.
+        The client of its device.
     remote : RemoteSensor
-        What the device says of it.
+        The sensor of the client.
     key : tuple
-        What sensors are sorted by.
+        The sort key.
     reading : Reading or None
         The last one.
     numbers : collections.deque
-        The last values, if they are numbers; not a number where there was none.
+        The last values, if they are numbers; NaN where there was none.
     """
 
     def __init__(self, client: WatchClient, remote: RemoteSensor) -> None:
@@ -48,18 +48,18 @@ class WatchedSensor:
 
     @property
     def number(self) -> float:
-        """The value, or not a number."""
+        """The value, or NaN."""
         value = None if self.reading is None else self.reading.value
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return float(value or 0) if is_number else math.nan
 
     @property
     def shown_value(self) -> str:
-        """The value, for people."""
+        """The value, formatted for people."""
         return "" if self.reading is None else show_value(self.reading.value, self.remote.type)
 
     def update(self, reading: Reading) -> None:
-        """Take in a reading."""
+        """Record a reading."""
         self.reading = reading
         if self.remote.type in ("integer", "float"):
             self.numbers.append(self.number if Status(reading.status).is_usable else math.nan)
@@ -68,7 +68,7 @@ class WatchedSensor:
 class WatchClient(FollowingClient):
     """A client that watches sensors.
 
-    It notes lists of new `WatchedSensor`, and pairs of such a sensor and a reading.
+    It queues lists of new `WatchedSensor`, and pairs of such a sensor and a reading.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class WatchClient(FollowingClient):
         self._updates: list[SensorUpdates] = []
 
     async def set_up(self) -> None:
-        """Find the sensors and sample them, once: the library does it again as needed."""
+        """Find the sensors and sample them, once: the library repeats it as needed."""
         if self._updates:
             return
         chosen, pattern, problems = await find_sensors(self, self._filters)
@@ -131,13 +131,13 @@ class WatchClient(FollowingClient):
             self.note(failure)
 
     def _introduce(self, remotes: Sequence[RemoteSensor]) -> None:
-        """Note sensors that are new."""
+        """Queue new sensors."""
         new = {remote.name: WatchedSensor(self, remote) for remote in remotes}
         self._watched.update(new)
         self.note([*new.values()])
 
     def _on_reading(self, name: str, reading: Reading) -> Optional[Awaitable[None]]:
-        """Note a reading."""
+        """Queue a reading."""
         sensor = self._watched.get(name)
         if sensor is None:
             return self._on_first_reading(name, reading)
@@ -145,7 +145,7 @@ class WatchClient(FollowingClient):
         return None
 
     async def _on_first_reading(self, name: str, reading: Reading) -> None:
-        """Note a sensor that was not there before, and its reading."""
+        """Queue a new sensor, and its reading."""
         remote = await self.sensors.async_get(name)
         if name not in self._watched:
             self._introduce([remote])

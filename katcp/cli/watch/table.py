@@ -1,7 +1,7 @@
 """The live table of ``katcp watch``; needs ``prompt_toolkit``.
 
-It has the screen to itself, and leaves nothing behind when it ends. Only what is on the
-screen is laid out, however many sensors there are.
+It uses the whole screen, and restores it at the end. Only the visible rows are laid out, however
+many sensors there are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .outputs import REFRESH_INTERVAL, Output
 from .plot import ASCII_LEVELS, LEVELS, extent, plot
 from .sampling import WatchClient, WatchedSensor
 
-# Title, headings and foot take a line each.
+# Title, headings and foot take one line each.
 OTHER_LINES = 3
 LEAST_PLOT_WIDTH = 12
 # How many seconds a note is shown.
@@ -52,13 +52,13 @@ class Order(NamedTuple):
 
 
 def _value_key(sensor: WatchedSensor) -> tuple[bool, float, str]:
-    """Sort numbers before texts, and both before what has no value."""
+    """Sort numbers before texts, and both before missing values."""
     is_number = not math.isnan(sensor.number)
     return not is_number, sensor.number if is_number else 0, sensor.shown_value
 
 
 def _time_key(sensor: WatchedSensor) -> float:
-    """Sort the latest reading first."""
+    """Sort by time, the latest reading first."""
     timestamp = sensor.reading.timestamp if sensor.reading else math.nan
     return math.inf if math.isnan(timestamp) else -timestamp
 
@@ -72,7 +72,7 @@ ORDERS = (
 
 
 class LiveTable(Output):
-    """A table that changes while one looks at it."""
+    """A table that is updated while the user looks at it."""
 
     def __init__(self, clients: Sequence[WatchClient]) -> None:
         self._clients = clients
@@ -103,18 +103,18 @@ class LiveTable(Output):
 
         def pre_run() -> None:
             exit_at_sigterm(self._app)
-            # What kill sends is no key.
+            # A signal of kill is not a key.
             on_signal(signal.SIGINT, self._end)
             self._app.create_background_task(handle_for_ever())
 
         self._app.run(pre_run)
 
     def find(self, sensors: Iterable[WatchedSensor]) -> None:
-        """Take in the sensors."""
+        """Update the list of sensors."""
         self._sensors = list(sensors)
 
     def tell(self, text: str) -> None:
-        """Show a note below the table, for a while."""
+        """Show a note below the table for some time."""
         self._note = text
         self._note_ends = time.monotonic() + NOTE_DURATION
 
@@ -139,7 +139,7 @@ class LiveTable(Output):
         return bindings
 
     def _end(self) -> None:
-        # Somebody may be in a hurry.
+        # Do not wait for more keys: the user may be in a hurry.
         if not self._app.is_done:
             self._app.exit()
 
@@ -157,15 +157,15 @@ class LiveTable(Output):
     def _sort(self) -> None:
         self._sensors.sort(key=ORDERS[self._order].key, reverse=self._is_reversed)
 
-    # ---- what is on the screen ----
+    # ---- layout ----
 
     def _height(self) -> int:
-        """Return how many sensors are on the screen."""
+        """Return the number of visible sensors."""
         rows: int = self._app.output.get_size().rows
         return max(rows - OTHER_LINES, 1)
 
     def _page(self) -> ANSI:
-        """Return what fills the screen."""
+        """Return the content of the screen."""
         width = self._app.output.get_size().columns
         self._scroll(0)
         shown = self._sensors[self._top : self._top + self._height()]
@@ -189,7 +189,7 @@ class LiveTable(Output):
         return paint(shorten_cell(foot, width), "dim")
 
     def _table(self, sensors: Sequence[WatchedSensor], width: int) -> list[str]:
-        """Return the headings and the rows; the plot takes the room that is left."""
+        """Return the headings and the rows; the plot gets the remaining width."""
         first = 0 if len(self._clients) > 1 else 1
         columns = COLUMNS[first:]
         now = time.time()
@@ -206,7 +206,7 @@ class LiveTable(Output):
 
 
 def _cells(sensor: WatchedSensor, now: float) -> list[str]:
-    """Return what stands in the row of a sensor, but for the plot."""
+    """Return the cells of a sensor's row, without the plot."""
     reading = sensor.reading
     low, high = extent(sensor.numbers)
     return [
