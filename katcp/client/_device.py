@@ -428,7 +428,7 @@ class DeviceClient(newobject, metaclass=DeviceMetaclass):
         self._session.run.manager.join(timeout)
 
     def running(self) -> bool:
-        """Return whether the client is running; may be called from any thread."""
+        """Whether the client is running. May be called from any thread."""
         run = self._session.run
         return run.lifecycle.holds("running") and not run.is_forked()
 

@@ -32,8 +32,8 @@ def add_subcommand(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "completion",
         help="print the code for completion with Tab",
-        description="Print shell code that makes Tab complete commands, options, nicknames, and the\n"
-        "requests and sensors of the device. Needs the extra 'cli'.",
+        description="Print shell code that makes Tab complete commands, options, nicknames, and\n"
+        "the requests and sensors of the device. Needs the extra 'cli'.",
         usage="bash|zsh|fish",
         examples=EXAMPLES,
     )
