@@ -20,7 +20,7 @@ from ..client import AsyncClient
 from ..client._descriptions import triples_of
 from ..compat import AttrDict
 from ..errors import KatcpClientDisconnected
-from ._model import Model, RequestType, SyncError
+from ._model import Model, RequestType, SyncError, is_lost
 from ._states import (
     CHANGED,
     DISCONNECTED,
@@ -378,8 +378,7 @@ class InspectingClientAsync:
                 changes = await self._model.inspect(self.sync_timeout)
                 break
             except SyncError as error:
-                # Without a connection this ends in a moment, and that is logged elsewhere.
-                if self.katcp_client.is_connected():
+                if not is_lost(error.__cause__):
                     self._logger.warning("%s. Retrying in %.1f s.", error, delay.delay)
             has_failed = True
             await asyncio.sleep(delay.delay)

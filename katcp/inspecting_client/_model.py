@@ -14,7 +14,12 @@ from ..client import AsyncClient
 from ..client._descriptions import Description
 from ..client._tracker import Tracker
 from ..compat import AttrDict
-from ..errors import KatcpClientError
+from ..errors import (
+    KatcpClientDisconnected,
+    KatcpClientError,
+    KatcpClientOverflow,
+    KatcpClientStopped,
+)
 
 
 class SyncError(Exception):
@@ -158,6 +163,13 @@ class Model:
     def _sync_error(self, error: KatcpClientError) -> SyncError:
         reason = getattr(error, "reply", None) or error
         return SyncError(f"Error syncing with device {self._client.bind_address_string}: {reason}")
+
+
+def is_lost(error: Optional[BaseException]) -> bool:
+    """Return whether the connection is gone, or goes in a moment: all begins anew with the next."""
+    return isinstance(error, (KatcpClientDisconnected, KatcpClientStopped)) and not isinstance(
+        error, KatcpClientOverflow
+    )
 
 
 def _take_in(

@@ -16,6 +16,7 @@ from .._wire.message import Message
 from ..client._sampler import Sampler
 from ..errors import KatcpClientDisconnected, KatcpClientError
 from ..inspecting_client import InspectingClientAsync
+from ..inspecting_client._model import is_lost
 from ..resource import (
     KATCPReply,
     KATCPRequest,
@@ -295,9 +296,10 @@ class KATCPClientResourceSensorsManager(KATCPSensorsManager):
         self.log_failures((yield self.set_strategies(kept)))
 
     def log_failures(self, failed: Mapping[str, Exception]) -> None:
-        """Log the strategies that could not be set."""
+        """Log the strategies that failed, unless they are set with the next connection."""
         for error in failed.values():
-            self._logger.error("%s: %s", self.resource_name, error)
+            if not is_lost(error.__cause__):
+                self._logger.error("%s: %s", self.resource_name, error)
 
 
 def _strategy_error(sensor_name: str, error: Exception) -> KATCPSensorError:

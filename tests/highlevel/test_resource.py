@@ -18,6 +18,7 @@ from katcp.resource_client import (
     KATCPClientResourceRequest,
     monitor_resource_sync_state,
 )
+from katcp.simdevice.requests import STANDARD_REQUESTS
 from tests.support.helpers import PATIENCE, TestDevice
 from tests.support.resources import (
     Heard,
@@ -28,6 +29,7 @@ from tests.support.resources import (
     spec_of,
     synced,
     until,
+    watched_by,
 )
 
 VERSIONS = ["4", "5.0-M", "5.1-MI", "5.1-MIBT"]
@@ -471,6 +473,32 @@ async def test_a_refused_help_is_asked_for_again(device, logs):
 
 async def device_was_asked(device, name, count):
     await until(lambda: len(device.received_requests(name)) >= count)
+
+
+@pytest.mark.parametrize("name", ["help", "sensor-list", "sensor-sampling"])
+@in_ioloop
+async def test_a_connection_that_is_lost_while_it_syncs(device, name):
+    """It begins anew with the next one, and says nothing of what it could not finish."""
+    real, lost = STANDARD_REQUESTS[name].handler, []
+
+    @device.request(name=name)
+    def lose_the_first(request, *args):
+        """Close the connection, twice."""
+        if len(lost) < 2:
+            lost.append(args)
+            device.close_clients()
+            return None
+        return real(request, *args)
+
+    resource = KATCPClientResource(spec_of(device))
+    await resource.set_sampling_strategy("d", "event")
+    await resource.set_sampling_strategy("a.b-c", "event")
+    resource.start()
+    await resource.until_synced(timeout=PATIENCE)
+    assert len(lost) == 2
+    assert watched_by(device) == {"d": "event", "a.b-c": "event"}
+    resource.stop()
+    await resource.until_stopped(timeout=PATIENCE)
 
 
 @in_ioloop
