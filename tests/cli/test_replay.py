@@ -253,13 +253,13 @@ def test_transcripts_of_real_servers(name, real_recording):
         for kind, field in ((SENT, "sent"), (SAID, "received")):
             bytes_ = b"".join(event.data for event in events if event.kind == kind)
             assert bytes_ == b"".join(getattr(exchange, field) for exchange in exchanges)
-        exchanges = read_exchanges(events)
-        said = [line.line for exchange in exchanges for line in exchange.said]
+        read = read_exchanges(events)
+        said = [line.line for exchange in read for line in exchange.said]
         assert sorted(b"".join(said)) == sorted(
             b"".join(exchange.received for exchange in exchanges)
         )
-        asked += sum(exchange.request is not None for exchange in exchanges)
-        answered += sum(any(line.is_answer for line in exchange.said) for exchange in exchanges)
+        asked += sum(exchange.request is not None for exchange in read)
+        answered += sum(any(line.is_answer for line in exchange.said) for exchange in read)
     assert answered > 0.9 * asked
 
 
