@@ -150,7 +150,10 @@ class Sensors:
         return len(self.find())
 
     def __contains__(self, name: object) -> bool:
-        return any(sensor.name == name for sensor in self.find())
+        try:
+            return isinstance(name, str) and self[name] is not None
+        except KatcpSensorError:
+            return False
 
     def watch(
         self,

@@ -128,6 +128,14 @@ def test_readings_have_values_of_their_types(versions):
     assert f"{reading.status}" == "nominal"
 
 
+def test_whether_a_sensor_is_there_asks_for_that_one(quiet_device):
+    client = start_client(quiet_device)
+    assert "a" in client.sensors
+    assert "c" not in client.sensors
+    assert 5 not in client.sensors
+    assert requests_of(quiet_device, "sensor-list") == ["?sensor-list a", "?sensor-list c"]
+
+
 def test_asking_for_one_sensor_asks_for_that_one(quiet_device):
     client = start_client(quiet_device)
     assert client.sensors["a"].read().value == 0
