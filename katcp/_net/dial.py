@@ -19,6 +19,7 @@ import tornado.netutil
 from tornado.ioloop import IOLoop
 
 from .._runtime.tasks import run_in_daemon_thread, until_first
+from .._wire.text import bracketed
 from . import tls
 
 # Seconds of silence before the kernel probes the peer, seconds between two probes, and how many may
@@ -236,7 +237,7 @@ def _look_up(host: str, port: int) -> list[tuple[int, Any]]:
 def _address_text(address: tuple[Any, ...]) -> str:
     """Return a socket address for people to read."""
     host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{bracketed(host)}:{port}"
 
 
 def _is_connected(sock: socket.socket) -> bool:

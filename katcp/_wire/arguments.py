@@ -17,6 +17,7 @@ from typing import Any, Callable, Optional, Sequence, Tuple
 
 from ..errors import KatcpTypeError
 from .flags import SEC_TO_MS_FAC, SEC_TS_KATCP_MAJOR
+from .text import bracketed
 
 # A host, and a port or None.
 Address = Tuple[str, Optional[int]]
@@ -250,5 +251,5 @@ def write_timestamp(seconds: Any, major: int) -> bytes:
 def write_address(value: Any) -> bytes:
     """Return ``host[:port]`` or ``[ipv6][:port]``; the port may be None."""
     host, port = value
-    data: bytes = (f"[{host}]" if ":" in host else host).encode("ascii")
+    data = bracketed(host).encode("ascii")
     return data if port is None else b"%b:%d" % (data, port)

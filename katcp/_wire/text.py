@@ -35,6 +35,21 @@ def shorten(text: str, limit: int = 1000) -> str:
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
+def bracketed(host: str) -> str:
+    """Return a host as it stands before ``:port``: an IPv6 address in brackets.
+
+    Parameters
+    ----------
+    host : str
+        A name or an address.
+
+    Returns
+    -------
+    str
+    """
+    return f"[{host}]" if ":" in host else host
+
+
 def convert_method_name(prefix: str, name: str) -> str:
     """Return the name of the message that a handler method is for.
 

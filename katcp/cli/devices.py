@@ -9,6 +9,7 @@ import pathlib
 import re
 from typing import NamedTuple, Optional, Sequence
 
+from .._wire.text import bracketed
 from .output import USAGE, CommandError
 
 DEFAULT_HOST = "localhost"
@@ -35,8 +36,7 @@ class Address(NamedTuple):
     @property
     def location(self) -> str:
         """Host and port as text."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"{bracketed(self.host)}:{self.port}"
 
     @property
     def full(self) -> str:
