@@ -118,27 +118,20 @@ class HeldRequests:
 
     def _send(self, sink: Optional[Sink], msg: Message, use_mid: Optional[bool]) -> None:
         """Send one that is not over; if that fails, it ends with the error."""
-        reason: KatcpClientError
         try:
             if sink is None:
                 self._client.send_message(msg)
             else:
                 self._begin(sink, msg, use_mid)
-            return
-        except KatcpClientError as error:
-            reason = error
         except BaseException as error:
-            reason = KatcpClientError(str(error))
+            reason = error if isinstance(error, KatcpClientError) else KatcpClientError(str(error))
+            if sink is not None:
+                # Not at once: a callback that retries would never return.
+                self._loop.call_soon(sink.fail, msg, reason)
             if isinstance(error, FATAL):
-                self._fail(sink, msg, reason)
                 raise
-            self._log.exception("Could not send request %s", shorten(msg.name))
-        self._fail(sink, msg, reason)
-
-    def _fail(self, sink: Optional[Sink], msg: Message, reason: KatcpClientError) -> None:
-        # Not at once: a callback that retries would never return.
-        if sink is not None:
-            self._loop.call_soon(sink.fail, msg, reason)
+            if reason is not error:
+                self._log.exception("Could not send request %s", shorten(msg.name))
 
     def _begin(self, sink: Sink, msg: Message, use_mid: Optional[bool]) -> None:
         now = self._loop.time()
