@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Callable, NamedTuple
 
-from .._wire.arguments import LRU_CONSTANTS, decoder
+from .._wire.arguments import LRU_CONSTANTS, decoder, read_timestamp
+from .._wire.flags import SEC_TS_KATCP_MAJOR
 from .._wire.message import Message
 from .._wire.text import as_text
 from ..errors import KatcpArgumentError
@@ -20,15 +21,32 @@ class Description(NamedTuple):
     params: tuple[bytes, ...]
 
 
-def decoder_of(description: Description, major: int) -> Callable[[bytes], Any]:
-    """Return what reads the values of a sensor."""
+class Reader(NamedTuple):
+    """Functions that read the updates of a sensor; they raise `ValueError`."""
+
+    description: Description
+    read_time: Callable[[bytes], float]
+    read_value: Callable[[bytes], Any]
+
+
+def reader_of(description: Description, major: int) -> Reader:
+    """Return the reader of a sensor for a major version of the protocol."""
+    read_time = read_timestamp if major >= SEC_TS_KATCP_MAJOR else _read_milliseconds
+    return Reader(description, read_time, _value_reader(description, major))
+
+
+def _read_milliseconds(data: bytes) -> float:
+    return read_timestamp(data, milliseconds=True)
+
+
+def _value_reader(description: Description, major: int) -> Callable[[bytes], Any]:
     if description.type == "lru":
-        # Words tell more than 0 and 1, of which 0 is the good one.
+        # Words are clearer than 0 and 1, of which 0 is the good one.
         return decoder("discrete", tuple(LRU_CONSTANTS), major)
     try:
         return decoder(description.type, description.params, major)
     except ValueError:
-        # A type that nobody has heard of: its values are shown as they are.
+        # An unknown type: its values are shown as they are.
         return as_text
 
 

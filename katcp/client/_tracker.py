@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import Any, Callable, Iterator, Optional, Protocol, Sequence
+from typing import Any, Iterator, Optional, Protocol, Sequence
 
 from tornado.util import TimeoutError as TornadoTimeoutError
 
@@ -18,7 +18,6 @@ from .._runtime.tasks import spawn
 from .._state.readings import Reading, Status
 from .._state.replies import Answer, KatcpReplyError, answer_of
 from .._state.subscriptions import NONE, Strategy, Subscriptions
-from .._wire.arguments import read_timestamp
 from .._wire.flags import SEC_TS_KATCP_MAJOR
 from .._wire.message import Message
 from .._wire.text import as_text, shorten
@@ -28,7 +27,7 @@ from ..errors import (
     KatcpSensorError,
 )
 from ._addresses import address_to_string
-from ._descriptions import Description, decoder_of, triples_of
+from ._descriptions import Description, Reader, reader_of, triples_of
 from ._patterns import Pattern, matcher_of, regex_of
 from ._session import Session
 from ._sinks import FutureSink, ReplyFuture
@@ -66,17 +65,16 @@ class Consumer(Protocol):
 class _Watched:
     """A sensor that somebody hears of."""
 
-    __slots__ = ("consumers", "decode", "description", "read_time", "reading")
+    __slots__ = ("consumers", "reader", "reading")
 
-    def __init__(self, description: Description, major: int) -> None:
+    def __init__(self, reader: Reader) -> None:
         self.consumers: tuple[Consumer, ...] = ()
         self.reading: Optional[Reading] = None
-        self.describe(description, major)
+        self.reader = reader
 
-    def describe(self, description: Description, major: int) -> None:
-        self.description = description
-        self.decode = decoder_of(description, major)
-        self.read_time = read_timestamp if major >= SEC_TS_KATCP_MAJOR else _read_old_time
+    @property
+    def description(self) -> Description:
+        return self.reader.description
 
     @property
     def is_current(self) -> bool:
@@ -229,8 +227,7 @@ class Tracker:
         for inform in answer.informs:
             for found, *raw in triples_of(inform):
                 if found == raw_name:
-                    decode = decoder_of(description, major)
-                    return self._reading(description, decode, major, inform.arguments[0], *raw)
+                    return self._reading(reader_of(description, major), inform.arguments[0], *raw)
         raise KatcpSensorError(f"{self.address()} has sent no value of sensor {name!r}")
 
     async def read_all(
@@ -251,11 +248,7 @@ class Tracker:
                 description = wanted.get(as_text(raw_name))
                 if description is not None:
                     readings[description.name] = self._reading_or_unknown(
-                        description,
-                        decoder_of(description, major),
-                        major,
-                        inform.arguments[0],
-                        *raw,
+                        reader_of(description, major), inform.arguments[0], *raw
                     )
         return readings
 
@@ -268,28 +261,23 @@ class Tracker:
                 return []
             raise
 
-    def _reading_or_unknown(self, *parts: Any) -> Reading:
+    def _reading_or_unknown(self, reader: Reader, *raw_reading: bytes) -> Reading:
         """Return a reading as `_reading`; one that makes no sense is logged, and unknown."""
         try:
-            return self._reading(*parts)
+            return self._reading(reader, *raw_reading)
         except KatcpSensorError as error:
             self._log.warning("%s", error)
             return Reading(time.time(), Status.UNKNOWN, None)
 
     def _reading(
-        self,
-        description: Description,
-        decode: Callable[[bytes], Any],
-        major: int,
-        raw_timestamp: bytes,
-        raw_status: bytes,
-        raw_value: bytes,
+        self, reader: Reader, raw_time: bytes, raw_status: bytes, raw_value: bytes
     ) -> Reading:
         """Return a reading, or raise the error that names what is wrong with it."""
+        description = reader.description
         status = _STATUSES.get(raw_status, Status.UNKNOWN)
         value = None
         try:
-            value = decode(raw_value)
+            value = reader.read_value(raw_value)
         except ValueError:
             if description.type == "discrete":
                 value = as_text(raw_value)
@@ -298,9 +286,9 @@ class Tracker:
                 what = f"value of type {description.type}"
                 raise self._unreadable(description.name, what, raw_value) from None
         try:
-            timestamp = read_timestamp(raw_timestamp, major < SEC_TS_KATCP_MAJOR or None)
+            timestamp = reader.read_time(raw_time)
         except ValueError:
-            raise self._unreadable(description.name, "timestamp", raw_timestamp) from None
+            raise self._unreadable(description.name, "timestamp", raw_time) from None
         return Reading(timestamp, status, value)
 
     def _unreadable(self, name: str, what: str, data: bytes) -> KatcpSensorError:
@@ -318,21 +306,14 @@ class Tracker:
             watched = self._watched.get(raw_name)
             if watched is None:
                 continue
-            raw_time = msg.arguments[0]
+            raw_time, reader = msg.arguments[0], watched.reader
             try:
                 reading = Reading(
-                    watched.read_time(raw_time), _STATUSES[raw_status], watched.decode(raw_value)
+                    reader.read_time(raw_time), _STATUSES[raw_status], reader.read_value(raw_value)
                 )
             except (KeyError, ValueError):
-                # Somebody who watches must hear of it, and hear of the next one.
-                reading = self._reading_or_unknown(
-                    watched.description,
-                    watched.decode,
-                    self._session.protocol.major,
-                    raw_time,
-                    raw_status,
-                    raw_value,
-                )
+                # Consumers must be given it, and the next one.
+                reading = self._reading_or_unknown(reader, raw_time, raw_status, raw_value)
             self._put(watched, reading)
 
     def _put(self, watched: _Watched, reading: Reading) -> None:
@@ -374,7 +355,7 @@ class Tracker:
         raw_name = name.encode("utf-8", "surrogateescape")
         watched = self._watched.get(raw_name)
         if watched is None:
-            watched = self._watched[raw_name] = _Watched(description, major)
+            watched = self._watched[raw_name] = _Watched(reader_of(description, major))
         elif watched.reading is not None and watched.consumers:
             consumer.put_reading(name, watched.reading)
         self._subscriptions.add(name, consumer, consumer.strategy)
@@ -588,7 +569,7 @@ class Tracker:
     def _describe_anew(self, description: Description, pattern: Pattern, major: int) -> None:
         watched = self._watched_of(description.name)
         if watched is not None:
-            watched.describe(description, major)
+            watched.reader = reader_of(description, major)
         for consumer in self._consumers:
             if pattern in consumer.patterns and (
                 watched is None or consumer not in watched.consumers
@@ -613,10 +594,6 @@ def _take_error(task: asyncio.Future[None]) -> None:
     """Take the error of a task, which those who wait for it have."""
     if not task.cancelled():
         task.exception()
-
-
-def _read_old_time(raw: bytes) -> float:
-    return read_timestamp(raw, milliseconds=True)
 
 
 _STATUSES = {str(status).encode("ascii"): status for status in Status}
