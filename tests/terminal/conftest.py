@@ -6,19 +6,34 @@ import re
 import shlex
 import signal
 import sys
+import time
 from typing import Any, Callable, Iterator, Optional
 
 import pexpect
 import pytest
 
+from katcp.simdevice import Sensor
 from tests.cli.conftest import config as config
-from tests.support.helpers import PATIENCE
+from tests.support.helpers import PATIENCE, TestDevice
 from tests.support.process import ENVIRONMENT
 
 DEFAULTS = {"LC_ALL": "C.UTF-8", "TERM": "xterm-256color", "NO_COLOR": ""}
 
 # What moves the cursor, colours, and the like.
 _CONTROL_RE = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[()][A-Z0-9]|[=>78])")
+
+
+def make_sensors() -> list[Sensor]:
+    return [
+        Sensor("dish.temp", "float", "", "degC", value=20.5, timestamp=time.time()),
+        Sensor("dish.state", "string", value="ok", timestamp=time.time()),
+    ]
+
+
+@pytest.fixture(params=["5.1-MIB", "4"])
+def observatory(request: pytest.FixtureRequest) -> Iterator[TestDevice]:
+    with TestDevice(protocol=request.param, sensors=make_sensors()) as device:
+        yield device
 
 
 class Terminal:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import sys
-import time
 
 import pexpect
 import pytest
@@ -14,22 +13,9 @@ from katcp.cli.output import STATUS_INTERVAL
 from katcp.simdevice import Sensor
 from tests.support.helpers import PATIENCE, TestDevice
 from tests.support.process import ENVIRONMENT
-from tests.terminal.conftest import plain
+from tests.terminal.conftest import make_sensors, plain
 
 START = 1700000000.0
-
-
-def make_sensors():
-    return [
-        Sensor("dish.temp", "float", "", "degC", value=20.5, timestamp=time.time()),
-        Sensor("dish.state", "string", value="ok", timestamp=time.time()),
-    ]
-
-
-@pytest.fixture(params=["5.1-MIB", "4"])
-def observatory(request):
-    with TestDevice(protocol=request.param, sensors=make_sensors()) as device:
-        yield device
 
 
 def address(device):

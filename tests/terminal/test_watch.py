@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import re
 import signal
-import time
 
 import pytest
 
 from katcp import Message
 from katcp.simdevice import Sensor
 from tests.support.helpers import PATIENCE, TestDevice
+from tests.terminal.conftest import make_sensors
 from tests.terminal.terminal import ScreenTerminal
 
 CTRL_C, UP, DOWN, PAGE_DOWN, END = "\x03", "\x1b[A", "\x1b[B", "\x1b[6~", "\x1b[F"
-
-
-def make_sensors():
-    return [
-        Sensor("dish.temp", "float", "", "degC", value=20.5, timestamp=time.time()),
-        Sensor("dish.state", "string", value="ok", timestamp=time.time()),
-    ]
-
-
-@pytest.fixture(params=["5.1-MIB", "4"])
-def observatory(request):
-    with TestDevice(protocol=request.param, sensors=make_sensors()) as device:
-        yield device
 
 
 @pytest.fixture
